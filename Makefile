@@ -1,0 +1,43 @@
+# Two commands for a first visit: `make demo` and `make test`. Nothing is installed outside this folder
+# but the package managers' own caches.
+.PHONY: demo test bench up down check lock clean
+
+PYTHON ?= python3.11
+RUN := .venv/bin/python
+
+.venv/ready: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: .venv/ready ## set everything up, run the whole path, stop what it started
+	$(RUN) -m infra.demo
+
+up: .venv/ready ## start Kafka, Elasticsearch and a worker, and leave them running
+	.venv/bin/wardstream up --detach
+
+down: .venv/ready
+	.venv/bin/wardstream down
+
+test: .venv/ready ## everything, against the embedded servers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	$(RUN) -m pytest
+
+bench: .venv/ready ## measured figures into build/bench.json
+	$(RUN) tests/bench/bench.py
+
+check: .venv/ready ## the fast checks that a commit runs
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+lock: ## resolve pyproject.toml anew into requirements.lock
+	.venv/bin/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.11 --output-file requirements.lock
+
+clean:
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Shared by every stage; knows servers, keys and bytes, and no word of any clinical domain."""

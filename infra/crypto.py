@@ -1,0 +1,141 @@
+"""Sealing: AES-256-GCM (NIST SP 800-38D) with every ciphertext bound to where it belongs.
+
+Two shapes leave this file.
+
+A sealed **field** (base64 of these bytes) belongs to one person, record and field:
+
+    1 byte   format, 1
+    2 bytes  version of the person's data key, big endian
+    12 bytes nonce, random
+    n bytes  ciphertext and 16-byte tag
+    associated data: format, person's reference, domain, record id, field, key version; each length-prefixed
+
+A sealed **payload** has a content key of its own, wrapped by the data keys of all its subjects together, so that
+destroying any one of them closes it:
+
+    wrapped key: 1 byte format, 12 bytes nonce, 48 bytes ciphertext and tag of the 32-byte content key
+    body:        1 byte format, 12 bytes nonce, ciphertext and tag
+    associated data of both: format, purpose, event id; each length-prefixed
+
+Length prefixes, because joined with a separator two different contexts can give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import unicodedata
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from infra.errors import SealBroken
+
+FORMAT = b"\x01"
+NONCE_BYTES = 12
+KEY_BYTES = 32
+
+
+def context(*parts: bytes) -> bytes:
+    """Length-prefixed concatenation: injective, so no two contexts share their bytes."""
+    return b"".join([len(part).to_bytes(4) + part for part in parts])
+
+
+def keyed_hash(key: bytes, *parts: bytes) -> bytes:
+    """HMAC-SHA-256 over length-prefixed parts: 32 bytes."""
+    return hmac.digest(key, context(*parts), hashlib.sha256)
+
+
+@dataclass(slots=True)
+class DataKey:
+    """The key of one person (or of a source's week), with the reference it belongs to."""
+
+    ref: str
+    token: str  # keyed hash of ref: what stands in Kafka
+    version: int
+    secret: bytes = field(repr=False)
+    aead: AESGCM = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.aead = AESGCM(self.secret)
+
+
+def seal_field(key: DataKey, domain: str, record_id: str, name: str, value: str) -> str:
+    version = key.version.to_bytes(2)
+    nonce = os.urandom(NONCE_BYTES)
+    bound = context(FORMAT, key.ref.encode(), domain.encode(), record_id.encode(), name.encode(), version)
+    return b64encode(FORMAT + version + nonce + key.aead.encrypt(nonce, value.encode(), bound)).decode()
+
+
+def open_field(key: DataKey, domain: str, record_id: str, name: str, sealed: str) -> str:
+    """The clear value. Raises SealBroken when altered or moved to another person, record or field."""
+    try:
+        raw = b64decode(sealed, validate=True)
+        version, nonce, body = raw[1:3], raw[3 : 3 + NONCE_BYTES], raw[3 + NONCE_BYTES :]
+        bound = context(raw[:1], key.ref.encode(), domain.encode(), record_id.encode(), name.encode(), version)
+        return key.aead.decrypt(nonce, body, bound).decode()
+    except (InvalidTag, ValueError):
+        raise SealBroken(f"the sealed field {name} does not open here") from None
+
+
+def field_key_version(sealed: str) -> int:
+    """Version of the data key that a sealed field asks for."""
+    return int.from_bytes(b64decode(sealed[:4])[1:3])
+
+
+@dataclass(frozen=True, slots=True)
+class SealedPayload:
+    wrapped_key: bytes
+    body: bytes
+
+
+def seal_payload(keys: Sequence[DataKey], event_id: str, body: bytes) -> SealedPayload:
+    """Seal a body under a fresh content key that opens only with all of `keys`. Raises ValueError for no key."""
+    content = os.urandom(KEY_BYTES)
+    return SealedPayload(
+        _encrypt(AESGCM(_joint_key(keys)), b"key", event_id, content),
+        _encrypt(AESGCM(content), b"body", event_id, body),
+    )
+
+
+def open_payload(keys: Sequence[DataKey], event_id: str, sealed: SealedPayload) -> bytes:
+    """The clear body. Raises SealBroken when altered, moved to another event, or with a wrong key."""
+    content = _decrypt(AESGCM(_joint_key(keys)), b"key", event_id, sealed.wrapped_key)
+    return _decrypt(AESGCM(content), b"body", event_id, sealed.body)
+
+
+def _joint_key(keys: Sequence[DataKey]) -> bytes:
+    """A key that cannot be had without every one of `keys`: HMAC chained through them in order of reference."""
+    if not keys:
+        raise ValueError("a payload needs at least one key")
+    joint = FORMAT
+    for key in sorted({key.ref: key for key in keys}.values(), key=lambda key: key.ref):
+        joint = keyed_hash(key.secret, b"wardstream payload", key.ref.encode(), joint)
+    return joint
+
+
+def _encrypt(aead: AESGCM, purpose: bytes, event_id: str, clear: bytes) -> bytes:
+    nonce = os.urandom(NONCE_BYTES)
+    return FORMAT + nonce + aead.encrypt(nonce, clear, context(FORMAT, purpose, event_id.encode()))
+
+
+def _decrypt(aead: AESGCM, purpose: bytes, event_id: str, sealed: bytes) -> bytes:
+    nonce, body = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
+    try:
+        return aead.decrypt(nonce, body, context(sealed[:1], purpose, event_id.encode()))
+    except (InvalidTag, ValueError):
+        raise SealBroken(f"the sealed {purpose.decode()} of an event does not open") from None
+
+
+def blind_term(key: bytes, value: str) -> str:
+    """What stands in the index for an identifying number: 128 bits of a keyed hash, for exact look-up.
+
+    Spelling is levelled first (NFKC, case, everything but letters and digits), so that 555-12-3456 finds 555123456.
+    Equal values give equal terms: whoever reads the index learns that two documents share a number, not which.
+    """
+    level = "".join(one for one in unicodedata.normalize("NFKC", value).casefold() if one.isalnum())
+    return keyed_hash(key, b"identifier", level.encode())[:16].hex()

@@ -1,0 +1,67 @@
+"""The errors a person or a peer may meet, each with a reason code that is safe to log, count and store.
+
+A reason never carries a patient value: it is a word from this file or from the standard, so that it may become a
+metric label, a dead-letter header and a line in a terminal.
+"""
+
+from __future__ import annotations
+
+
+class WardstreamError(Exception):
+    """Base of all our errors. `exit_code` is what the command ends with; `reason` is the bounded code."""
+
+    exit_code = 1
+    reason = "error"
+
+
+class UsageError(WardstreamError):
+    """The caller asked for something that cannot be: a bad query, an unknown field."""
+
+    exit_code = 2
+    reason = "usage"
+
+
+class StackDown(WardstreamError):
+    """A server that the command needs is not there."""
+
+    exit_code = 3
+    reason = "stack_down"
+
+
+class TamperedArtifact(WardstreamError):
+    """A downloaded file does not have the digest that the committed lock gives it."""
+
+    exit_code = 4
+    reason = "tampered_artifact"
+
+
+class BadMessage(WardstreamError):
+    """A message that cannot become a record; it ends as a dead letter under `reason`.
+
+    `where` names the place by the standard's own words (`PID-3`), never by its content.
+    """
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        super().__init__(f"{reason} at {where}" if where else reason)
+        self.reason = reason
+        self.where = where
+
+
+class KeyMissing(WardstreamError):
+    """A key that the store has never heard of: a misconfigured store, never taken for an erasure."""
+
+    reason = "key_missing"
+
+
+class KeyShredded(WardstreamError):
+    """A key destroyed on purpose: what it closed is gone."""
+
+    exit_code = 5
+    reason = "key_shredded"
+
+
+class SealBroken(WardstreamError):
+    """A ciphertext that does not open: altered, or moved to another patient, record or field."""
+
+    exit_code = 6
+    reason = "seal_broken"

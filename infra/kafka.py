@@ -1,0 +1,259 @@
+"""Kafka: the one producer of this process, the topics, and bounded reads.
+
+Every message leaves through `Producer`: idempotent, acks=all, and partitioned by `murmur2_random`, which is what
+Java clients and Faust agree on for a key. A send is done when the broker has confirmed it, not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Producer as Librdkafka
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from infra.errors import StackDown, WardstreamError
+from infra.settings import Settings, settings
+
+DELIVERY_SECONDS = 15.0
+MAX_REQUEST_BYTES = 14_000_000
+
+
+class PublishFailed(WardstreamError):
+    """The broker did not confirm in time: nothing may be acknowledged."""
+
+    exit_code = 3
+    reason = "broker_unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    topic: str
+    key: bytes | None
+    value: bytes | None  # None is a tombstone
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    partition: int | None = None  # None: by key
+
+
+def connection(of: Settings) -> dict[str, Any]:
+    """librdkafka's connection settings, for the embedded broker and for one with TLS and SASL alike."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": of.kafka_servers(),
+        "security.protocol": of.kafka_security_protocol,
+        "broker.address.family": "v4",
+        "reconnect.backoff.max.ms": 1000,
+        "log_level": 3,
+    }
+    if of.kafka_security_protocol.startswith("SASL"):
+        config |= {
+            "sasl.mechanism": of.kafka_sasl_mechanism,
+            "sasl.username": of.kafka_username,
+            "sasl.password": of.kafka_password.get_secret_value(),
+        }
+    for option, path in (
+        ("ssl.ca.location", of.kafka_ca),
+        ("ssl.certificate.location", of.kafka_cert),
+        ("ssl.key.location", of.kafka_key),
+    ):
+        if path is not None:
+            config[option] = str(path)
+    return config
+
+
+class Producer:
+    """Confirmed sends from asyncio or from plain code; one thread serves delivery reports."""
+
+    def __init__(self, linger_ms: int = 2) -> None:
+        self._config = connection(settings()) | {
+            "acks": "all",
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "linger.ms": linger_ms,
+            "delivery.timeout.ms": int(DELIVERY_SECONDS * 1000),
+            "message.max.bytes": MAX_REQUEST_BYTES,
+            "queue.buffering.max.kbytes": 256_000,
+            "error_cb": self._on_error,
+        }
+        self._open()
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="kafka-delivery", daemon=True)
+        self._thread.start()
+
+    def _open(self) -> None:
+        self._fatal = False
+        self._librdkafka = Librdkafka(self._config)
+
+    async def send(self, messages: Iterable[Outgoing]) -> None:
+        """Send in order and wait until the broker has confirmed all of them. Raises PublishFailed otherwise."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def finish(error: KafkaError | None) -> None:
+            if not done.done():
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(PublishFailed(f"Kafka did not confirm: {error.name()}"))
+
+        batch = list(messages)
+        if not batch:
+            return
+        counter = _Counter(len(batch), lambda error: loop.call_soon_threadsafe(finish, error))
+        for message in batch:
+            while not self._produce(message, counter):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # the local queue is full: the caller waits, and so its peer
+        await done
+
+    def send_now(self, messages: Iterable[Outgoing]) -> None:
+        """`send` for code without an event loop."""
+        batch = list(messages)
+        if not batch:
+            return
+        done = threading.Event()
+        errors: list[KafkaError | None] = []
+
+        def finish(error: KafkaError | None) -> None:
+            errors.append(error)
+            done.set()
+
+        counter = _Counter(len(batch), finish)
+        for message in batch:
+            while not self._produce(message, counter):
+                time.sleep(0.01)
+        done.wait()
+        if errors[0] is not None:
+            raise PublishFailed(f"Kafka did not confirm: {errors[0].name()}")
+
+    def close(self) -> None:
+        self._librdkafka.flush(DELIVERY_SECONDS)
+        self._closing = True
+        self._thread.join()
+
+    def _produce(self, message: Outgoing, counter: _Counter) -> bool:
+        if self._fatal:
+            self._open()  # an idempotent producer does not recover from a fatal error; a new one starts a new sequence
+        place: dict[str, Any] = {} if message.partition is None else {"partition": message.partition}
+        try:
+            self._librdkafka.produce(
+                message.topic,
+                key=message.key,
+                value=message.value,
+                headers=list(message.headers),
+                on_delivery=counter.report,
+                **place,
+            )
+        except BufferError:
+            return False
+        except KafkaException as error:
+            counter.report(error.args[0], None)
+        return True
+
+    def _serve(self) -> None:
+        while not self._closing:
+            self._librdkafka.poll(0.1)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._FATAL:
+            self._fatal = True
+
+
+class _Counter:
+    """Calls `finish` once: with the first error, or with None after the last confirmation."""
+
+    def __init__(self, pending: int, finish: Any) -> None:
+        self._pending, self._finish = pending, finish
+        self._error: KafkaError | None = None
+
+    def report(self, error: KafkaError | None, _: Message | None) -> None:
+        self._error = self._error or error
+        self._pending -= 1
+        if self._pending == 0:
+            self._finish(self._error)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+
+def create_topics(specs: Iterable[TopicSpec]) -> list[str]:
+    """Make the topics that are missing; gives their names. Raises StackDown where no broker answers."""
+    admin = AdminClient(connection(settings()))
+    try:
+        existing = admin.list_topics(timeout=10).topics
+    except KafkaException as error:
+        raise StackDown(f"Kafka does not answer: {error.args[0].name()}") from None
+    missing = [spec for spec in specs if spec.name not in existing]
+    replication = settings().kafka_replication
+    new = [
+        NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=replication, config=spec.config)
+        for spec in missing
+    ]
+    for future in (admin.create_topics(new) if new else {}).values():
+        try:
+            future.result(timeout=30)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was first
+                raise
+    return [spec.name for spec in missing]
+
+
+def partitions_of(topic: str) -> int:
+    """Number of partitions. Raises StackDown where the broker or the topic is missing."""
+    try:
+        found = AdminClient(connection(settings())).list_topics(topic, timeout=10).topics[topic].partitions
+    except KafkaException as error:
+        raise StackDown(f"Kafka does not answer: {error.args[0].name()}") from None
+    if not found:
+        raise StackDown(f"there is no topic {topic}: run `wardstream up`")
+    return len(found)
+
+
+class Reader:
+    """Reads a topic outside any consumer group: nothing is committed, nobody's position moves."""
+
+    def __init__(self, topic: str, *, from_end: bool = False) -> None:
+        self._topic = topic
+        self._consumer = Consumer(
+            connection(settings())
+            | {"group.id": "unused", "enable.auto.commit": False, "fetch.message.max.bytes": MAX_REQUEST_BYTES}
+        )
+        partitions = [TopicPartition(topic, number) for number in range(partitions_of(topic))]
+        self._ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10) for p in partitions}
+        for partition in partitions:
+            partition.offset = self._ends[partition.partition][1] if from_end else OFFSET_BEGINNING
+        self._consumer.assign(partitions)
+
+    def until_end(self) -> Iterator[Message]:
+        """Every message up to the ends as they were when the reader was made."""
+        ends = {number: high for number, (low, high) in self._ends.items() if high > low}
+        deadline = time.monotonic() + 30
+        while ends:
+            for message in self._consumer.consume(500, timeout=0.2):
+                if message.error() is not None:
+                    raise KafkaException(message.error())
+                deadline = time.monotonic() + 30
+                partition, offset = message.partition(), message.offset()
+                if partition is not None and offset is not None and offset < self._ends[partition][1]:
+                    yield message
+            # By position and not by the last message: a compacted or transactional topic may end in a hole.
+            for place in self._consumer.position([TopicPartition(self._topic, number) for number in ends]):
+                if place.offset >= ends[place.partition]:
+                    del ends[place.partition]
+            if time.monotonic() > deadline:
+                raise StackDown("Kafka stopped answering while a topic was read")
+
+    def poll(self, seconds: float) -> list[Message]:
+        """What arrives within `seconds`."""
+        return [message for message in self._consumer.consume(500, timeout=seconds) if message.error() is None]
+
+    def close(self) -> None:
+        self._consumer.close()

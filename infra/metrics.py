@@ -1,0 +1,91 @@
+"""Every metric there is. Base units, bounded labels, and a sentence that says what a rise of it means.
+
+Labels hold domains, outcomes and reason codes: words from our own tables, never a value from a message.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from infra.settings import settings
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+RECEIVED = Counter("wardstream_received_total", "Messages a feed has read off the wire.", ["feed"])
+ANSWERED = Counter(
+    "wardstream_answered_total",
+    "Answers a feed has given, by acknowledgement code and reason.",
+    ["feed", "code", "reason"],
+)
+ANSWER_SECONDS = Histogram(
+    "wardstream_answer_seconds", "From the last byte of a message to its answer.", ["feed"], buckets=SECONDS
+)
+CONNECTIONS = Gauge("wardstream_connections", "Open connections of a feed.", ["feed"])
+PUBLISHED = Counter("wardstream_published_total", "Events confirmed by the broker.", ["domain"])
+DUPLICATES = Counter(
+    "wardstream_duplicates_total", "Exact repeats answered as before, not published again.", ["domain"]
+)
+REUSED_IDS = Counter(
+    "wardstream_control_ids_reused_total",
+    "Messages with the control id of an earlier one and another body.",
+    ["domain"],
+)
+PROCESSED = Counter(
+    "wardstream_processed_total",
+    "Events an agent has finished, by outcome (indexed, dead_lettered, dropped) and reason.",
+    ["domain", "outcome", "reason"],
+)
+DOCUMENTS = Counter("wardstream_documents_total", "Documents confirmed by the index.", ["domain"])
+READ_SECONDS = Histogram(
+    "wardstream_read_seconds", "Unseal, read, validate and seal one batch.", ["domain"], buckets=SECONDS
+)
+INDEX_SECONDS = Histogram(
+    "wardstream_index_seconds", "One bulk request, retries included.", ["domain"], buckets=SECONDS
+)
+INDEX_RETRIES = Counter(
+    "wardstream_index_retries_total",
+    "Bulk requests or items sent again, by why (connection, 429, 503).",
+    ["domain", "reason"],
+)
+EVENT_SECONDS = Histogram(
+    "wardstream_event_seconds", "From reception at the edge to confirmed by the index.", ["domain"], buckets=SECONDS
+)
+SIGNALS = Counter("wardstream_signals_total", "Signals derived from events, by kind.", ["domain", "signal"])
+MERGES = Counter("wardstream_merges_total", "Patients merged into a survivor.", ["domain"])
+REVEALS = Counter("wardstream_reveals_total", "Sealed fields shown in clear, by purpose of use.", ["domain", "purpose"])
+
+CATALOGUE = (
+    RECEIVED,
+    ANSWERED,
+    ANSWER_SECONDS,
+    CONNECTIONS,
+    PUBLISHED,
+    DUPLICATES,
+    REUSED_IDS,
+    PROCESSED,
+    DOCUMENTS,
+    READ_SECONDS,
+    INDEX_SECONDS,
+    INDEX_RETRIES,
+    EVENT_SECONDS,
+    SIGNALS,
+    MERGES,
+    REVEALS,
+)
+
+
+def serve() -> int:
+    """Serve the catalogue on loopback, on the first free port from `metrics_port` up; gives the port."""
+    first = settings().metrics_port
+    for port in range(first, first + 50):
+        try:
+            start_http_server(port, addr="127.0.0.1")
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return port
+    raise OSError(errno.EADDRINUSE, f"no free port from {first} to {first + 49} for metrics")

@@ -1,0 +1,76 @@
+"""Every setting of Wardstream, in one place, read from the environment (`WARDSTREAM_*`) and from nowhere else.
+
+`wardstream up` writes the addresses of the embedded servers to `<home>/stack.json`; a command that is given no
+address of its own finds them there, so that the same code serves a laptop and an external cluster.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.errors import StackDown
+
+
+class Settings(BaseSettings):
+    """What the environment says. Addresses left empty mean: the embedded stack under `home`."""
+
+    model_config = SettingsConfigDict(env_prefix="WARDSTREAM_", extra="ignore", hide_input_in_errors=True)
+
+    home: Path = Field(Path(".wardstream"), description="folder of all local data: servers, keys, logs, ports")
+
+    kafka: str = Field("", description="bootstrap servers of an external Kafka, host:port[,host:port]")
+    kafka_security_protocol: str = Field("PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
+    kafka_sasl_mechanism: str = Field("SCRAM-SHA-512", description="SASL mechanism, where the protocol has SASL")
+    kafka_username: str = Field("", description="SASL user name")
+    kafka_password: SecretStr = Field(SecretStr(""), description="SASL password")
+    kafka_ca: Path | None = Field(None, description="PEM file of the authority that signed the brokers' certificates")
+    kafka_cert: Path | None = Field(None, description="PEM file of our client certificate (mutual TLS)")
+    kafka_key: Path | None = Field(None, description="PEM file of our client key (mutual TLS)")
+    kafka_replication: int = Field(1, description="replication factor of topics we create; 3 on a real cluster")
+
+    elasticsearch: str = Field("", description="URL of an external Elasticsearch, https://host:port")
+    elasticsearch_ca: Path | None = Field(None, description="PEM file of the authority that signed its certificate")
+    elasticsearch_api_key: SecretStr = Field(SecretStr(""), description="encoded API key")
+
+    kafka_port: int = Field(9092, description="embedded Kafka: preferred port; the next free one is taken")
+    elasticsearch_port: int = Field(9200, description="embedded Elasticsearch: preferred port; else the next free one")
+    metrics_port: int = Field(9410, description="Prometheus endpoint: first port tried by each process")
+
+    peers: Path | None = Field(
+        None, description="TOML file with [[peer]] profiles: charset, zone, identifier precedence"
+    )
+    mllp_max_bytes: int = Field(10_000_000, description="an HL7 message above this is refused with AR")
+    mllp_idle_seconds: float = Field(300.0, description="an idle MLLP connection is closed after this")
+    worker_batch: int = Field(500, description="messages an agent takes at once")
+    worker_linger_seconds: float = Field(0.05, description="longest wait for a batch to fill")
+    dead_letter_limit: float = Field(0.5, description="share of refused messages above which an agent stops")
+
+    def kafka_servers(self) -> str:
+        return self.kafka or self._stack("kafka")
+
+    def elasticsearch_url(self) -> str:
+        return self.elasticsearch or self._stack("elasticsearch")
+
+    def stack_file(self) -> Path:
+        return self.home / "stack.json"
+
+    def _stack(self, server: str) -> str:
+        """Address of an embedded server as `up` wrote it. Raises StackDown where no stack was started."""
+        try:
+            stack: dict[str, Any] = json.loads(self.stack_file().read_text())
+            return str(stack[server])
+        except (FileNotFoundError, KeyError, ValueError):
+            hint = f"run `wardstream up --detach`, or set WARDSTREAM_{server.upper()}"
+            raise StackDown(f"no {server} address: {hint}") from None
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

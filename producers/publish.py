@@ -1,0 +1,238 @@
+"""From a message off the wire to an event the broker has confirmed: identify, seal, send, remember.
+
+Arrivals from all connections are taken together: one look-up of keys, one send, one note, however many there are.
+The next batch is prepared while the broker still confirms the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from infra import metrics
+from infra.crypto import DataKey, keyed_hash, seal_payload
+from infra.errors import BadMessage
+from infra.kafka import Outgoing, Producer, PublishFailed
+from infra.keyring import Keyring
+from infra.keystore import KeyStore, Wanted
+from producers.seen import Answer, Seen
+from schemas.dead_letter import DeadLetter
+from schemas.envelope import Envelope, event_id, rfc3339
+from schemas.record import Subject
+from schemas.registry import DOMAINS
+
+BATCH = 500
+IN_FLIGHT = 4  # batches the broker may be confirming at once
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One message as a feed read it. `refused` says why it cannot be accepted: it becomes a dead letter."""
+
+    domain: str
+    source: str
+    peer: str
+    content_type: str
+    charset: str
+    ids: tuple[str, ...]  # the source's own ids of the message; empty where it has none
+    body: bytes = field(repr=False)
+    received_at: datetime
+    event_time: datetime | None
+    subjects: tuple[Subject, ...] = field(repr=False)
+    refused: BadMessage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of an arrival: durable in every case. `reason` is empty for an accepted one."""
+
+    event_id: str
+    duplicate: bool
+    reason: str = ""
+    where: str = ""
+
+
+class Publisher:
+    """Shared by all connections of a process. Use as `async with`."""
+
+    def __init__(self, producer: Producer, keyring: Keyring, keys: KeyStore, seen: Seen) -> None:
+        self._producer, self._keyring, self._keys, self._seen = producer, keyring, keys, seen
+        self._waiting: asyncio.Queue[tuple[Arrival, asyncio.Future[Receipt]]] = asyncio.Queue(4 * BATCH)
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._underway: dict[str, asyncio.Future[Receipt]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Publisher:
+        self._loop = asyncio.create_task(self._run(), name="publish")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._loop.cancel()
+        await asyncio.gather(self._loop, *self._tasks, return_exceptions=True)
+
+    async def publish(self, arrival: Arrival) -> Receipt:
+        """Gives the receipt once the broker has confirmed. Raises PublishFailed where it did not: answer AR."""
+        receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        await self._waiting.put((arrival, receipt))
+        return await receipt
+
+    async def _run(self) -> None:
+        while True:
+            batch = [await self._waiting.get()]
+            await self._slots.acquire()
+            while len(batch) < BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            sends = await self._prepare(batch)
+            task = asyncio.create_task(self._confirm(sends))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _prepare(self, batch: list[tuple[Arrival, asyncio.Future[Receipt]]]) -> list[_Send]:
+        """Sort out repeats and seal the rest. A failure here fails the batch's arrivals, never the loop."""
+        fresh: dict[str, _Send] = {}
+        for arrival, receipt in batch:
+            event = event_id(self._keyring.event, arrival.source, arrival.ids, arrival.body)
+            first = self._underway.get(event) or (fresh[event].receipt if event in fresh else None)
+            if first is not None:  # the same bytes twice before the first were confirmed
+                _follow(first, receipt)
+                continue
+            control = keyed_hash(self._keyring.event, arrival.source.encode(), *(i.encode() for i in arrival.ids))
+            fresh[event] = _Send(event, control[:16].hex() if arrival.ids else event, arrival, receipt)
+        try:
+            return await asyncio.to_thread(self._seal, list(fresh.values()))
+        except Exception as error:  # every arrival of the batch learns of it
+            for send in fresh.values():
+                _settle(send.receipt, error)
+            return []
+        finally:
+            self._underway |= {event: send.receipt for event, send in fresh.items() if send.message}
+
+    def _seal(self, sends: list[_Send]) -> list[_Send]:
+        """Look up what was answered, then keys, all at once; seal. Runs in a thread: it waits for disks."""
+        new: list[_Send] = []
+        controls: set[str] = set()
+        for send in sends:
+            send.before = self._seen.before(send.event_id)
+            if send.before is None:
+                if send.arrival.ids and (send.control in controls or self._seen.reused(send.control)):
+                    send.flags = ("control_id_reused",)
+                controls.add(send.control)
+                new.append(send)
+        wanted = [_wanted(send) for send in new]
+        keys = self._keys.resolve([person for persons in wanted for person in persons])
+        at = 0
+        for send, persons in zip(new, wanted, strict=True):
+            send.message = self._message(send, keys[at : at + len(persons)])
+            at += len(persons)
+        return sends
+
+    def _message(self, send: _Send, keys: Sequence[DataKey]) -> Outgoing:
+        arrival = send.arrival
+        patients = bool(keys)
+        if not patients:
+            keys = [self._keys.of_source(arrival.source, arrival.received_at.timestamp())]
+        payload = seal_payload(keys, send.event_id, arrival.body)
+        headers = Envelope(
+            event_id=send.event_id,
+            source=arrival.source,
+            peer=arrival.peer,
+            content_type=arrival.content_type,
+            charset=arrival.charset,
+            received_at=rfc3339(arrival.received_at),
+            event_time=rfc3339(arrival.event_time) if arrival.event_time else "",
+            trace_id=os.urandom(16).hex(),
+            subjects=tuple(key.token for key in keys),
+            key_versions=tuple(key.version for key in keys),
+            flags=send.flags,
+            content_key=payload.wrapped_key,
+        ).headers()
+        domain = DOMAINS[arrival.domain]
+        if arrival.refused is None:
+            key = keys[0].token if patients else arrival.source
+            return Outgoing(domain.raw.name, key.encode(), payload.body, headers)
+        letter = DeadLetter(
+            arrival.refused.reason, arrival.refused.where, "edge", "", "", "", rfc3339(arrival.received_at)
+        )
+        return Outgoing(domain.dead_letters.name, send.event_id.encode(), payload.body, headers + letter.headers())
+
+    async def _confirm(self, sends: list[_Send]) -> None:
+        try:
+            new = [send for send in sends if send.message is not None]
+            for send in sends:
+                if send.before is not None:
+                    metrics.DUPLICATES.labels(send.arrival.domain).inc()
+                    before = send.before
+                    _settle(send.receipt, Receipt(send.event_id, True, before.reason, before.where))
+            try:
+                await self._producer.send(send.message for send in new if send.message is not None)
+                await asyncio.to_thread(self._seen.note, [_answer(send) for send in new])
+            except Exception as error:
+                for send in new:
+                    _settle(send.receipt, error)
+                return
+            for send in new:
+                metrics.PUBLISHED.labels(send.arrival.domain).inc()
+                if send.flags:
+                    metrics.REUSED_IDS.labels(send.arrival.domain).inc()
+                answer = _answer(send)
+                _settle(send.receipt, Receipt(send.event_id, False, answer.reason, answer.where))
+        finally:
+            for send in sends:
+                self._underway.pop(send.event_id, None)
+            self._slots.release()
+
+
+@dataclass(slots=True)
+class _Send:
+    event_id: str
+    control: str
+    arrival: Arrival
+    receipt: asyncio.Future[Receipt]
+    before: Answer | None = None
+    flags: tuple[str, ...] = ()
+    message: Outgoing | None = None
+
+
+def _wanted(send: _Send) -> list[Wanted]:
+    """The patients of an arrival. One without any number is a person known by this event alone."""
+    return [
+        Wanted(
+            "patient",
+            tuple((one.authority, one.type, one.value) for one in subject.linking())
+            or (("wardstream", "event", f"{send.event_id}-{position}"),),
+        )
+        for position, subject in enumerate(send.arrival.subjects)
+    ]
+
+
+def _answer(send: _Send) -> Answer:
+    refused = send.arrival.refused
+    return Answer(send.event_id, send.control, refused.reason if refused else "", refused.where if refused else "")
+
+
+def _follow(first: asyncio.Future[Receipt], second: asyncio.Future[Receipt]) -> None:
+    """Give a repeat that came before the first was confirmed the same end, as a duplicate."""
+
+    def finish(done: asyncio.Future[Receipt]) -> None:
+        if done.cancelled():  # the first peer is gone, the event is not: the repeat may be sent again
+            _settle(second, PublishFailed("the first sender left before the confirmation"))
+        elif error := done.exception():
+            _settle(second, error)
+        else:
+            receipt = done.result()
+            _settle(second, Receipt(receipt.event_id, True, receipt.reason, receipt.where))
+
+    first.add_done_callback(finish)
+
+
+def _settle(receipt: asyncio.Future[Receipt], end: Receipt | BaseException) -> None:
+    """End a receipt, unless nobody waits for it any more: its connection was dropped."""
+    if receipt.done():
+        return
+    if isinstance(end, Receipt):
+        receipt.set_result(end)
+    else:
+        receipt.set_exception(end)

@@ -1,0 +1,69 @@
+"""What was answered before, so that an exact repeat gets the same answer and is not published again.
+
+A memory and not the truth: should it be lost, a repeat is published once more and the index, which writes by event
+id, stays as it is. So it may skip fsync. It holds keyed hashes and reason codes only.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+RETENTION_SECONDS = 7 * 24 * 3600  # as long as the raw topic keeps what a repeat would repeat
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The first answer to an event: accepted where `reason` is empty, else refused with AE under it."""
+
+    event_id: str
+    control: str  # keyed hash of the sender's own message id
+    reason: str = ""
+    where: str = ""
+
+
+class Seen:
+    """Shared by all listeners of one machine. Calls block on the disk for a moment: use a thread."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        self._writing = threading.Lock()  # one connection, several threads: their transactions must not mix
+        os.chmod(path, 0o600)
+        for statement in (
+            "PRAGMA journal_mode=WAL",
+            "PRAGMA synchronous=OFF",
+            "CREATE TABLE IF NOT EXISTS answer"
+            " (event_id TEXT PRIMARY KEY, control TEXT, reason TEXT, place TEXT, at REAL) WITHOUT ROWID",
+            "CREATE INDEX IF NOT EXISTS answer_control ON answer (control)",
+            "CREATE INDEX IF NOT EXISTS answer_at ON answer (at)",
+        ):
+            self._db.execute(statement)
+        self._db.execute("DELETE FROM answer WHERE at < ?", (time.time() - RETENTION_SECONDS,))
+
+    def before(self, event_id: str) -> Answer | None:
+        """The first answer to exactly this event."""
+        row = self._db.execute(
+            "SELECT event_id, control, reason, place FROM answer WHERE event_id = ?", (event_id,)
+        ).fetchone()
+        return Answer(*row) if row else None
+
+    def reused(self, control: str) -> bool:
+        """Whether the sender has used this message id before; ask only for an event that is new."""
+        return self._db.execute("SELECT 1 FROM answer WHERE control = ? LIMIT 1", (control,)).fetchone() is not None
+
+    def note(self, answers: Iterable[Answer]) -> None:
+        now = time.time()
+        rows = [(one.event_id, one.control, one.reason, one.where, now) for one in answers]
+        with self._writing:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?)", rows)
+            self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        self._db.close()

@@ -1,0 +1,66 @@
+"""From a record's parts to documents: what goes in clear, what is sealed, what is hashed. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from schemas.envelope import rfc3339
+from schemas.marks import Clinical, Identifying, Open, Staffed
+from schemas.record import Part, Record, StaffMember
+from schemas.scrub import Scrubber
+
+
+@dataclass(slots=True)
+class Document:
+    """One part, sorted by who may see what. `clear` is the searchable body; the rest never leaves unsealed."""
+
+    kind: str
+    subject: int | None
+    clear: dict[str, Any] = field(default_factory=dict)
+    identifying: dict[str, str] = field(default_factory=dict, repr=False)
+    staff: dict[str, tuple[StaffMember, ...]] = field(default_factory=dict, repr=False)
+    blind: list[str] = field(default_factory=list, repr=False)
+
+
+def documents(record: Record) -> list[Document]:
+    """One document a part, in the record's order; the position is part of its id."""
+    scrubber = Scrubber(record.terms)
+    return [_document(part, scrubber) for part in record.parts]
+
+
+def _document(part: Part, scrubber: Scrubber) -> Document:
+    made = Document(part.kind, part.subject)
+    for name, mark, value in part.fields():
+        match mark:
+            case Identifying(blind=blind):
+                made.identifying[name] = sealable(value)
+                if blind:
+                    made.blind += [value] if isinstance(value, str) else list(value)
+            case Staffed():
+                made.staff[name] = value
+            case Clinical(text=text) | Open(text=text):
+                made.clear[name] = _clear(value, scrubber if text else None)
+    return made
+
+
+def sealable(value: Any) -> str:
+    """The text that is sealed: a single value as it is, several as a JSON list."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    return orjson.dumps(value).decode() if isinstance(value, tuple | list) else str(value)
+
+
+def _clear(value: Any, scrubber: Scrubber | None) -> Any:
+    if isinstance(value, str):
+        return scrubber.clean(value) if scrubber else value
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, tuple | list):
+        return [_clear(one, scrubber) for one in value]
+    return value

@@ -1,0 +1,56 @@
+"""Every topic there is: made from this table and from nothing else; printed by `wardstream topics`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DAY = 24 * 3600 * 1000
+MAX_MESSAGE_BYTES = 12_000_000  # 10 MB of message, its seal and its headers
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    name: str
+    key: str  # what the message key is
+    order: str  # whose order a partition keeps
+    schema: str
+    partitions: int = 6
+    retention_ms: int = 7 * DAY  # -1: for ever
+    cleanup: str = "delete"
+
+    def config(self) -> dict[str, str]:
+        return {
+            "cleanup.policy": self.cleanup,
+            "retention.ms": str(self.retention_ms),
+            "max.message.bytes": str(MAX_MESSAGE_BYTES),
+        }
+
+
+def raw(domain: str) -> Topic:
+    """Events as they came, sealed."""
+    return Topic(f"hospital.{domain}.v1", "token of the first patient, else the source", "patient", "Envelope + body")
+
+
+def dead_letters(domain: str) -> Topic:
+    return Topic(
+        f"hospital.{domain}.dlq.v1",
+        "event id",
+        "none",
+        "Envelope + DeadLetter + body",
+        partitions=3,
+        retention_ms=90 * DAY,
+    )
+
+
+def sealed(domain: str) -> Topic:
+    """Events that were read and indexed, kept: replay and re-index start here. One tombstone removes one event."""
+    return Topic(
+        f"hospital.{domain}.sealed.v1", "event id", "patient", "Envelope + body", retention_ms=-1, cleanup="compact"
+    )
+
+
+SIGNALS = Topic("hospital.signals.v1", "token of the patient", "patient", "Signal, JSON", retention_ms=30 * DAY)
+
+
+def topics(domains: list[str]) -> list[Topic]:
+    return [make(domain) for domain in domains for make in (raw, dead_letters, sealed)] + [SIGNALS]

@@ -1,0 +1,134 @@
+"""The one impure loop: takes batches from Kafka, makes every effect of them durable, then acknowledges.
+
+The Faust pattern that loses nothing: `noack().noack_take()`, acknowledge each event in offset order after the batch
+is durable, crash on any error and let the supervisor start a new process. Reprocessing is harmless: documents are
+written by event id, entities by fold position, letters and sealed records are the same again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import mode
+from elasticsearch import AsyncElasticsearch
+
+from infra import metrics
+from infra.elastic import async_client, bulk, get_sources, remove
+from infra.errors import BadMessage, WardstreamError
+from infra.kafka import Producer
+from infra.keystore import KeyStore
+from infra.settings import settings
+from schemas.peers import Peers
+from schemas.registry import DOMAINS, Domain
+from streams.app import app
+from streams.process import Batch, Incoming, Processor, letter
+from streams.stages import STAGES
+
+LIMIT_WINDOW = 500
+
+
+class DeadLetterLimit(WardstreamError):
+    """Most of the last messages were refused: a bad deploy must not drain a topic into the dead letters."""
+
+    exit_code = 8
+    reason = "dead_letter_limit"
+
+
+class Agent:
+    """One domain's effects on the world."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        keyring, self._keys = KeyStore.local()
+        peers = Peers.load(settings().peers)
+        self._processor = Processor(domain, STAGES[domain.name], peers, keyring, self._keys)
+        self._index: AsyncElasticsearch = async_client()
+        self._producer = Producer(linger_ms=5)
+        self._refused: deque[bool] = deque(maxlen=LIMIT_WINDOW)
+
+    async def process(self, incoming: Sequence[Incoming]) -> None:
+        """Returns once everything that follows from these messages is durable; raises where it is not."""
+        name = self._domain.name
+        with metrics.READ_SECONDS.labels(name).time():
+            batch = self._processor.read(incoming)
+        self._stop_at_limit(batch)
+        with metrics.INDEX_SECONDS.labels(name).time():
+            await self._write(batch)
+        await self._producer.send(self._processor.outgoing(batch))
+        await self._merge(batch)
+        self._count(batch)
+
+    async def _write(self, batch: Batch) -> None:
+        """Index all documents; an event with a document that the index refuses becomes a letter, whole."""
+        domain = self._domain
+        writes = [write for event in batch.ready for write in event.writes]
+        refused = await bulk(self._index, domain.name, domain.alias, writes) if writes else {}
+        if refused:
+            kept = []
+            for event in batch.ready:
+                why = next((refused[write.id] for write in event.writes if write.id in refused), None)
+                if why is None:
+                    kept.append(event)
+                else:
+                    await remove(self._index, domain.alias, [write.id for write in event.writes])
+                    bad = BadMessage("index_refused", why)
+                    batch.letters.append((event.incoming, letter(event.incoming, bad)))
+            batch.ready = kept
+        if ids := self._processor.entity_ids(batch.ready):
+            stored = await get_sources(self._index, domain.alias, ids)
+            entities = self._processor.folded(batch.ready, stored)
+            if refused := await bulk(self._index, domain.name, domain.alias, entities):
+                raise WardstreamError(f"the index refuses {len(refused)} entities: {sorted(set(refused.values()))}")
+
+    async def _merge(self, batch: Batch) -> None:
+        for prior, survivor in self._processor.merges(batch.ready):
+            if await asyncio.to_thread(self._keys.alias, prior, survivor):
+                metrics.MERGES.labels(self._domain.name).inc()
+
+    def _stop_at_limit(self, batch: Batch) -> None:
+        self._refused.extend([False] * len(batch.ready) + [True] * len(batch.letters))
+        share = sum(self._refused) / LIMIT_WINDOW
+        if share > settings().dead_letter_limit:
+            reasons = sorted({reason.reason for _, reason in batch.letters})
+            raise DeadLetterLimit(f"{share:.0%} of the last {LIMIT_WINDOW} messages were refused: {reasons}")
+
+    def _count(self, batch: Batch) -> None:
+        name, now = self._domain.name, time.time()
+        for event in batch.ready:
+            metrics.EVENT_SECONDS.labels(name).observe(max(0.0, now - event.envelope.received().timestamp()))
+            for signal in event.signals:
+                metrics.SIGNALS.labels(name, signal.name).inc()
+        metrics.PROCESSED.labels(name, "indexed", "").inc(len(batch.ready))
+        metrics.DOCUMENTS.labels(name).inc(sum(len(event.writes) for event in batch.ready))
+        for _, reason in batch.letters:
+            metrics.PROCESSED.labels(name, "dead_lettered", reason.reason).inc()
+        for _, why in batch.dropped:
+            metrics.PROCESSED.labels(name, "dropped", why).inc()
+
+
+def register(domain: Domain) -> None:
+    """Give a domain its Faust agent."""
+    topic = app.topic(domain.raw.name, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
+
+    async def consume(stream: Any) -> None:
+        of = settings()
+        agent = Agent(domain)
+        async for events in stream.noack().noack_take(of.worker_batch, within=of.worker_linger_seconds):
+            await agent.process([_incoming(event.message) for event in events])
+            for event in events:
+                event.ack()
+
+    app.agent(topic, name=domain.name, concurrency=1, supervisor_strategy=mode.CrashingSupervisor)(consume)
+
+
+def _incoming(message: Any) -> Incoming:
+    headers = [(name, bytes(value)) for name, value in message.headers or ()]
+    return Incoming(message.topic, message.partition, message.offset, message.key, message.value or b"", headers)
+
+
+for _domain in DOMAINS.values():
+    register(_domain)

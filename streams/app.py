@@ -1,0 +1,69 @@
+"""The only Faust app. Importing it needs the broker's address, so only a worker does.
+
+Every setting below answers a way in which Faust's defaults lose or stall messages; ARCHITECTURE.md has the table.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from typing import Any
+
+import mode.loop
+
+mode.loop.use("uvloop")  # before faust is imported: it makes its loop then
+
+import faust  # noqa: E402
+from faust.types.auth import CredentialsT  # noqa: E402
+
+from infra.settings import settings  # noqa: E402
+
+OUTAGE_SECONDS = 3600.0  # an index outage up to this is ridden out without losing the partition
+
+
+def _credentials() -> CredentialsT | None:
+    of = settings()
+    context: ssl.SSLContext | None = None
+    if of.kafka_security_protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=str(of.kafka_ca) if of.kafka_ca else None)
+        if of.kafka_cert is not None:
+            context.load_cert_chain(of.kafka_cert, of.kafka_key)
+    if of.kafka_security_protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            username=of.kafka_username,
+            password=of.kafka_password.get_secret_value(),
+            mechanism=of.kafka_sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None
+
+
+def _app() -> Any:
+    return faust.App(
+        "wardstream",
+        broker=[f"kafka://{server}" for server in settings().kafka_servers().split(",")],
+        broker_credentials=_credentials(),
+        datadir=str(settings().home / "faust"),
+        autodiscover=False,
+        key_serializer="raw",
+        value_serializer="raw",
+        topic_allow_declare=False,  # all topics exist before a worker starts; a missing one went unnoticed for 45 s
+        topic_disable_leader=True,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=2 * settings().worker_batch,
+        web_enabled=False,  # its web server shows table data
+        broker_session_timeout=10,
+        broker_heartbeat_interval=2,
+        broker_request_timeout=30,
+        broker_max_poll_interval=OUTAGE_SECONDS,
+        broker_commit_interval=0.5,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=4 * 1024 * 1024,
+        producer_acks=-1,
+        producer_request_timeout=30,
+        logging_config=None,
+    )
+
+
+logging.getLogger("faust").setLevel(logging.WARNING)
+app = _app()

@@ -1,0 +1,51 @@
+"""Entities: what a patient or an encounter is by now, folded from events. Pure.
+
+Each field keeps the position (event time, event id) of the event that gave it, and a later position wins, field by
+field. So any order, any repetition and any crash give the state of one clean pass, and an event that does not carry
+a field never erases it. The folded document is its own state: it is read back from the index before it is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Entity = dict[str, Any]
+LATEST = "*"  # in `folded`: the position of the latest event, whatever it carried
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one event says of one entity. A value of None clears the field: the sender said so (HL7 null)."""
+
+    kind: str  # patient, encounter
+    number: str  # what makes it one of its kind within its patient; empty: the patient itself
+    subject: int
+    clear: dict[str, Any]
+    identifying: dict[str, str | None] = field(default_factory=dict, repr=False)
+
+
+def position(event_time: str, event_id: str) -> str:
+    """Place of an event in time. `event_time` is RFC 3339 in UTC with milliseconds, so text order is time order."""
+    return f"{event_time}|{event_id}"
+
+
+def fold(old: Entity | None, change: Change, at: str, common: Entity, seal: Callable[[str, str], str]) -> Entity:
+    """The entity after `change` at position `at`. `seal(name, value)` is called for identifying fields that win."""
+    made: Entity = {**(old or {}), **common, "kind": change.kind}
+    folded: dict[str, str] = dict(made.get("folded", {}))
+    sealed: dict[str, str] = dict(made.get("sealed", {}))
+    for target, values in ((made, change.clear), (sealed, change.identifying)):
+        for name, value in values.items():
+            if at < folded.get(name, ""):
+                continue
+            folded[name] = at
+            if value is None:
+                target.pop(name, None)
+            else:
+                target[name] = seal(name, value) if target is sealed else value
+    folded[LATEST] = max(at, folded.get(LATEST, ""))
+    made["folded"], made["sealed"] = folded, sealed
+    made["event_time"], made["event_id"] = folded[LATEST].split("|")
+    return made

@@ -1,0 +1,272 @@
+"""One batch of sealed events to everything that must become durable because of it. No I/O but key look-ups.
+
+Whatever a single message does wrong ends in `letters` or `dropped` under a reason; only a fault of ours that no
+message can be blamed for (a key store that does not know a key) is raised, and then nothing is acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from infra.crypto import DataKey, blind_term, keyed_hash, open_payload, seal_field
+from infra.elastic import Write, dump
+from infra.errors import BadMessage, SealBroken
+from infra.kafka import Outgoing
+from infra.keyring import Keyring
+from infra.keystore import KeyStore, Wanted
+from schemas.dead_letter import DeadLetter
+from schemas.document import Document
+from schemas.envelope import Envelope, document_id, rfc3339
+from schemas.peers import Peers
+from schemas.record import Record, StaffMember
+from schemas.registry import Domain
+from schemas.signal import Signal
+from schemas.topics import SIGNALS
+from streams import fold
+from streams.stages import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A Kafka message as the agent got it."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes = field(repr=False)
+    headers: list[tuple[str, bytes]] = field(repr=False)
+
+
+@dataclass(slots=True)
+class Ready:
+    """An event that was read: its documents and what else follows from it."""
+
+    incoming: Incoming
+    envelope: Envelope
+    keys: list[DataKey]
+    patients: bool  # the keys are patients' and not the source's week
+    record: Record
+    event_time: str
+    documents: list[Document]
+    changes: list[fold.Change]
+    signals: list[Signal]
+    writes: list[Write] = field(default_factory=list)
+
+    def key_of(self, subject: int | None) -> DataKey:
+        return self.keys[subject or 0]
+
+
+@dataclass(slots=True)
+class Batch:
+    ready: list[Ready] = field(default_factory=list)
+    letters: list[tuple[Incoming, DeadLetter]] = field(default_factory=list)
+    dropped: list[tuple[Incoming, str]] = field(default_factory=list)
+
+
+class Processor:
+    def __init__(self, domain: Domain, stage: Stage, peers: Peers, keyring: Keyring, keys: KeyStore) -> None:
+        self.domain, self.stage = domain, stage
+        self._peers, self._keyring, self._keys = peers, keyring, keys
+
+    def read(self, incoming: Sequence[Incoming]) -> Batch:
+        """Unseal, read, validate, seal again field by field."""
+        batch = Batch()
+        envelopes: list[tuple[Incoming, Envelope]] = []
+        for message in incoming:
+            try:
+                envelopes.append((message, Envelope.read(message.headers)))
+            except BadMessage as bad:
+                batch.letters.append((message, letter(message, bad)))
+        keys = self._keys.of_tokens(token for _, envelope in envelopes for token in envelope.subjects)
+        for message, envelope in envelopes:
+            try:
+                mine = [key for token in envelope.subjects if (key := keys[token]) is not None]
+                if len(mine) < len(envelope.subjects):
+                    batch.dropped.append((message, "erased"))
+                else:
+                    batch.ready.append(self._read(message, envelope, mine))
+            except BadMessage as bad:
+                batch.letters.append((message, letter(message, bad)))
+            except SealBroken as broken:
+                batch.letters.append((message, letter(message, BadMessage(broken.reason))))
+            except Exception as error:  # a fault of ours that this message brings out: its type tells, its text might
+                # hold a patient's value
+                batch.letters.append((message, letter(message, BadMessage("unexpected", type(error).__name__))))
+        self._seal(batch.ready)
+        return batch
+
+    def _read(self, message: Incoming, envelope: Envelope, keys: list[DataKey]) -> Ready:
+        body = open_payload(keys, envelope.event_id, envelope.sealed(message.value))
+        record = self.stage.read(body, envelope, self._peers)
+        patients = bool(record.subjects)
+        if patients and len(record.subjects) != len(keys):
+            raise BadMessage("subjects_differ")
+        return Ready(
+            message,
+            envelope,
+            keys,
+            patients,
+            record,
+            rfc3339(record.event_time or envelope.received()),
+            self.stage.document(record),
+            self.stage.analyse(record),
+            self.stage.derive(record),
+        )
+
+    def _seal(self, ready: list[Ready]) -> None:
+        staff = self._staff_keys(ready)
+        for event in ready:
+            for part, document in enumerate(event.documents):
+                made = document_id(event.envelope.event_id, part)
+                event.writes.append(Write(made, dump(self._source(event, document, part, made, staff))))
+
+    def _source(
+        self, event: Ready, document: Document, part: int, made: str, staff: dict[Wanted, DataKey]
+    ) -> dict[str, Any]:
+        envelope, key, domain = event.envelope, event.key_of(document.subject), self.domain.name
+        sealed: dict[str, Any] = {
+            name: seal_field(key, domain, made, name, value) for name, value in document.identifying.items()
+        }
+        refs: list[str] = []
+        for name, members in document.staff.items():
+            sealed[name] = []
+            for member in members:
+                theirs = staff[_staff_wanted(member, envelope.source)]
+                refs.append(theirs.ref)
+                text = _staff_text(member)
+                sealed[name].append({"ref": theirs.ref, "seal": seal_field(theirs, domain, made, name, text)})
+        source: dict[str, Any] = {
+            "event_id": envelope.event_id,
+            "part": part,
+            "kind": document.kind,
+            "event_time": event.event_time,
+            "received_at": envelope.received_at,
+            "source": envelope.source,
+            "trace_id": envelope.trace_id,
+            **document.clear,
+        }
+        if envelope.flags:
+            source["flags"] = [*document.clear.get("flags", ()), *envelope.flags]
+        if event.patients and document.subject is not None:
+            source["patient_ref"] = key.ref
+        if document.blind:
+            source["blind"] = [blind_term(self._keyring.blind, value) for value in dict.fromkeys(document.blind)]
+        if refs:
+            source["staff_ref"] = list(dict.fromkeys(refs))
+        if sealed:
+            source["sealed"] = sealed
+        return source
+
+    def _staff_keys(self, ready: list[Ready]) -> dict[Wanted, DataKey]:
+        wanted = list(
+            dict.fromkeys(
+                _staff_wanted(member, event.envelope.source)
+                for event in ready
+                for document in event.documents
+                for members in document.staff.values()
+                for member in members
+            )
+        )
+        return dict(zip(wanted, self._keys.resolve(wanted), strict=True))
+
+    def entity_ids(self, ready: Sequence[Ready]) -> list[str]:
+        """Documents that folding this batch needs to have read."""
+        return list(dict.fromkeys(self._entity_id(event, change) for event in ready for change in event.changes))
+
+    def folded(self, ready: Sequence[Ready], stored: dict[str, fold.Entity]) -> list[Write]:
+        """The entities after this batch, from what the index holds of them."""
+        now: dict[str, fold.Entity] = {}
+        for event in ready:
+            at = fold.position(event.event_time, event.envelope.event_id)
+            for change in event.changes:
+                made = self._entity_id(event, change)
+                now[made] = self._fold(event, change, at, made, now.get(made) or stored.get(made))
+        return [Write(made, dump(entity), version=_version(entity)) for made, entity in now.items()]
+
+    def _fold(self, event: Ready, change: fold.Change, at: str, made: str, old: fold.Entity | None) -> fold.Entity:
+        key = event.key_of(change.subject)
+
+        def seal(name: str, value: str) -> str:
+            return seal_field(key, self.domain.name, made, name, value)
+
+        common = {"patient_ref": key.ref, "source": event.envelope.source, "part": -1}
+        return fold.fold(old, change, at, common, seal)
+
+    def _entity_id(self, event: Ready, change: fold.Change) -> str:
+        """One entity of a kind per patient reference and number; the number itself may identify, so it is hashed."""
+        ref = event.key_of(change.subject).ref
+        return f"{change.kind}-{keyed_hash(self._keyring.event, ref.encode(), change.number.encode())[:16].hex()}"
+
+    def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str]]:
+        """References (prior, survivor) of this batch's merges."""
+        return [
+            (event.keys[merge.prior].ref, event.keys[merge.survivor].ref)
+            for event in ready
+            for merge in event.record.merges
+        ]
+
+    def outgoing(self, batch: Batch) -> list[Outgoing]:
+        """Sealed records, dead letters and signals. A sealed record lies in the partition it was read from."""
+        made = [
+            Outgoing(
+                self.domain.sealed.name,
+                event.envelope.event_id.encode(),
+                event.incoming.value,
+                event.incoming.headers,
+                event.incoming.partition,
+            )
+            for event in batch.ready
+        ]
+        made += [self._signal(event, signal) for event in batch.ready for signal in event.signals]
+        for message, reason in batch.letters:
+            event_id = dict(message.headers).get("event_id", b"")
+            made.append(
+                Outgoing(self.domain.dead_letters.name, event_id, message.value, message.headers + reason.headers())
+            )
+        return made
+
+    def _signal(self, event: Ready, signal: Signal) -> Outgoing:
+        key = event.key_of(signal.subject)
+        value = {
+            "signal": signal.name,
+            "domain": self.domain.name,
+            "event_id": event.envelope.event_id,
+            "document": document_id(event.envelope.event_id, signal.part),
+            "patient_ref": key.ref if event.patients and signal.subject is not None else None,
+            "event_time": event.event_time,
+            "detail": signal.detail,
+        }
+        return Outgoing(SIGNALS.name, key.token.encode(), dump(value), [])
+
+
+def letter(message: Incoming, bad: BadMessage) -> DeadLetter:
+    return DeadLetter(
+        bad.reason,
+        bad.where,
+        "agent",
+        message.topic,
+        str(message.partition),
+        str(message.offset),
+        rfc3339(datetime.now(UTC)),
+    )
+
+
+def _staff_wanted(member: StaffMember, source: str) -> Wanted:
+    """A member of staff by number, else by name within the source: as much of a person as the message tells."""
+    if (given := member.identifier) is not None:
+        return Wanted("staff", ((given.authority, given.type, given.value),))
+    return Wanted("staff", ((source, "name", member.name),))
+
+
+def _staff_text(member: StaffMember) -> str:
+    return f"{member.name} ({member.identifier.value})" if member.identifier else member.name
+
+
+def _version(entity: fold.Entity) -> int:
+    """Fold position as an Elasticsearch version: milliseconds of the latest event, never below 1."""
+    at = datetime.fromisoformat(entity["event_time"])
+    return max(1, int(at.timestamp() * 1000))

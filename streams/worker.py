@@ -1,0 +1,20 @@
+"""Runs the Faust app with all agents in one process, until a signal or a crash."""
+
+from __future__ import annotations
+
+import logging
+
+import faust
+
+from infra import metrics
+from streams import agent
+from streams.app import app
+
+
+def run() -> None:
+    """Blocks. A crash of an agent ends the process with a code other than 0: the supervisor starts a new one."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("elastic_transport").setLevel(logging.WARNING)
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    logging.info("metrics on port %d; agents: %s", metrics.serve(), ", ".join(agent.DOMAINS))
+    faust.Worker(app, loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()

@@ -1,0 +1,50 @@
+"""Any order, any repetition of an entity's changes gives the state of one clean pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.fold import Change, Entity, fold, position
+
+names = st.sampled_from(["unit", "bed", "status"])
+changes = st.lists(
+    st.tuples(
+        st.integers(0, 5),
+        st.dictionaries(names, st.one_of(st.none(), st.text(max_size=3)), max_size=3),
+        st.dictionaries(st.sampled_from(["name", "phone"]), st.one_of(st.none(), st.text(max_size=3)), max_size=2),
+    ),
+    max_size=8,
+)
+
+
+def run(order: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> Entity:
+    state: Entity = {}
+    for at, clear, identifying in order:
+        change = Change("patient", "", 0, clear, identifying)
+        state = fold(state, change, at, {"patient_ref": "r"}, lambda name, value: f"sealed:{name}:{value}")
+    return state
+
+
+@given(changes, st.randoms(use_true_random=False))
+def test_order_and_repetition_do_not_matter(made: list[tuple[int, Any, Any]], random: Any) -> None:
+    events = [(position(f"2026-01-01T00:0{minute}", f"e{n}"), c, i) for n, (minute, c, i) in enumerate(made)]
+    clean = run(sorted(events, key=lambda event: event[0]))
+    mixed = events + [random.choice(events) for _ in range(4 if events else 0)]
+    random.shuffle(mixed)
+    assert run(mixed) == clean
+
+
+def test_a_field_not_carried_stays() -> None:
+    state = run([("1|a", {"unit": "ICU"}, {"name": "n"}), ("2|b", {"bed": "3"}, {})])
+    assert (state["unit"], state["bed"], state["sealed"]) == ("ICU", "3", {"name": "sealed:name:n"})
+
+
+def test_an_explicit_null_clears() -> None:
+    assert "unit" not in run([("1|a", {"unit": "ICU"}, {}), ("2|b", {"unit": None}, {})])
+
+
+def test_a_late_event_does_not_win() -> None:
+    assert run([("2|b", {"unit": "MED"}, {}), ("1|a", {"unit": "ED"}, {})])["unit"] == "MED"
