@@ -1,0 +1,59 @@
+"""How long until what came in can be found: measured from outside, by asking the index as a reader would."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from infra.elastic import client
+
+POLL_SECONDS = 0.025
+WINDOW = "60s"
+
+
+class Watch:
+    """Polls an index while traffic flows; each event's latency is first seen minus received, so a poll too long."""
+
+    def __init__(self, index: str) -> None:
+        self._index = index
+        self._latencies: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="watch", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _poll(self) -> None:
+        with client() as server:
+            while not self._stop.wait(POLL_SECONDS):
+                answer = server.search(
+                    index=self._index,
+                    query={"bool": {"filter": [{"term": {"part": 0}}, {"range": {"received_at": {"gte": f"now-{WINDOW}"}}}]}},
+                    sort=[{"received_at": "desc"}],
+                    size=2000,
+                    source=False,
+                    docvalue_fields=[{"field": "received_at", "format": "strict_date_time"}],
+                )
+                self._note(answer["hits"]["hits"], time.time())
+
+    def _note(self, hits: list[dict[str, Any]], now: float) -> None:
+        for hit in hits:
+            if hit["_id"] not in self._latencies:
+                received = datetime.fromisoformat(hit["fields"]["received_at"][0]).astimezone(UTC)
+                self._latencies[hit["_id"]] = max(0.0, now - received.timestamp())
+
+    def quantiles(self) -> tuple[float, float]:
+        """Median and 99th percentile in seconds; zeros where nothing was seen."""
+        seen = sorted(self._latencies.values())
+        if len(seen) < 2:
+            return (seen[0], seen[0]) if seen else (0.0, 0.0)
+        cuts = statistics.quantiles(seen, n=100)
+        return cuts[49], cuts[98]

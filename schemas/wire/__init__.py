@@ -1,0 +1,1 @@
+"""Wire formats: bytes to fields and back, as their standards say it. Pure."""
