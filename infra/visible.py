@@ -36,7 +36,11 @@ class Watch:
             while not self._stop.wait(POLL_SECONDS):
                 answer = server.search(
                     index=self._index,
-                    query={"bool": {"filter": [{"term": {"part": 0}}, {"range": {"received_at": {"gte": f"now-{WINDOW}"}}}]}},
+                    query={
+                        "bool": {
+                            "filter": [{"term": {"part": 0}}, {"range": {"received_at": {"gte": f"now-{WINDOW}"}}}]
+                        }
+                    },
                     sort=[{"received_at": "desc"}],
                     size=2000,
                     source=False,

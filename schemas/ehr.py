@@ -54,7 +54,7 @@ class Event(EhrPart):
     receiving_facility: Word = ""  # MSH-6
     processing_id: Word = ""  # MSH-11.1
     version: Word = ""  # MSH-12.1
-    unread_segments: Words = ()  # ZPI:2 - sealed whole, only counted
+    unread_segments: Words = ()  # ZPI:2:314 is name, count and characters; they stay in the sealed message
     nulls: Words = ()  # PID-19 - fields that the sender deletes
     event_reason: Coded = ""  # EVN-4
     planned_at: Time = None  # EVN-3
@@ -78,7 +78,7 @@ class Event(EhrPart):
     account_number: Sought = ""  # PID-18
     ssn: Sought = ""  # PID-19
     drivers_license: Sought = ""  # PID-20
-    names: Secrets = ()  # PID-5, PID-9
+    name: Secrets = ()  # PID-5, PID-9
     prior_names: Secrets = ()  # MRG-7
     birth_date: Secret = ""  # PID-7
     birth_place: Secret = ""  # PID-23
@@ -106,10 +106,10 @@ class Event(EhrPart):
     care_team: Staff = ()  # ROL-4, PRT-5
 
 
-class Encounter(EhrPart):
-    """A stay or visit as this event tells it: PV1, PV2."""
+class Visit(EhrPart):
+    """A stay or visit as this one event tells it: PV1, PV2. What it is by now is the entity "encounter"."""
 
-    kind: ClassVar[str] = "encounter"
+    kind: ClassVar[str] = "visit"
 
     room: Coded = ""  # PV1-3.2
     bed: Coded = ""  # PV1-3.3
@@ -436,13 +436,13 @@ class Charge(EhrPart):
 
 
 PARTS: tuple[type[EhrPart], ...] = (
-    (Event, Encounter, Observation, Order, Diagnosis, Procedure, Allergy, Note)
+    (Event, Visit, Observation, Order, Diagnosis, Procedure, Allergy, Note)
     + (Appointment, Immunization, Medication, Charge)
 )  # fmt: skip
 
 KEYWORD = {"type": "keyword", "ignore_above": 1024}
 # What the agent puts beside a part's own fields, on every document.
-COMMON: dict[str, Any] = {
+COMMON: dict[str, dict[str, Any]] = {
     "event_id": {"type": "keyword"},
     "part": {"type": "integer"},
     "kind": {"type": "keyword"},
@@ -457,8 +457,14 @@ COMMON: dict[str, Any] = {
     "sealed": {"type": "object", "enabled": False},
     "folded": {"type": "object", "enabled": False},  # entities: which event gave which field
     "text": {"type": "text"},  # all free text of a document together
+    "state": {"type": "keyword"},  # entity "encounter": FHIR's Encounter.status
 }
-_TYPES = {str: KEYWORD, datetime: {"type": "date"}, int: {"type": "integer"}, float: {"type": "double"}}
+_TYPES: dict[Any, dict[str, Any]] = {
+    str: KEYWORD,
+    datetime: {"type": "date"},
+    int: {"type": "integer"},
+    float: {"type": "double"},
+}
 _TYPES[bool] = {"type": "boolean"}
 
 

@@ -7,7 +7,8 @@ import logging
 import faust
 
 from infra import metrics
-from streams import agent
+from schemas.registry import DOMAINS
+from streams import agent  # noqa: F401 - its agents register themselves
 from streams.app import app
 
 
@@ -16,5 +17,5 @@ def run() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("elastic_transport").setLevel(logging.WARNING)
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    logging.info("metrics on port %d; agents: %s", metrics.serve(), ", ".join(agent.DOMAINS))
+    logging.info("metrics on port %d; agents: %s", metrics.serve(), ", ".join(DOMAINS))
     faust.Worker(app, loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()

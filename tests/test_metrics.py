@@ -21,7 +21,7 @@ def test_every_metric_is_in_the_catalogue() -> None:
 def test_every_metric_is_documented() -> None:
     page = (ROOT / "ARCHITECTURE.md").read_text()
     for metric in metrics.CATALOGUE:
-        described = metric.describe()[0]
+        described = next(iter(metric.describe()))
         name = described.name + ("_total" if isinstance(metric, Counter) else "")
         assert re.fullmatch(r"wardstream_[a-z_]+", name)
         assert described.documentation.endswith(".")

@@ -80,7 +80,9 @@ def _fetch(jars: list[Jar], console: Console) -> Iterator[tuple[Jar, Path]]:
     """Jars from the local Maven cache, or downloaded into it, with a bar for what is downloaded."""
     maven = MavenContext(remote_repos=GlobalSettings.load().repositories or None, timeout=60)
     columns = (TextColumn("fetching {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    artifacts = {jar: maven.project(jar.group, jar.artifact).at_version(jar.version).artifact(jar.classifier) for jar in jars}
+    artifacts = {
+        jar: maven.project(jar.group, jar.artifact).at_version(jar.version).artifact(jar.classifier) for jar in jars
+    }
     absent = [jar for jar in jars if not (cached := artifacts[jar].cached_path) or not cached.exists()]
     with Progress(*columns, console=console, disable=not absent) as progress, ThreadPoolExecutor(DOWNLOADS) as pool:
         task = progress.add_task(f"{len(absent)} jars", total=len(absent))

@@ -135,8 +135,7 @@ class Stack:
             f"[supervisord]\nlogfile={logs}/supervisord.log\nlogfile_maxbytes=5MB\npidfile={place}/supervisord.pid\n"
             f"childlogdir={logs}\nidentifier=wardstream\numask=077",
             f"[unix_http_server]\nfile={self._socket()}\nchmod=0700",
-            "[rpcinterface:supervisor]\n"
-            "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+            "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
         ]
         for name, command in commands.items():
             programs.append(

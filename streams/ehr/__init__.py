@@ -1,0 +1,102 @@
+"""Health records on the stream: `read` makes a record of a message, `analyse` tells what patients and encounters become
+by it, `derive` what somebody should hear of. Pure.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from schemas.document import sealable
+from schemas.ehr import Event, Observation, Visit
+from schemas.envelope import Envelope, rfc3339
+from schemas.peers import Peers
+from schemas.record import Record
+from schemas.signal import Signal
+from schemas.wire.hl7v2 import Message, control
+from streams.ehr import hl7v2
+from streams.fold import Change
+
+PATIENT_CLEAR = ("sex", "race", "ethnic_group", "language", "marital_status", "died_at", "deceased")
+PATIENT_SEALED = {
+    "name": "PID-5",
+    "birth_date": "PID-7",
+    "addresses": "PID-11",
+    "phones": "PID-13",
+    "mails": "PID-13",
+    "identifiers": "PID-3",
+    "ssn": "PID-19",
+}
+PATIENT_NULLS = {
+    "sex": "PID-8",
+    "race": "PID-10",
+    "marital_status": "PID-16",
+    "died_at": "PID-29",
+    "deceased": "PID-30",
+}
+ENCOUNTER_CLEAR = (
+    ("unit", "room", "bed", "facility", "patient_class", "hospital_service", "admission_type", "financial_class")
+    + ("discharge_disposition", "admitted_at", "discharged_at", "expected_discharge_at")
+)  # fmt: skip
+# FHIR's Encounter.status by trigger (table 0003); others leave it as it is.
+STATES = {
+    **dict.fromkeys(("A05", "A14", "A38"), "planned"),
+    **dict.fromkeys(("A01", "A02", "A04", "A06", "A07", "A10", "A12", "A13", "A22"), "in-progress"),
+    **dict.fromkeys(("A21",), "on-hold"),
+    **dict.fromkeys(("A03",), "discharged"),
+    **dict.fromkeys(("A11", "A23", "A27"), "cancelled"),
+}
+CRITICAL = frozenset(("HH", "LL", "AA"))  # table 0078: beyond panic limits, very abnormal
+
+
+def read(body: bytes, envelope: Envelope, peers: Peers) -> Record:
+    """Raises BadMessage."""
+    message = Message.read(body, envelope.charset or None)
+    header = control(message)
+    peer = peers.of(header.sending_application, header.sending_facility)
+    return hl7v2.read(message, peer, envelope.received())
+
+
+def analyse(record: Record) -> list[Change]:
+    """One change a patient, one a numbered visit. Only ADT moves anybody: others copy it late."""
+    changes: list[Change] = []
+    accounts: dict[int | None, str] = {}
+    for part in record.parts:
+        if part.subject is None:
+            continue
+        if isinstance(part, Event):
+            clear = _said(part, PATIENT_CLEAR) | {name: None for name, at in PATIENT_NULLS.items() if at in part.nulls}
+            sealed: dict[str, str | None] = {n: sealable(v) for n in PATIENT_SEALED if (v := getattr(part, n))}
+            sealed |= {name: None for name, at in PATIENT_SEALED.items() if at in part.nulls}
+            if clear or sealed:
+                changes.append(Change("patient", "", part.subject, clear, sealed))
+            accounts[part.subject] = part.account_number
+        elif isinstance(part, Visit) and part.message_type == "ADT":
+            number = part.visit_number or part.visit_account or accounts.get(part.subject, "")
+            if number:
+                clear = _said(part, ENCOUNTER_CLEAR)
+                if state := STATES.get(part.trigger):
+                    clear["state"] = state
+                if part.trigger == "A13":
+                    clear |= {"discharged_at": None, "discharge_disposition": None}
+                changes.append(Change("encounter", number, part.subject, clear, {"visit_number": number}))
+    return changes
+
+
+def derive(record: Record) -> list[Signal]:
+    """A critical result of a patient, so that somebody hears of it at once."""
+    return [
+        Signal("critical_result", part.subject, number, {"code": part.code, "flag": ",".join(part.abnormal_flags)})
+        for number, part in enumerate(record.parts)
+        if isinstance(part, Observation) and part.subject is not None and CRITICAL.intersection(part.abnormal_flags)
+    ]
+
+
+def _said(part: Event | Visit, names: tuple[str, ...]) -> dict[str, Any]:
+    """Fields that carry something, as the index takes them."""
+    clear: dict[str, Any] = {}
+    for name in names:
+        value = getattr(part, name)
+        if value not in (None, "", ()):
+            clear[name] = rfc3339(value) if isinstance(value, datetime) else value
+    return clear

@@ -1,0 +1,214 @@
+"""Persons in HL7 v2 messages: who they are, how their names and addresses read, and which words give them away."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+
+from schemas.peers import Peer
+from schemas.record import Identifier, StaffMember, Subject
+from schemas.wire.hl7v2 import Control, Message, Segment, pick
+
+# Triggers (table 0003) whose MRG names the same person under an older number. The moves (A43, A44, A45) and the merges
+# of accounts and visits (A35, A41, A42) carry MRG too, and join no persons.
+MERGES = frozenset({"A18", "A30", "A34", "A36", "A39", "A40", "A46", "A47"})
+
+_HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+_TITLES = ("先生", "女士", "小姐", "氏", "さん", "様", "씨")
+_NOBODY = frozenset({"UNKNOWN", "UNK", "NONE", "NULL", "NA", "NOTAPPLICABLE"})
+_WORDS = re.compile(r"[^\W\d_]+")
+
+
+# ------------------------------------------------------------------------------------------------------------ identity
+
+
+def subjects(message: Message, header: Control, peer: Peer) -> tuple[tuple[Subject, ...], list[tuple[int, int]]]:
+    """Every patient of a message in its order, and pairs (prior, survivor) of positions where it merges two.
+
+    Each PID is one, each MRG with a number another. The same function serves the edge, which seals under their keys,
+    and the agent, which reads.
+    """
+    found: list[Subject] = []
+    merges: list[tuple[int, int]] = []
+    patient: int | None = None
+    for line in message.lines:
+        match line[:3]:
+            case "PID":
+                patient = len(found)
+                found.append(Subject(identifiers=_of_pid(Segment(line, message.dialect), header, peer)))
+            case "MRG":
+                like = found[patient].identifiers[:1] if patient is not None else ()
+                numbers = _numbers(Segment(line, message.dialect), 1, header, peer, like)
+                if not numbers:
+                    continue
+                if patient is not None and header.trigger in MERGES:
+                    merges.append((len(found), patient))
+                found.append(Subject(identifiers=numbers))
+    return tuple(found), merges
+
+
+def _of_pid(pid: Segment, header: Control, peer: Peer) -> tuple[Identifier, ...]:
+    """PID-3; where it is empty what older versions and poorer senders have: PID-2, PID-4, PID-18, PID-19."""
+    for field, kind in ((3, ""), (2, "PT"), (4, ""), (18, "AN"), (19, "SS")):
+        if found := _numbers(pid, field, header, peer, (), kind):
+            return found
+    return ()
+
+
+def _numbers(
+    segment: Segment, field: int, header: Control, peer: Peer, like: Iterable[Identifier], kind: str = ""
+) -> tuple[Identifier, ...]:
+    """A field of CX, best type first. A bare number is taken to be of the kind of `like`, else the facility's own."""
+    found: list[Identifier] = []
+    dialect = segment.dialect
+    for one in segment.repetitions(field):
+        value = pick(one, dialect, 1)
+        if not value or nobody(value):
+            continue
+        authority = pick(one, dialect, 4) or pick(one, dialect, 4, 2)
+        given = pick(one, dialect, 5).upper()
+        if not authority and not given and (model := next(iter(like), None)) is not None:
+            authority, given = model.authority, model.type
+        found.append(Identifier(authority=authority or header.sending_facility, type=given or kind, value=value))
+    return tuple(sorted(dict.fromkeys(found), key=lambda one: peer.rank(one.type)))
+
+
+def nobody(value: str) -> bool:
+    """Whether a number stands for none: 000-00-0000, 999999999, UNKNOWN. Taking it for one joins strangers."""
+    plain = "".join(one for one in value if one.isalnum()).upper()
+    return plain in _NOBODY or not plain or (len(plain) >= 3 and set(plain) in ({"0"}, {"9"}))
+
+
+def staff(segment: Segment, field: int, role: str, facility: str) -> tuple[StaffMember, ...]:
+    """A field of XCN, or of CN before version 2.3."""
+    made = []
+    dialect = segment.dialect
+    for one in segment.repetitions(field):
+        number, name = (
+            pick(one, dialect, 1),
+            _spoken(pick(one, dialect, 2), pick(one, dialect, 3), pick(one, dialect, 4)),
+        )
+        if not number and not name:
+            continue
+        authority = pick(one, dialect, 9) or pick(one, dialect, 9, 2) or facility
+        kind = pick(one, dialect, 13).upper()
+        identifier = Identifier(authority=authority, type=kind, value=number) if number else None
+        made.append(StaffMember(role=role, identifier=identifier, name=name))
+    return tuple(made)
+
+
+# ---------------------------------------------------------------------------------------- names, addresses and phones
+
+
+def numbers(segment: Segment, *fields: int) -> Iterator[str]:
+    """The bare numbers of fields of CX."""
+    for field in fields:
+        for one in segment.repetitions(field):
+            if value := pick(one, segment.dialect, 1):
+                yield value
+
+
+def number_details(segment: Segment, *fields: int) -> Iterator[str]:
+    """The same as value^type^authority."""
+    for field in fields:
+        for one in segment.repetitions(field):
+            if value := pick(one, segment.dialect, 1):
+                yield f"{value}^{pick(one, segment.dialect, 5)}^{pick(one, segment.dialect, 4)}"
+
+
+def names(segment: Segment, *fields: int) -> Iterator[str]:
+    """Fields of XPN as people say them."""
+    for field in fields:
+        for one in segment.repetitions(field):
+            parts = [pick(one, segment.dialect, position) for position in (1, 2, 3, 4)]
+            if said := _spoken(parts[0], *parts[1:]):
+                yield said
+
+
+def addresses(segment: Segment, *fields: int) -> Iterator[str]:
+    """Fields of XAD on one line."""
+    for field in fields:
+        for one in segment.repetitions(field):
+            parts = [pick(one, segment.dialect, position) for position in (1, 2, 3, 4, 5, 6)]
+            if written := ", ".join(part for part in parts if part):
+                yield written
+
+
+def phones(segment: Segment, *fields: int) -> Iterator[str]:
+    """Fields of XTN: the written number, or the parts of it that version 2.7 wants."""
+    for field in fields:
+        for one in segment.repetitions(field):
+            parts = [pick(one, segment.dialect, position) for position in (1, 5, 6, 7, 12)]
+            number = parts[0] or " ".join(part for part in parts[1:4] if part) or parts[4]
+            if number and "@" not in number:
+                yield number
+
+
+def mails(segment: Segment, *fields: int) -> Iterator[str]:
+    for field in fields:
+        for one in segment.repetitions(field):
+            for position in (4, 1):
+                if "@" in (mail := pick(one, segment.dialect, position)):
+                    yield mail
+                    break
+
+
+def _spoken(family: str, given: str = "", middle: str = "", suffix: str = "") -> str:
+    if _HAN.search(family + given):
+        return family + given
+    return " ".join(part for part in (given, middle, family, suffix) if part)
+
+
+# ------------------------------------------------------------------------------------------- words that give them away
+
+
+def name_terms(segment: Segment, *fields: int, first: int = 1) -> Iterator[str]:
+    """Words of names: family and given names, each alone. `first` is the component of the family name."""
+    dialect = segment.dialect
+    for field in fields:
+        for one in segment.repetitions(field):
+            family, given, middle = (pick(one, dialect, first + offset) for offset in range(3))
+            yield from _words(family, given, middle)
+
+
+def _words(family: str, *given: str) -> Iterator[str]:
+    if _HAN.search(family + "".join(given)):
+        yield family + "".join(given)
+        yield from (one for one in given if len(one) > 1)
+        yield from (family + title for title in _TITLES if family)
+        if len(family) > 1:
+            yield family
+        return
+    for name in (family, *given):
+        if len(name) > 1:
+            yield name
+            pieces = _WORDS.findall(unicodedata.normalize("NFKC", name))
+            if len(pieces) > 1:  # Smith-Jones is called Smith; what is short (van, de, O') is no name alone
+                yield from (piece for piece in pieces if len(piece) > 3)
+
+
+def address_terms(segment: Segment, *fields: int) -> Iterator[str]:
+    """Street, its name alone, what designates the dwelling, town and post code; never state or country."""
+    dialect = segment.dialect
+    for field in fields:
+        for one in segment.repetitions(field):
+            for component, subcomponent in ((1, 1), (1, 2), (2, 1), (3, 1), (5, 1)):
+                if len(term := pick(one, dialect, component, subcomponent)) > 2:
+                    yield term
+
+
+def phone_terms(segment: Segment, *fields: int) -> Iterator[str]:
+    """Numbers as written, without the country's code and without the area's: people write all of them."""
+    for written in phones(segment, *fields):
+        digits = "".join(one for one in written if one.isdigit())
+        yield digits
+        yield from (digits[-length:] for length in (10, 7) if len(digits) > length)
+    yield from mails(segment, *fields)
+
+
+def date_terms(text: str) -> Iterator[str]:
+    """A date as year-month-day, day-month-year and month-day-year, with whatever between."""
+    year, month, day = text[:4], text[4:6], text[6:8]
+    if len(day) == 2 and (year + month + day).isdigit():
+        yield from (year + month + day, day + month + year, month + day + year)
