@@ -77,9 +77,9 @@ class Part(Model):
 
     def fields(self) -> Iterator[tuple[str, Mark, Any]]:
         """Name, mark and value of every field that carries something."""
+        given = self.__pydantic_fields_set__
         for name, mark in self.marks.items():
-            value = getattr(self, name)
-            if value is not None and value != "" and value != ():
+            if name in given and (value := getattr(self, name)) is not None and value != "" and value != ():
                 yield name, mark, value
 
 

@@ -1,0 +1,1 @@
+"""Feeds: framing, answering and telling progress. What a message means is not theirs to know."""

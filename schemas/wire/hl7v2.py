@@ -37,6 +37,7 @@ PROCESSING_IDS = frozenset("DPTN")  # table 0103
 REFUSALS: dict[str, tuple[str, str]] = {
     "no_msh": ("AE", "100"),
     "truncated_frame": ("AE", "100"),
+    "no_frame": ("AE", "100"),
     "bad_separators": ("AE", "102"),
     "bad_charset": ("AE", "103"),
     "binary_noise": ("AE", "102"),
@@ -604,6 +605,29 @@ def control(message: Message) -> Control:
         value(15),
         value(16),
     )
+
+
+def conditions(raw: bytes, code: str) -> list[str]:
+    """The codes that a message wants to be answered with, given AA, AE or AR as the outcome (2.9.3).
+
+    Any value in MSH-15 or MSH-16 (table 0155) means the enhanced mode: an accept acknowledgement (CA, CE, CR), an
+    application acknowledgement, both or none.
+    """
+    _, marks, fields = _made_out(raw, None)
+    accept, application = (
+        fields[number].split(marks[1])[0].strip() if number < len(fields) else "" for number in (14, 15)
+    )
+    if not accept and not application:
+        return [code]
+    wanted = {"AL"} | ({"SU"} if code == "AA" else {"ER"})
+    return [f"C{code[1]}"] * (accept in wanted) + [code] * (application in wanted)
+
+
+def message_type(raw: bytes) -> str:
+    """MSH-9 as TYPE^TRIGGER, for people; empty where it cannot be made out."""
+    _, marks, fields = _made_out(raw, None)
+    parts = fields[8].split(marks[1])[:2] if len(fields) > 8 else []
+    return "^".join(parts) if all(_TYPE.fullmatch(part) for part in parts) else ""
 
 
 def refusal(reason: str) -> tuple[str, str]:

@@ -1,0 +1,121 @@
+"""The search language: what a person types becomes an Elasticsearch query. Pure.
+
+    chest pain              both words, in any text
+    "chest pain"            the phrase
+    unit:ICU                a field; several words of text in it as unit:"..."
+    value_number:>=5        a range: < <= > >= or from..to, on numbers and times
+    -pneumonia  -unit:ED    without it
+    id:00471199             exact look-up of a number (patient, visit, account, order, control id), by its keyed hash
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from infra.errors import UsageError
+
+IDENTIFIER = "id"
+TEXT = ("text", "display^2")  # what plain words are looked for in; a name of a thing counts twice
+_TOKEN = re.compile(
+    r"""\s*(?P<minus>-)?(?:(?P<field>[a-z_]+(?:\.keyword)?):)?(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))(?=\s|$)"""
+)
+_RANGE = re.compile(r"(>=|<=|>|<)(.+)|(.+?)\.\.(.+)")
+_BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
+_NUMERIC = frozenset(("integer", "double", "long"))
+_SINCE = re.compile(r"(\d{1,5})([smhdw])")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the mapping as a query meets it."""
+
+    name: str
+    type: str
+
+
+def parse(query: str, properties: Mapping[str, Any], blind: Callable[[str], str]) -> dict[str, Any]:
+    """A bool query. `blind` makes the term of a number. Raises UsageError that says what is wrong and where."""
+    must: list[dict[str, Any]] = []
+    without: list[dict[str, Any]] = []
+    at = 0
+    query = query.strip()
+    if not query:
+        raise UsageError('an empty query finds nothing: give a word, "a phrase" or field:value; * is everything')
+    if query == "*":
+        return {"match_all": {}}
+    while at < len(query):
+        token = _TOKEN.match(query, at)
+        if token is None:
+            raise UsageError(f"the query cannot be read from its character {at + 1} on: is a quote open?")
+        (without if token["minus"] else must).append(_clause(token, properties, blind))
+        at = token.end()
+    return {"bool": {"must": must, "must_not": without} if must else {"must": {"match_all": {}}, "must_not": without}}
+
+
+def _clause(token: re.Match[str], properties: Mapping[str, Any], blind: Callable[[str], str]) -> dict[str, Any]:
+    name, phrase = token["field"], token["phrase"]
+    value = token["word"] if phrase is None else phrase
+    if not value.strip():
+        raise UsageError("there is nothing between the quotes")
+    if name == IDENTIFIER:
+        return {"term": {"blind": {"value": blind(value), "boost": 10}}}
+    if name is not None:
+        return field_clause(field(name, properties), value, phrase is not None)
+    kind = "phrase" if phrase is not None else "cross_fields"
+    words = {"multi_match": {"query": value, "fields": list(TEXT), "type": kind, "operator": "and"}}
+    if phrase is None and any(one.isdigit() for one in value):  # may be somebody's number
+        return {"bool": {"should": [words, {"term": {"blind": {"value": blind(value), "boost": 10}}}]}}
+    return words
+
+
+def field(name: str, properties: Mapping[str, Any]) -> Field:
+    """A searchable field by name. Raises UsageError with the names that are near."""
+    base, _, sub = name.partition(".")
+    found = properties.get(base)
+    if found is None or not found.get("enabled", True) or (sub and sub not in found.get("fields", {})):
+        near = sorted(one for one in properties if base[:4] in one or one[:4] in base)[:6]
+        hint = f"; do you mean {', '.join(near)}?" if near else "; `wardstream search --fields` lists them"
+        raise UsageError(f"there is no searchable field {name!r}{hint}")
+    return Field(name, "keyword" if sub else found["type"])
+
+
+def field_clause(target: Field, value: str, phrase: bool = False) -> dict[str, Any]:
+    """`field:value`. Raises UsageError for a value that the field's type cannot hold."""
+    if target.type == "text":
+        return {"match_phrase" if phrase else "match": {target.name: {"query": value}}}
+    bounds = None if phrase else _RANGE.fullmatch(value)
+    if bounds and target.type in _NUMERIC | {"date"}:
+        if bounds[1]:
+            limits = {_BOUNDS[bounds[1]]: _typed(target, bounds[2])}
+        else:
+            limits = {"gte": _typed(target, bounds[3]), "lte": _typed(target, bounds[4])}
+        return {"range": {target.name: limits}}
+    if target.type == "date":
+        value = _typed(target, value)
+        return {"range": {target.name: {"gte": value, "lte": value}}}  # a day means all of it
+    return {"term": {target.name: {"value": _typed(target, value)}}}
+
+
+def _typed(target: Field, value: str) -> Any:
+    if target.type in _NUMERIC:
+        try:
+            return float(value) if target.type == "double" else int(value)
+        except ValueError:
+            raise UsageError(f"{target.name} is a number, and {value!r} is none") from None
+    if target.type == "boolean":
+        if value not in ("true", "false"):
+            raise UsageError(f"{target.name} is true or false")
+        return value == "true"
+    if target.type == "date" and not re.fullmatch(r"\d{4}(-\d\d){0,2}(T[\d:.]+(Z|[+-]\d\d:\d\d)?)?|now[-+/\w]*", value):
+        raise UsageError(f"{target.name} is a time, such as 2026-03-01 or 2026-03-01T08:00:00Z")
+    return value
+
+
+def since(text: str) -> str:
+    """24h, 30m, 7d as Elasticsearch date math. Raises UsageError."""
+    if not _SINCE.fullmatch(text):
+        raise UsageError(f"{text!r} is no span of time: say 30m, 24h, 7d or 2w")
+    return f"now-{text}"

@@ -1,0 +1,87 @@
+"""Showing a sealed field in clear: to a person with a purpose, written into the audit first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from elasticsearch import ConnectionError as ConnectionLost
+
+from infra import metrics
+from infra.audit import PURPOSES, Audit
+from infra.crypto import field_key_version, open_field
+from infra.elastic import client
+from infra.errors import StackDown, UsageError
+from infra.keystore import KeyStore
+from infra.settings import settings
+from schemas.registry import Domain
+
+PARTS_READ = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    document: str
+    kind: str
+    field: str
+    values: list[str] = field(repr=False)
+
+
+def reveal(of: Domain, wanted: str, name: str, purpose: str) -> list[Revealed]:
+    """The clear values of a field, of a document or of all documents of an event.
+
+    Raises UsageError for an unknown purpose, id or field, KeyShredded for an erased person, and SealBroken for a
+    ciphertext that was altered or moved. The audit is written before anything is opened.
+    """
+    if purpose not in PURPOSES:
+        raise UsageError(f"--purpose is one of {', '.join(PURPOSES)} (HL7 v3 PurposeOfUse)")
+    documents = _documents(of, wanted)
+    having = [one for one in documents if name in one["_source"].get("sealed", {})]
+    if not having:
+        names = sorted({sealed for one in documents for sealed in one["_source"].get("sealed", {})})
+        raise UsageError(f"nothing is sealed there as {name!r}; there is: {', '.join(names) or 'nothing'}")
+    _, keys = KeyStore.local()
+    audit = Audit(settings().home)
+    for one in having:
+        audit.write("R", purpose, one["_source"].get("patient_ref"), one["_id"], [name])
+    metrics.REVEALS.labels(of.name, purpose).inc(len(having))
+    return [_open(keys, of, one, name) for one in having]
+
+
+def _documents(of: Domain, wanted: str) -> list[dict[str, Any]]:
+    """The document of that id, or all of the event of that id."""
+    try:
+        with client() as server:
+            answer = server.search(
+                index=of.alias,
+                query={"bool": {"should": [{"ids": {"values": [wanted]}}, {"term": {"event_id": wanted}}]}},
+                sort=[{"part": "asc"}],
+                size=PARTS_READ,
+                source_includes=["sealed", "patient_ref", "kind", "part"],
+            )
+    except ConnectionLost:
+        raise StackDown("Elasticsearch does not answer") from None
+    found: list[dict[str, Any]] = answer["hits"]["hits"]
+    exact = [one for one in found if one["_id"] == wanted]
+    found = exact or [one for one in found if one["_source"]["part"] >= 0]  # entities are named by their own id
+    if not found:
+        raise UsageError(f"there is no event or document {wanted!r} in {of.name}")
+    return found
+
+
+def _open(keys: KeyStore, of: Domain, document: dict[str, Any], name: str) -> Revealed:
+    source, made = document["_source"], document["_id"]
+    sealed = source["sealed"][name]
+    if isinstance(sealed, list):  # members of staff, each under his or her own key
+        values = [_clear(keys, of, made, name, one["ref"], one["seal"]) for one in sealed]
+    else:
+        values = [_clear(keys, of, made, name, _owner(keys, source, made), sealed)]
+    return Revealed(made, source["kind"], name, values)
+
+
+def _owner(keys: KeyStore, source: dict[str, Any], made: str) -> str:
+    return str(source["sealed_by"] if "sealed_by" in source else source["patient_ref"])
+
+
+def _clear(keys: KeyStore, of: Domain, made: str, name: str, ref: str, sealed: str) -> str:
+    return open_field(keys.of_ref(ref, field_key_version(sealed)), of.name, made, name, sealed)

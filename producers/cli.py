@@ -1,0 +1,248 @@
+"""`produce`, `send` and `simulate`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from infra import metrics
+from infra.errors import BadMessage, UsageError
+from infra.kafka import Producer, partitions_of
+from infra.keystore import KeyStore
+from infra.settings import settings
+from producers import ehr
+from producers.feeds import folder
+from producers.feeds.mllp import Listener
+from producers.outcomes import Outcome, Outcomes
+from producers.publish import Arrival, Publisher
+from producers.seen import Seen
+from producers.simulate.hospital import Hospital
+from producers.simulate.mllp_client import Answer, Sendable, Sent, send
+from schemas.peers import Peers
+from schemas.registry import DOMAINS
+from schemas.wire.hl7v2 import message_type
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; loopback unless you say otherwise.")]
+To = Annotated[str, typer.Option(help="Address of the listener.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")]
+PATIENCE_SECONDS = 60.0
+Reader = Callable[[bytes, datetime, BadMessage | None], Arrival]
+
+
+def register(app: typer.Typer) -> None:
+    produce = typer.Typer(help="Feeds: take messages in, seal them, publish them.", no_args_is_help=True)
+    app.add_typer(produce, name="produce")
+
+    @produce.command()
+    def mllp(
+        port: Port = 2575,
+        host: Host = "127.0.0.1",
+        original: Annotated[
+            bool, typer.Option("--original", help="Always answer once, with AA, AE or AR, whatever MSH-15/16 say.")
+        ] = False,
+    ) -> None:
+        """Listen for HL7 v2 over MLLP until Ctrl-C. AA means: durably accepted."""
+        asyncio.run(_listen(host, port, original))
+
+    @produce.command("files")
+    def produce_files(
+        paths: Annotated[list[Path], typer.Argument(help="Files, or folders of .hl7 files.")],
+        manifest: Annotated[Path | None, typer.Option(help="Write one JSON line a message: what became of it.")] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Publish HL7 v2 files and wait for the outcome of every message.
+
+        Exit code 0 only when each was indexed or is a repeat.
+        """
+        outcomes = _produce_files(folder.files(paths), manifest)
+        if as_json:
+            typer.echo(json.dumps({"messages": outcomes.total(), "outcomes": _by_name(outcomes)}))
+        else:
+            _show_outcomes(outcomes)
+        raise typer.Exit(0 if {name for name, _ in outcomes} <= {"indexed", "duplicate"} else 1)
+
+    @app.command("send")
+    def send_files(
+        paths: Annotated[list[Path], typer.Argument(help="Files, or folders of .hl7 files.")],
+        port: Port = 2575,
+        host: To = "127.0.0.1",
+        as_json: Json = False,
+    ) -> None:
+        """Send HL7 v2 files to an MLLP listener, as a sending system would."""
+        found = list(folder.messages(folder.files(paths)))
+        bodies = Counter(message.body for message in found)
+        _deliver(found, len(found), host, port, 0, len(found) - len(bodies), as_json)
+
+    @app.command()
+    def simulate(
+        patients: Annotated[int, typer.Option(min=1, help="People who come to the hospital.")] = 200,
+        rate: Annotated[float, typer.Option(min=0, help="Messages a second; 0 for as fast as answers come.")] = 200,
+        seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 7,
+        port: Port = 2575,
+        host: To = "127.0.0.1",
+        as_json: Json = False,
+    ) -> None:
+        """Simulate a hospital: ADT, ORU, ORM, MDM and SIU over MLLP, with late, repeated, cancelled and merged events."""
+        events = list(Hospital(seed, patients, datetime.now(UTC)).events())
+        repeats = sum(event.fate == "repeat" for event in events)
+        _deliver(events, len(events), host, port, rate, repeats, as_json)
+
+
+@asynccontextmanager
+async def _publisher() -> AsyncIterator[tuple[Publisher, Reader]]:
+    partitions_of(DOMAINS[ehr.DOMAIN].raw.name)  # says plainly when there is no broker or no topic
+    keyring, keys = KeyStore.local()
+    seen = Seen(settings().home / "seen.sqlite")
+    producer = Producer()
+    peers = Peers.load(settings().peers)
+    try:
+        async with Publisher(producer, keyring, keys, seen) as publisher:
+            yield publisher, partial(_read, peers)
+    finally:
+        producer.close()
+        seen.close()
+
+
+def _read(peers: Peers, raw: bytes, received_at: datetime, refused: BadMessage | None) -> Arrival:
+    return ehr.arrival(raw, peers, received_at, refused)
+
+
+async def _listen(host: str, port: int, original: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(one, stop.set)
+    console = Console(stderr=True)
+
+    def ready(at: int) -> None:
+        console.print(f"MLLP on {host}:{at}; metrics on 127.0.0.1:{metrics_port}; Ctrl-C stops", highlight=False)
+
+    async with _publisher() as (publisher, read):
+        metrics_port = metrics.serve()
+        try:
+            await Listener(publisher, read, original=original).serve(host, port, ready, stop)
+        except OSError as error:
+            raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+def _produce_files(found: list[Path], manifest: Path | None) -> Counter[tuple[str, str]]:
+    """Publish, wait, write the manifest; counts by outcome and reason."""
+    messages = list(folder.messages(found))
+    watch = Outcomes(DOMAINS[ehr.DOMAIN])
+    done: dict[tuple[Path, int], folder.Published] = {}
+
+    async def publish(advance: Callable[[int], None]) -> None:
+        def note(published: folder.Published) -> None:
+            done[(published.message.file, published.message.position)] = published
+            advance(1)
+
+        async with _publisher() as (publisher, read):
+            await folder.publish(publisher, messages, read, note)
+
+    try:
+        with _bar("publishing", len(messages)) as advance:
+            asyncio.run(publish(advance))
+        waiting = {
+            one.receipt.event_id
+            for one in done.values()
+            if one.receipt is not None and not one.receipt.duplicate and not one.receipt.reason
+        }
+        with _bar("indexing", len(waiting)) as advance:
+            ended = watch.wait(waiting, PATIENCE_SECONDS, advance)
+    finally:
+        watch.close()
+    rows = [_row(done[(message.file, message.position)], ended) for message in messages]
+    if manifest is not None:
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Counter((row["outcome"], row["reason"]) for row in rows)
+
+
+def _row(published: folder.Published, ended: dict[str, Outcome]) -> dict[str, str | int]:
+    """One line of a manifest."""
+    message, receipt = published.message, published.receipt
+    if receipt is None:
+        assert published.problem is not None
+        outcome = Outcome("refused", published.problem.reason, published.problem.where)
+    elif receipt.duplicate:
+        outcome = Outcome("duplicate", receipt.reason, receipt.where)
+    elif receipt.reason:
+        outcome = Outcome("dead_lettered", receipt.reason, receipt.where)
+    else:
+        outcome = ended[receipt.event_id]
+    return {
+        "file": str(message.file),
+        "position": message.position,
+        "message_type": message_type(message.body),
+        "outcome": outcome.name,
+        "reason": outcome.reason,
+        "where": outcome.where,
+        "event_id": receipt.event_id if receipt else "",
+    }
+
+
+def _by_name(outcomes: Counter[tuple[str, str]]) -> dict[str, int]:
+    named: Counter[str] = Counter()
+    for (name, reason), count in sorted(outcomes.items()):
+        named[f"{name}:{reason}" if reason else name] += count
+    return dict(named)
+
+
+def _show_outcomes(outcomes: Counter[tuple[str, str]]) -> None:
+    table = Table("outcome", "reason", "messages")
+    for (name, reason), count in sorted(outcomes.items()):
+        table.add_row(name, reason, str(count))
+    Console().print(table)
+
+
+def _deliver(
+    found: Iterable[Sendable], total: int, host: str, port: int, rate: float, repeats: int, as_json: bool
+) -> None:
+    """Send over MLLP, show progress, tell the answers. Exit code 0 only when each was acknowledged."""
+    answers: Counter[str] = Counter()
+    with _bar("sending", total) as advance:
+
+        def note(_: Sendable, answer: Answer | None) -> None:
+            answers[answer.code if answer else "none"] += 1
+            advance(1)
+
+        sent: Sent = asyncio.run(send(found, host, port, rate, on_answer=note))
+    seen = sorted(sent.latencies)
+    figures = {
+        "sent": sent.sent,
+        "answers": dict(answers),
+        "repeats": repeats,
+        "resent": sent.resent,
+        "seconds": round(sent.seconds, 3),
+        "answer_p50_seconds": round(seen[len(seen) // 2], 4) if seen else None,
+        "answer_p99_seconds": round(seen[int(len(seen) * 0.99)], 4) if seen else None,
+    }
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        table = Table("figure", "value")
+        for name, value in figures.items():
+            table.add_row(name, str(value))
+        Console().print(table)
+    raise typer.Exit(0 if set(answers) <= {"AA", "CA"} else 1)
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task, done)

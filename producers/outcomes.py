@@ -1,0 +1,77 @@
+"""What became of published events: asked of the index and of the dead letters, as an outsider would ask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from infra.elastic import client
+from infra.errors import StackDown
+from infra.kafka import Reader
+from schemas.dead_letter import DeadLetter
+from schemas.envelope import document_id
+from schemas.registry import Domain
+
+POLL_SECONDS = 0.2
+ASKED_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`name`: indexed, dead_lettered, duplicate or refused; `reason` is empty for the good ones."""
+
+    name: str
+    reason: str = ""
+    where: str = ""
+
+
+class Outcomes:
+    """Make it before publishing: it sees the dead letters that come after it was made."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        self._letters = Reader(domain.dead_letters.name, from_end=True)
+        self._index = client()
+
+    def wait(
+        self, event_ids: Collection[str], patience: float, on_progress: Callable[[int], None]
+    ) -> dict[str, Outcome]:
+        """The outcome of every event. Raises StackDown when `patience` seconds pass without a new one."""
+        found: dict[str, Outcome] = {}
+        waiting = dict.fromkeys(event_ids)
+        last = time.monotonic()
+        while waiting:
+            before = len(found)
+            for message in self._letters.poll(POLL_SECONDS):
+                event_id = dict(message.headers() or ()).get("event_id", b"")
+                if event_id is not None and event_id.decode() in waiting:
+                    letter = DeadLetter.read([(name, value or b"") for name, value in message.headers() or ()])
+                    found[event_id.decode()] = Outcome("dead_lettered", letter.reason, letter.where)
+            found |= {event: Outcome("indexed") for event in self._indexed([e for e in waiting if e not in found])}
+            for event in found:
+                waiting.pop(event, None)
+            on_progress(len(found) - before)
+            if len(found) > before:
+                last = time.monotonic()
+            elif time.monotonic() - last > patience:
+                raise StackDown(f"{len(waiting)} events have had no outcome for {patience:.0f} s: does a worker run?")
+        return found
+
+    def _indexed(self, event_ids: list[str]) -> list[str]:
+        """Events whose first document is there, refreshed or not. The agent writes an event's documents at once."""
+        there: list[str] = []
+        for start in range(0, len(event_ids), ASKED_AT_ONCE):
+            some = event_ids[start : start + ASKED_AT_ONCE]
+            answer = self._index.mget(
+                index=self._domain.alias,
+                ids=[document_id(event, 0) for event in some],
+                source=False,
+                filter_path="docs.found",
+            )
+            there += [event for event, doc in zip(some, answer["docs"], strict=True) if doc.get("found")]
+        return there
+
+    def close(self) -> None:
+        self._letters.close()
+        self._index.close()
