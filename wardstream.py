@@ -7,12 +7,12 @@ import sys
 from typing import Annotated
 
 import consumers.cli
-import producers.cli
 import typer
 from rich.console import Console
 from rich.table import Table
 
 import infra.local.cli
+import producers.cli
 from infra.elastic import create_index
 from infra.errors import WardstreamError
 from infra.kafka import TopicSpec, create_topics

@@ -1,11 +1,11 @@
 """The search language: what a person types becomes an Elasticsearch query. Pure.
 
-    chest pain              both words, in any text
-    "chest pain"            the phrase
-    unit:ICU                a field; several words of text in it as unit:"..."
-    value_number:>=5        a range: < <= > >= or from..to, on numbers and times
-    -pneumonia  -unit:ED    without it
-    id:00471199             exact look-up of a number (patient, visit, account, order, control id), by its keyed hash
+chest pain              both words, in any text
+"chest pain"            the phrase
+unit:ICU                a field; several words of text in it as unit:"..."
+value_number:>=5        a range: < <= > >= or from..to, on numbers and times
+-pneumonia  -unit:ED    without it
+id:00471199             exact look-up of a number (patient, visit, account, order, control id), by its keyed hash
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 from elasticsearch import ConnectionError as ConnectionLost
@@ -24,7 +25,7 @@ class Revealed:
     document: str
     kind: str
     field: str
-    values: list[str] = field(repr=False)
+    values: list[str] = dataclasses.field(repr=False)
 
 
 def reveal(of: Domain, wanted: str, name: str, purpose: str) -> list[Revealed]:
@@ -57,7 +58,7 @@ def _documents(of: Domain, wanted: str) -> list[dict[str, Any]]:
                 query={"bool": {"should": [{"ids": {"values": [wanted]}}, {"term": {"event_id": wanted}}]}},
                 sort=[{"part": "asc"}],
                 size=PARTS_READ,
-                source_includes=["sealed", "patient_ref", "kind", "part"],
+                source_includes=["sealed", "sealed_by", "patient_ref", "kind", "part"],
             )
     except ConnectionLost:
         raise StackDown("Elasticsearch does not answer") from None
@@ -75,12 +76,8 @@ def _open(keys: KeyStore, of: Domain, document: dict[str, Any], name: str) -> Re
     if isinstance(sealed, list):  # members of staff, each under his or her own key
         values = [_clear(keys, of, made, name, one["ref"], one["seal"]) for one in sealed]
     else:
-        values = [_clear(keys, of, made, name, _owner(keys, source, made), sealed)]
+        values = [_clear(keys, of, made, name, source.get("patient_ref") or source["sealed_by"], sealed)]
     return Revealed(made, source["kind"], name, values)
-
-
-def _owner(keys: KeyStore, source: dict[str, Any], made: str) -> str:
-    return str(source["sealed_by"] if "sealed_by" in source else source["patient_ref"])
 
 
 def _clear(keys: KeyStore, of: Domain, made: str, name: str, ref: str, sealed: str) -> str:

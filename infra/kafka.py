@@ -177,6 +177,12 @@ class _Counter:
             self._finish(self._error)
 
 
+def headers(message: Message) -> dict[str, bytes]:
+    """Headers of a consumed message; a name without a value counts as empty."""
+    given: Any = message.headers() or ()
+    return {name: value or b"" for name, value in given}
+
+
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
     name: str

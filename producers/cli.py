@@ -96,7 +96,7 @@ def register(app: typer.Typer) -> None:
         host: To = "127.0.0.1",
         as_json: Json = False,
     ) -> None:
-        """Simulate a hospital: ADT, ORU, ORM, MDM and SIU over MLLP, with late, repeated, cancelled and merged events."""
+        """Simulate a hospital over MLLP: ADT, ORU, ORM, MDM, SIU; some late, repeated, cancelled or merged."""
         events = list(Hospital(seed, patients, datetime.now(UTC)).events())
         repeats = sum(event.fate == "repeat" for event in events)
         _deliver(events, len(events), host, port, rate, repeats, as_json)
@@ -168,7 +168,7 @@ def _produce_files(found: list[Path], manifest: Path | None) -> Counter[tuple[st
     rows = [_row(done[(message.file, message.position)], ended) for message in messages]
     if manifest is not None:
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Counter((row["outcome"], row["reason"]) for row in rows)
+    return Counter((str(row["outcome"]), str(row["reason"])) for row in rows)
 
 
 def _row(published: folder.Published, ended: dict[str, Outcome]) -> dict[str, str | int]:

@@ -1,4 +1,4 @@
-"""Health records at the edge: just enough of an HL7 v2 message to know its sender, its patients and whether to take it."""
+"""Health records at the edge: enough of an HL7 v2 message to know its sender, its patients, whether to take it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from infra.elastic import client
 from infra.errors import StackDown
-from infra.kafka import Reader
+from infra.kafka import Reader, headers
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import document_id
 from schemas.registry import Domain
@@ -44,10 +44,10 @@ class Outcomes:
         while waiting:
             before = len(found)
             for message in self._letters.poll(POLL_SECONDS):
-                event_id = dict(message.headers() or ()).get("event_id", b"")
-                if event_id is not None and event_id.decode() in waiting:
-                    letter = DeadLetter.read([(name, value or b"") for name, value in message.headers() or ()])
-                    found[event_id.decode()] = Outcome("dead_lettered", letter.reason, letter.where)
+                event_id = headers(message)["event_id"].decode()
+                if event_id in waiting:
+                    letter = DeadLetter.read(headers(message).items())
+                    found[event_id] = Outcome("dead_lettered", letter.reason, letter.where)
             found |= {event: Outcome("indexed") for event in self._indexed([e for e in waiting if e not in found])}
             for event in found:
                 waiting.pop(event, None)

@@ -453,6 +453,7 @@ COMMON: dict[str, dict[str, Any]] = {
     "trace_id": {"type": "keyword"},
     "patient_ref": {"type": "keyword"},
     "staff_ref": {"type": "keyword"},
+    "sealed_by": {"type": "keyword"},  # whose key closes `sealed`, where that is no patient of the document
     "blind": {"type": "keyword"},
     "sealed": {"type": "object", "enabled": False},
     "folded": {"type": "object", "enabled": False},  # entities: which event gave which field

@@ -153,6 +153,8 @@ class Processor:
             source["flags"] = [*document.clear.get("flags", ()), *envelope.flags]
         if event.patients and document.subject is not None:
             source["patient_ref"] = key.ref
+        elif sealed:
+            source["sealed_by"] = key.ref
         if document.blind:
             source["blind"] = [blind_term(self._keyring.blind, value) for value in dict.fromkeys(document.blind)]
         if refs:

@@ -91,7 +91,8 @@ class Frames:
                 return Frame(body, BadMessage("truncated_frame"))
             if end < 0 or end + 1 >= len(buffer):
                 self._searched = len(buffer) if end < 0 else end
-                return self._skip_if_too_large(end)
+                self._skip_if_too_large(end)
+                return None
             if buffer[end + 1] in b"\r\n\x0b":  # the CR that some forget: the next frame's 0B ends this one as well
                 head, body = self._head, self._take(end, 1 if buffer[end + 1] == START[0] else 2)
                 if head is not None or len(body) > self._limit:
