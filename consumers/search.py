@@ -83,9 +83,7 @@ def search(
         if error.status_code == 404:
             raise StackDown(f"there is no index {of.alias}: run `wardstream up`") from None
         if error.status_code == 400:
-            raise UsageError(
-                "Elasticsearch cannot run this query: is a value wrong for its field?"
-            ) from None
+            raise UsageError("Elasticsearch cannot run this query: is a value wrong for its field?") from None
         raise StackDown(f"Elasticsearch answers {error.status_code}") from None
     return Hits(answer["hits"]["total"]["value"], [_hit(one) for one in answer["hits"]["hits"]])
 

@@ -269,7 +269,8 @@ class _Reading:
 
     def _at(self, about: str, draft: Draft) -> None:
         """Notes from here on are about this."""
-        self.about, self.note = (about, draft), None
+        self.about = (about, draft)
+        self.note: Draft | None = None
 
     def _time(
         self, draft: Draft, name: str, segment: Segment, field: int, component: int = 1, key: bool = False
@@ -636,16 +637,17 @@ class _Reading:
 
     def nte(self, segment: Segment) -> None:
         about, target = self.about
-        if self.note is None:
-            self.note = self._new(Note, segment, {"note_type": 4})
-            self.note["about"], self.note["body"] = about, []
+        note = self.note
+        if note is None:
+            note = self.note = self._new(Note, segment, {"note_type": 4})
+            note["about"], note["body"] = about, []
             for name in ("code", "code_system", "display"):
                 if name in target:
-                    self.note[name] = target[name]
-            self._time(self.note, "written_at", segment, 6)
-            self._staff(self.note, "author", segment, 5)
+                    note[name] = target[name]
+            self._time(note, "written_at", segment, 6)
+            self._staff(note, "author", segment, 5)
         for one in segment.repetitions(3):
-            self.note["body"].append(segment.dialect.unescape(one).rstrip())
+            note["body"].append(segment.dialect.unescape(one).rstrip())
 
     def txa(self, segment: Segment) -> None:
         draft = self.document = self._new(Note, segment, TXA)

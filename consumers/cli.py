@@ -1,0 +1,143 @@
+"""`search`, `reveal` and `dlq`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from consumers import dlq as dead_letters
+from consumers.reveal import reveal as reveal_field
+from consumers.search import domain, line
+from consumers.search import search as search_index
+from infra.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OfDomain = Annotated[str, typer.Option("--domain", help="Which domain's index.")]
+Purpose = Annotated[str, typer.Option(help="Why: TREAT, ETREAT, HOPERAT, PATRQT, ... (HL7 v3 PurposeOfUse). Audited.")]
+CONTROLS = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)}  # no escape sequence of a message
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def search(
+        query: Annotated[
+            str, typer.Argument(help='Words, "a phrase", field:value, id:NUMBER, -without; * is all.')
+        ] = "*",
+        of: OfDomain = "ehr",
+        kind: Annotated[str | None, typer.Option(help="event, visit, observation, order, note, patient, ...")] = None,
+        filters: Annotated[list[str] | None, typer.Option("--filter", help="field=value, exact. Repeatable.")] = None,
+        since: Annotated[str | None, typer.Option(help="Only what happened in the last 30m, 24h, 7d.")] = None,
+        size: Annotated[int, typer.Option(help="Hits shown.")] = 20,
+        sort: Annotated[str | None, typer.Option(help="A field; -field turns the order.")] = None,
+        fields: Annotated[bool, typer.Option("--fields", help="List the searchable fields and end.")] = False,
+        as_json: Json = False,
+    ) -> None:
+        """Search a domain's index, best hit first."""
+        where = domain(of)
+        if fields:
+            _fields(where.mapping()["properties"], as_json)
+            return
+        found = search_index(query, where, filters=filters or (), kind=kind, since=since, size=size, sort=sort)
+        if as_json:
+            typer.echo(json.dumps({"total": found.total, "hits": found.hits}, ensure_ascii=False))
+            return
+        table = Table("when", "kind", "unit", "what", "id", title=f"{found.total} found, {len(found.hits)} shown")
+        for hit in found.hits:
+            when = str(hit.get("event_time", ""))[:16].replace("T", " ")
+            said = escape(line(hit).translate(CONTROLS)).replace("«", "[bold yellow]").replace("»", "[/]")
+            table.add_row(when, str(hit["kind"]), str(hit.get("unit", "")), said, hit["id"])
+        Console().print(table)
+
+    @app.command()
+    def reveal(
+        event_id: Annotated[str, typer.Argument(help="An event, or one document of it.")],
+        name: Annotated[str, typer.Option("--field", help="The sealed field: name, birth_date, phones, ...")],
+        purpose: Purpose,
+        of: OfDomain = "ehr",
+        as_json: Json = False,
+    ) -> None:
+        """Show a sealed field in clear. Who, what and why are written into the audit first."""
+        shown = reveal_field(domain(of), event_id, name, purpose)
+        if as_json:
+            rows = [{"id": one.document, "kind": one.kind, "field": one.field, "values": one.values} for one in shown]
+            typer.echo(json.dumps(rows, ensure_ascii=False))
+            return
+        table = Table("document", "kind", name)
+        for one in shown:
+            table.add_row(one.document, one.kind, escape(", ".join(one.values).translate(CONTROLS)))
+        Console().print(table)
+
+    dlq = typer.Typer(help="Dead letters: list, show, replay.", no_args_is_help=True)
+    app.add_typer(dlq, name="dlq")
+
+    @dlq.command("list")
+    def list_letters(of: OfDomain = "ehr", as_json: Json = False) -> None:
+        """Every dead letter, with its reason and where it came from."""
+        found = dead_letters.letters(domain(of))
+        if as_json:
+            typer.echo(json.dumps([one.row() for one in found]))
+            return
+        table = Table("number", "reason", "where", "stage", "source", "read from", "failed at", "replayed")
+        for one in found:
+            letter, row = one.letter, one.row()
+            read_from = f"{letter.topic}/{letter.partition}/{letter.offset}" if letter.topic else "the wire"
+            texts = (letter.reason, letter.where, letter.stage, row["source"], read_from, letter.failed_at)
+            table.add_row(one.number, *(escape(text.translate(CONTROLS)) for text in texts), one.replayed_at)
+        Console().print(table)
+        for reason, count in Counter(one.letter.reason for one in found).most_common():
+            typer.echo(f"{count:6} {reason}")
+
+    @dlq.command()
+    def show(
+        number: Annotated[str, typer.Argument(help="From `dlq list`; or the event's id.")],
+        purpose: Purpose,
+        of: OfDomain = "ehr",
+        as_json: Json = False,
+    ) -> None:
+        """Show the message of a dead letter in clear. Audited."""
+        where = domain(of)
+        one = dead_letters.one_of(dead_letters.letters(where), number)
+        text = dead_letters.show(one, where, purpose).decode("utf-8", errors="backslashreplace")
+        if as_json:
+            typer.echo(json.dumps(one.row() | {"message": text}, ensure_ascii=False))
+            return
+        typer.echo(f"{one.letter.reason} {one.letter.where}".strip())
+        typer.echo(text.replace("\r\n", "\n").replace("\r", "\n").translate(CONTROLS))
+
+    @dlq.command()
+    def replay(
+        numbers: Annotated[list[str] | None, typer.Argument(help="From `dlq list`; none: see --reason.")] = None,
+        reason: Annotated[str | None, typer.Option(help="All letters with this reason.")] = None,
+        again: Annotated[bool, typer.Option("--again", help="Those that were replayed before, too.")] = False,
+        of: OfDomain = "ehr",
+        as_json: Json = False,
+    ) -> None:
+        """Send dead letters again, unchanged: once the code, the peer's profile or the key store is mended."""
+        if bool(numbers) == bool(reason):
+            raise UsageError("say which letters: their numbers, or --reason")
+        where = domain(of)
+        found = dead_letters.letters(where)
+        chosen = [dead_letters.one_of(found, one) for one in numbers or ()]
+        chosen += [one for one in found if reason and one.letter.reason == reason]
+        fresh = [one for one in dict.fromkeys(one.number for one in chosen)]
+        ready = [one for one in chosen if one.number in fresh and (again or not one.replayed_at)]
+        count = dead_letters.replay(ready, where)
+        left = len(fresh) - count
+        if as_json:
+            typer.echo(json.dumps({"replayed": count, "left_out": left}))
+        else:
+            typer.echo(f"{count} replayed" + (f", {left} left out: replayed before (--again)" if left else ""))
+
+
+def _fields(properties: dict[str, Any], as_json: bool) -> None:
+    rows = {name: one["type"] for name, one in sorted(properties.items()) if one.get("enabled", True)}
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        typer.echo("\n".join(f"{name:28} {kind}" for name, kind in rows.items()))
