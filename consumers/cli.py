@@ -47,7 +47,8 @@ def register(app: typer.Typer) -> None:
         if as_json:
             typer.echo(json.dumps({"total": found.total, "hits": found.hits}, ensure_ascii=False))
             return
-        table = Table("when", "kind", "unit", "what", "id", title=f"{found.total} found, {len(found.hits)} shown")
+        table = Table("when", "kind", "unit", "what", title=f"{found.total} found, {len(found.hits)} shown")
+        table.add_column("id", no_wrap=True)  # whole: it is what `reveal` takes
         for hit in found.hits:
             when = str(hit.get("event_time", ""))[:16].replace("T", " ")
             said = escape(line(hit).translate(CONTROLS)).replace("«", "[bold yellow]").replace("»", "[/]")
@@ -84,6 +85,7 @@ def register(app: typer.Typer) -> None:
             typer.echo(json.dumps([one.row() for one in found]))
             return
         table = Table("number", "reason", "where", "stage", "source", "read from", "failed at", "replayed")
+        table.columns[1].no_wrap = True
         for one in found:
             letter, row = one.letter, one.row()
             read_from = f"{letter.topic}/{letter.partition}/{letter.offset}" if letter.topic else "the wire"
@@ -125,10 +127,9 @@ def register(app: typer.Typer) -> None:
         found = dead_letters.letters(where)
         chosen = [dead_letters.one_of(found, one) for one in numbers or ()]
         chosen += [one for one in found if reason and one.letter.reason == reason]
-        fresh = [one for one in dict.fromkeys(one.number for one in chosen)]
-        ready = [one for one in chosen if one.number in fresh and (again or not one.replayed_at)]
-        count = dead_letters.replay(ready, where)
-        left = len(fresh) - count
+        once = {one.number: one for one in chosen}
+        count = dead_letters.replay([one for one in once.values() if again or not one.replayed_at], where)
+        left = len(once) - count
         if as_json:
             typer.echo(json.dumps({"replayed": count, "left_out": left}))
         else:

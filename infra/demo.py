@@ -40,8 +40,10 @@ def run(*arguments: str) -> None:
 
 
 def ask(*arguments: str) -> Any:
-    """A command's JSON."""
-    done = subprocess.run([*COMMAND, *arguments, "--json"], check=True, capture_output=True)  # noqa: S603
+    """A command's JSON. Code 1 is an answer too: `send` ends with it when a message was refused."""
+    done = subprocess.run([*COMMAND, *arguments, "--json"], stdout=subprocess.PIPE)  # noqa: S603
+    if done.returncode not in (0, 1):
+        raise SystemExit(done.returncode)
     return json.loads(done.stdout)
 
 

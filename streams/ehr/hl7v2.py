@@ -170,6 +170,7 @@ class _Reading:
         self.subjects_seen = 0
         self.event_of_message: Draft = {}  # EVN: of every patient
         self.appointment: Draft | None = None  # of all patients
+        self.event: Draft
         self._new_patient(None)
 
     def record(self) -> Record:
@@ -269,7 +270,7 @@ class _Reading:
 
     def _at(self, about: str, draft: Draft) -> None:
         """Notes from here on are about this."""
-        self.about = (about, draft)
+        self.about: tuple[str, Draft] = (about, draft)
         self.note: Draft | None = None
 
     def _time(

@@ -1,0 +1,73 @@
+"""One embedded stack a run, on a home of its own, and the real listener in front of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.settings import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = ROOT / "tests" / "samples"
+WARDSTREAM = [sys.executable, str(ROOT / "wardstream.py")]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home folder for this run; every setting of the developer's own environment is left out."""
+    made = tmp_path_factory.mktemp("home")
+    for name in [name for name in os.environ if name.startswith("WARDSTREAM_")]:
+        del os.environ[name]
+    os.environ["WARDSTREAM_HOME"] = str(made)
+    settings.cache_clear()
+    yield made
+    settings.cache_clear()
+
+
+def wardstream(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*WARDSTREAM, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=280)
+
+
+@pytest.fixture(scope="session")
+def command(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command as a person would."""
+    return wardstream
+
+
+@pytest.fixture(scope="session")
+def stack(home: Path) -> Iterator[Path]:
+    """Kafka, Elasticsearch and one worker, up; gives their home."""
+    done = wardstream("up", "--detach")
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield home
+    wardstream("down")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def mllp(stack: Path) -> Iterator[int]:
+    """Port of a running MLLP listener."""
+    port = free_port()
+    listener = subprocess.Popen([*WARDSTREAM, "produce", "mllp", "--port", str(port)], cwd=ROOT, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and listener.poll() is None:
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    yield port
+    listener.send_signal(signal.SIGTERM)
+    assert listener.wait(timeout=30) == 0
