@@ -47,6 +47,10 @@ def ask(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+def refused_by(answers: Counter[str]) -> int:
+    return answers["AR"] + answers["CR"]
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -105,7 +109,7 @@ def main() -> int:
             total = samples["sent"] + sent["sent"]
             answers = Counter(samples["answers"]) + Counter(sent["answers"])
             duplicates = samples["repeats"] + sent["repeats"]
-            indexed, letters = settle(total, duplicates, answers["AR"])
+            indexed, letters = settle(total, duplicates, refused_by(answers))
         p50, p99 = watch.quantiles()
         for query in (
             ("chest pain",),
@@ -134,14 +138,15 @@ def summary(
     started: float,
 ) -> int:
     table = Table("figure", "value", title="What became of every message")
-    accounted = indexed + letters.total() + duplicates + answers["AR"]
+    accounted = indexed + letters.total() + duplicates + refused_by(answers)
     table.add_row("sent", str(sent))
-    table.add_row("acknowledged (AA)", str(answers["AA"]))
+    table.add_row("acknowledged (AA, CA)", str(answers["AA"] + answers["CA"]))
+    table.add_row("asked for no answer", str(answers["unasked"]))
     table.add_row("indexed", str(indexed))
     for reason, count in sorted(letters.items()):
         table.add_row(f"dead-lettered: {reason}", str(count))
     table.add_row("duplicates", str(duplicates))
-    table.add_row("refused (AR)", str(answers["AR"]))
+    table.add_row("refused (AR, CR)", str(refused_by(answers)))
     table.add_row("events/s", f"{rate:.0f}")
     table.add_row("wire to searchable, p50 / p99", f"{seen[0]:.2f} s / {seen[1]:.2f} s")
     table.add_row("whole demo", f"{time.monotonic() - started:.0f} s")

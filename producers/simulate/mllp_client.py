@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from infra.errors import StackDown, UsageError
+from schemas.wire.hl7v2 import conditions
 
 _START, _END = b"\x0b", b"\x1c\r"
 _ANSWER_LIMIT = 1 << 20  # bytes; an answer above this is none
+UNASKED = "unasked"  # instead of a code: the message asks for no answer (MSH-15 and MSH-16 say NE), and gets none
 _QUEUED = 256  # messages waiting for one connection; then the reading of messages waits
 
 
@@ -46,7 +48,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Sent:
-    """What became of everything: sent = acknowledged + errors + refused + lost.
+    """What became of everything: sent = acknowledged + errors + refused + lost + unasked.
 
     `sent` counts messages, not transmissions; those beyond the first of each are `resent`. `lost` are the messages
     that stayed without any answer. `latencies` (seconds) has one sample a final answer, taken from its transmission.
@@ -55,6 +57,7 @@ class Sent:
     sent: int = 0
     acknowledged: int = 0  # AA, CA
     errors: int = 0  # AE, CE
+    unasked: int = 0  # sent as messages that want no answer
     refused: int = 0  # AR, CR, still after every attempt
     lost: int = 0
     resent: int = 0
@@ -161,6 +164,9 @@ class _Line(Generic[M]):
         if answer is None:
             total.lost += 1
             return
+        if answer.code == UNASKED:
+            total.unasked += 1
+            return
         total.latencies.append(answer.seconds)
         if answer.code in ("AA", "CA"):
             total.acknowledged += 1
@@ -186,6 +192,8 @@ class _Line(Generic[M]):
                 async with asyncio.timeout(self._patience):
                     writer.write(frame)
                     await writer.drain()
+                    if not conditions(message.body, "AA"):  # MSH-15 and MSH-16 ask for no answer to a good message
+                        return Answer(UNASKED, b"", 0.0)
                     code, body = await self._answer_to(control, reader)
             except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
                 # An answer that comes after its time must not meet the next message: a new connection.
