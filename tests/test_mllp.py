@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -80,8 +81,6 @@ def test_exact_repeat_and_reused_id(mllp: int, command: Run) -> None:
 
 
 def wait_for(command: Run, query: str, total: int, *more: str) -> Any:
-    import time
-
     deadline = time.monotonic() + 30
     while True:
         found = json.loads(command("search", query, "--json", *more).stdout)
@@ -92,12 +91,13 @@ def wait_for(command: Run, query: str, total: int, *more: str) -> Any:
 
 
 BAD = {
-    "no_msh": (b"PID|1||T1^^^H^MR\r", "AR"),
-    "wrong_separators": (b"MSH||||||APP|FAC|US|HERE|20260301||ADT^A01|W1|P|2.5\r", "AR"),
-    "noise": (bytes(range(1, 11)) + bytes(range(14, 27)) + bytes(range(128, 256)), "AR"),
+    "no_msh": (b"PID|1||T1^^^H^MR\r", "AE"),
+    "wrong_separators": (b"MSH||||||APP|FAC|US|HERE|20260301||ADT^A01|W1|P|2.5\r", "AE"),
+    "noise": (bytes(range(1, 11)) + bytes(range(14, 27)) + bytes(range(128, 256)), "AE"),
     "wrong_charset": (message("CS1", PID.format("T1"), charset="UTF-8").encode() + b"NTE|1||\xff\xfe\r", "AE"),
-    "invalid_date": (message("D1", PID.format("T1").replace("19800101", "19801399")).encode(), "AE"),
+    "invalid_date": (message("D1", PID.format("T1")).replace("20260301120000", "20261399").encode(), "AE"),
     "no_pid": (message("P0", "PV1|1|I|ICU").encode(), "AE"),
+    "no_message_type": (message("K1", PID.format("T1"), kind="").encode(), "AR"),
     "five_pids": (message("P5", *(PID.format(f"T30{n}") for n in range(5))).encode(), "AE"),
 }
 
@@ -114,13 +114,26 @@ def test_refuses_with_a_reason(mllp: int, name: str) -> None:
 def test_refused_is_a_dead_letter(mllp: int, command: Run, name: str) -> None:
     body, _ = BAD[name]
     before = json.loads(command("dlq", "list", "--json").stdout)
-    fresh = body.replace(b"|P|2.5", b"|T|2.5")
+    fresh = body.replace(b"T1", b"T9") if b"T1" in body else body + b"ZZZ|1\r"  # not an exact repeat
     exchange(mllp, framed(fresh))
     after = json.loads(command("dlq", "list", "--json").stdout)
     (made,) = [one for one in after if one["number"] not in {old["number"] for old in before}]
     assert made["reason"]
     shown = json.loads(command("dlq", "show", made["number"], "--purpose", "HOPERAT", "--json").stdout)
     assert shown["message"].encode() == fresh.decode("utf-8", "backslashreplace").encode()
+
+
+def test_invalid_birth_date_is_a_dead_letter(mllp: int, command: Run) -> None:
+    """Accepted at the edge, which reads no further than the patient; refused by the agent, under a reason."""
+    body = message("D2", PID.format("T2").replace("19800101", "19801399"))
+    (answer,) = exchange(mllp, framed(body))
+    assert code(answer) == "AA"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        letters = json.loads(command("dlq", "list", "--json").stdout)
+        if made := [one for one in letters if one["where"] == "PID-7"]:
+            break
+    assert [(one["reason"], one["stage"]) for one in made] == [("bad_date", "agent")]
 
 
 def test_truncated_frame(mllp: int) -> None:

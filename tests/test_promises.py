@@ -1,0 +1,172 @@
+"""The promises, over every registered store: nothing identifying in clear, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.elastic import client
+from infra.kafka import Outgoing, Producer, Reader, headers
+from infra.local.stack import MARK
+from schemas.registry import DOMAINS
+from schemas.stores import STORES, Store
+
+Run = Callable[..., Any]
+CANARIES = {
+    "name": "Quetzalcoatlus",
+    "number": "MRN90417733",
+    "phone": "5550199731",
+    "street": "Xylophonstrasse",
+    "kin_name": "Zzyzxowitz",
+    "kin_phone": "5550188642",
+    "guarantor_name": "Wojnarowiczka",
+    "guarantor_street": "Qwertyweg",
+}
+PLANTED = "Canarybird417"
+MESSAGE = (
+    "MSH|^~\\&|CAN|ARY|US|HERE|20260301120000||ORU^R01|CANARY1|P|2.5\r"
+    "PID|1||{number}^^^HOSP^MR||{name}^Ann||19800101|F|||{street} 7^^Ulm||{phone}\r"
+    "NK1|1|{kin_name}^Bob|SPO|{street} 7|{kin_phone}\r"
+    "PV1|1|I|ICU^2^1\r"
+    "GT1|1||{guarantor_name}^Carl||{guarantor_street} 9\r"
+    "OBR|1||L1|24331-1^Lipids^LN\r"
+    "OBX|1|TX|NOTE||Mrs {name} ({number}), {street} 7, phone {phone}; husband {kin_name} {kin_phone}||||||F\r"
+    "NTE|1||{guarantor_name} of {guarantor_street} pays\r"
+    "ZPI|1|{name}|{phone}\r"
+).format(**CANARIES)
+
+
+def texts_of(store: Store, home: Path) -> Iterator[bytes]:
+    """Everything a store holds: through its own interface, so that no compression hides it."""
+    if store.kind == "topic":
+        reader = Reader(store.name)
+        for message in reader.until_end():
+            yield b"\n".join((message.key() or b"", message.value() or b"", *headers(message).values()))
+        reader.close()
+    elif store.kind == "index":
+        with client() as server:
+            server.indices.refresh(index=store.name)
+            after = None
+            while True:
+                page = server.search(
+                    index=store.name, size=1000, sort=["event_id", "part", "kind"], search_after=after, version=True
+                )["hits"]["hits"]
+                if not page:
+                    break
+                yield from (json.dumps(hit, ensure_ascii=False).encode() for hit in page)
+                after = page[-1]["sort"]
+    elif store.kind == "sqlite":
+        with sqlite3.connect(home / store.name) as db:
+            yield from ("\n".join(db.iterdump()).encode(),)
+    else:
+        place = home / store.name
+        for path in [place] if place.is_file() else place.rglob("*"):
+            if path.is_file() and path.suffix != ".jar":
+                yield path.read_bytes()
+    if store.kind == "sqlite":
+        for path in (home / store.name).parent.glob(f"{Path(store.name).name}*"):
+            yield path.read_bytes()
+
+
+def found_in(store: Store, home: Path, words: dict[str, str]) -> set[str]:
+    levelled = {name: word.lower().encode() for name, word in words.items()}
+    return {name for text in texts_of(store, home) for name, word in levelled.items() if word in text.lower()}
+
+
+@pytest.fixture(scope="module")
+def canary(stack: Path, command: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One message with every kind of identifying value, through every store; and one that is refused."""
+    folder = tmp_path_factory.mktemp("canary")
+    (folder / "good.hl7").write_bytes(MESSAGE.encode())
+    (folder / "late.hl7").write_bytes(MESSAGE.replace("19800101", "19801399").replace("CANARY1", "CANARY2").encode())
+    (folder / "bad.hl7").write_bytes(MESSAGE.replace("20260301120000", "x").replace("CANARY1", "CANARY3").encode())
+    done = command("produce", "files", str(folder), "--json")
+    assert json.loads(done.stdout)["outcomes"] == {"dead_lettered:bad_date": 2, "indexed": 1}
+    return stack
+
+
+@pytest.mark.parametrize("store", STORES, ids=lambda store: store.name)
+def test_nothing_identifying_in_clear(canary: Path, store: Store) -> None:
+    assert found_in(store, canary, CANARIES) == set()
+
+
+def test_the_canary_is_found_when_planted(canary: Path) -> None:
+    """The same search sees one that lies in clear: in a topic, an index, a database and a file."""
+    domain = DOMAINS["ehr"]
+    producer = Producer()
+    producer.send_now([Outgoing(domain.dead_letters.name, b"planted", PLANTED.encode(), [("event_id", b"planted")])])
+    producer.close()
+    with client() as server:
+        server.index(
+            index=domain.alias,
+            id="planted",
+            document={"kind": "note", "part": 0, "event_id": "planted", "body": PLANTED},
+            refresh=True,
+        )
+    with sqlite3.connect(canary / "seen.sqlite") as db:
+        db.execute("INSERT OR REPLACE INTO answer VALUES ('planted', ?, '', '', 0)", (PLANTED,))
+    (canary / "logs" / "planted.log").write_text(PLANTED)
+    holding = {store.name for store in STORES if found_in(store, canary, {"planted": PLANTED})}
+    with client() as server:
+        server.delete(index=domain.alias, id="planted", refresh=True)
+    assert holding >= {domain.dead_letters.name, domain.alias, "seen.sqlite", "logs"}
+
+
+def test_note_text_is_found_without_the_names(canary: Path, command: Run) -> None:
+    time.sleep(1.2)
+    hits = json.loads(command("search", "husband phone", "--json").stdout)["hits"]
+    assert hits and "patient_ref" in hits[0]
+    by_number = json.loads(command("search", f"id:{CANARIES['number']}", "--kind", "event", "--json").stdout)
+    assert by_number["total"] == 1
+    shown = json.loads(
+        command("reveal", by_number["hits"][0]["id"], "--field", "name", "--purpose", "TREAT", "--json").stdout
+    )
+    assert CANARIES["name"] in shown[0]["values"][0]
+
+
+@pytest.mark.timeout(280)
+def test_killed_worker_loses_and_doubles_nothing(stack: Path, command: Run, tmp_path: Path) -> None:
+    """kill -9 of the worker, twice, while 5,000 messages go through: each is indexed exactly once."""
+    import subprocess
+    import sys
+
+    count, root = 5000, Path(__file__).resolve().parents[1]
+    bodies = [
+        f"MSH|^~\\&|KILL|NINE|US|HERE|20260301120000||ADT^A08|K{n}|P|2.5\rPID|1||KN{n % 500}^^^HOSP^MR||A^B\r"
+        f"PV1|1|I|KILLWARD^1\rDG1|1||R07.4^Chest pain^I10\r"
+        for n in range(count)
+    ]
+    (tmp_path / "all.hl7").write_text("".join(bodies), newline="")
+    manifest = tmp_path / "out.jsonl"
+    sending = subprocess.Popen(
+        [sys.executable, str(root / "wardstream.py"), "produce", "files", str(tmp_path), "--manifest", str(manifest)],
+        cwd=root,
+    )
+    killed = 0
+    while sending.poll() is None:
+        time.sleep(2.5)
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get(MARK) == str(stack) and "worker" in process.cmdline()
+            except psutil.Error:
+                continue
+            if ours and killed < 2:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+    assert killed
+    assert sending.wait() == 0
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert len(rows) == count and {row["outcome"] for row in rows} == {"indexed"}
+    with client() as server:
+        server.indices.refresh(index="ehr")
+        for kind in ("event", "diagnosis"):
+            query = {"bool": {"filter": [{"term": {"kind": kind}}, {"term": {"source": "hl7v2:KILL|NINE"}}]}}
+            assert server.count(index="ehr", query=query)["count"] == count
