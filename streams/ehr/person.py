@@ -14,6 +14,7 @@ from schemas.wire.hl7v2 import Control, Message, Segment, pick
 # of accounts and visits (A35, A41, A42) carry MRG too, and join no persons.
 MERGES = frozenset({"A18", "A30", "A34", "A36", "A39", "A40", "A46", "A47"})
 
+_HOUSE = re.compile(r"^\d+\w?\b|\b\d+\w?$")  # the number of a house, before or after its street
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _TITLES = ("先生", "女士", "小姐", "氏", "さん", "様", "씨")
 _NOBODY = frozenset({"UNKNOWN", "UNK", "NONE", "NULL", "NA", "NOTAPPLICABLE"})
@@ -196,6 +197,8 @@ def address_terms(segment: Segment, *fields: int) -> Iterator[str]:
             for component, subcomponent in ((1, 1), (1, 2), (2, 1), (3, 1), (5, 1)):
                 if len(term := pick(one, dialect, component, subcomponent)) > 2:
                     yield term
+            if len(street := _HOUSE.sub("", pick(one, dialect)).strip(" ,")) > 4:  # "lives in Elm Road"
+                yield street
 
 
 def phone_terms(segment: Segment, *fields: int) -> Iterator[str]:
