@@ -104,7 +104,7 @@ def pid(system: System, person: Person, account: str) -> str:
         numbers += f"~{person.ssn}^^^SSA^SS"
     return (
         f"PID|1||{numbers}||{xpn(system, person.name)}||{person.born:%Y%m%d}|{person.sex}"
-        f"|||{xad(system, person.contact)}||{xtn(system, person.contact)}|||||{account}"
+        f"|||{xad(system, person.contact)}||{xtn(system, person.contact)}|||||{account}^^^^AN"
         + (f"|{person.ssn}" if system.ssn == "PID-19" else "")
     )
 
