@@ -6,11 +6,11 @@ import json
 import sys
 from typing import Annotated
 
-import consumers.cli
 import typer
 from rich.console import Console
 from rich.table import Table
 
+import consumers.cli
 import infra.local.cli
 import producers.cli
 from infra.elastic import create_index
