@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from schemas.envelope import rfc3339
-from schemas.marks import Clinical, Identifying, Open, Staffed
+from schemas.marks import Identifying, Staffed
 from schemas.record import Part, Record, StaffMember
 from schemas.scrub import Scrubber
 
@@ -35,15 +35,16 @@ def documents(record: Record) -> list[Document]:
 def _document(part: Part, scrubber: Scrubber) -> Document:
     made = Document(part.kind, part.subject)
     for name, mark, value in part.fields():
-        match mark:
-            case Identifying(blind=blind):
-                made.identifying[name] = sealable(value)
-                if blind:
-                    made.blind += [value] if isinstance(value, str) else list(value)
-            case Staffed():
-                made.staff[name] = value
-            case Clinical(text=text) | Open(text=text):
-                made.clear[name] = _clear(value, scrubber if text else None)
+        if isinstance(mark, Identifying):
+            made.identifying[name] = sealable(value)
+            if mark.blind:
+                made.blind += [value] if isinstance(value, str) else list(value)
+        elif isinstance(mark, Staffed):
+            made.staff[name] = value
+        elif mark.text:
+            made.clear[name] = _clear(value, scrubber)
+        else:
+            made.clear[name] = value if isinstance(value, str) else _clear(value, None)
     return made
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 REMOVED = "[removed]"
 _BETWEEN = re.compile(r"[\W_]+")
+_ASCII_BETWEEN = {code: None for code in range(128) if not chr(code).isalnum()}
 _WORD = re.compile(r"[^\W_]+")
 _GAP = r"[\W_]*"
 _SHORTEST_NUMBER = 4
@@ -41,6 +42,8 @@ class Scrubber:
 
 def _squeeze(text: str) -> str:
     """Letters and digits alone, case levelled: spaces and dashes hide nothing here."""
+    if text.isascii():
+        return text.lower() if text.isalnum() else text.lower().translate(_ASCII_BETWEEN)
     return _BETWEEN.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 

@@ -159,9 +159,12 @@ def _decode(raw: bytes, codec: str) -> str:
 # -------------------------------------------------------------------------------------------- separators and escapes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
-    """MSH-1, the characters of MSH-2, and the codec of `\\X..\\` escapes. A missing character is empty."""
+    """MSH-1, the characters of MSH-2, and the codec of `\\X..\\` escapes. A missing character is empty.
+
+    Compared by identity, so that it is a cheap key of caches: `_dialect` gives equal messages the same one.
+    """
 
     field: str
     component: str
@@ -288,6 +291,8 @@ class Segment:
         if field >= len(fields):
             return ""
         text = fields[field]
+        if text.isalnum():  # no separator, escape or blank: most fields by far
+            return text if component == 1 and subcomponent == 1 else ""
         if not text:
             return ""
         dialect = self.dialect
@@ -332,6 +337,17 @@ def pick(repetition: str, dialect: Dialect, component: int = 1, subcomponent: in
         text = parts[component - 1]
     elif component != 1:
         return ""
+    return _component_value(text, dialect, subcomponent)
+
+
+def values(repetition: str, dialect: Dialect, count: int) -> list[str]:
+    """The first `count` components, each as `pick` gives it: one split for many."""
+    parts = repetition.split(dialect.component, count)[:count]
+    found = [part if part.isalnum() else _component_value(part, dialect) for part in parts]
+    return found + [""] * (count - len(found))
+
+
+def _component_value(text: str, dialect: Dialect, subcomponent: int = 1) -> str:
     if dialect.subcomponent and dialect.subcomponent in text:
         parts = text.split(dialect.subcomponent, subcomponent)
         if subcomponent > len(parts):

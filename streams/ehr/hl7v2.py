@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from infra.errors import BadMessage
@@ -30,7 +31,7 @@ from schemas.ehr import (
 )
 from schemas.peers import Peer
 from schemas.record import Merge, Record
-from schemas.wire.hl7v2 import Control, Message, Segment, control, parse_ts, pick
+from schemas.wire.hl7v2 import Control, Dialect, Message, Segment, control, parse_ts, pick, values
 from streams.ehr import person
 
 CLOCK_SKEW = timedelta(minutes=10)  # an event further ahead of its arrival has a wrong clock
@@ -163,7 +164,7 @@ class _Reading:
         self.received_at = received_at
         self.drafts: list[tuple[type[EhrPart], Draft]] = []
         self.flags: list[str] = []
-        self.terms: dict[str, None] = {}
+        self.terms: list[str] = []
         self.unread: Counter[str] = Counter()
         self.unread_size: Counter[str] = Counter()
         self.subject: int | None = None
@@ -187,7 +188,7 @@ class _Reading:
             subjects=subjects,
             parts=tuple(self._finished(kind, draft, at) for kind, draft in self._ordered()),
             merges=tuple(Merge(prior=prior, survivor=survivor) for prior, survivor in merges),
-            terms=tuple(self.terms),
+            terms=tuple(dict.fromkeys(self.terms)),
             event_time=at,
         )
 
@@ -214,7 +215,6 @@ class _Reading:
         for text in ("body", "value_text"):
             if isinstance(draft.get(text), list):
                 draft[text] = "\n".join(draft[text])
-        draft = {name: tuple(value) if isinstance(value, list) else value for name, value in draft.items()}
         return kind(
             message_type=self.header.message_type,
             trigger=self.header.trigger or self.event_of_message.get("_trigger", ""),
@@ -295,13 +295,15 @@ class _Reading:
 
     def _staff(self, draft: Draft, name: str, segment: Segment, *fields: int) -> None:
         for field in fields:
-            if found := person.staff(segment, field, name, self.header.sending_facility):
+            if not segment.text(field):
+                continue
+            found, terms = person.staff(segment, field, name, self.header.sending_facility)
+            if found:
                 draft[name] = tuple(dict.fromkeys((*draft.get(name, ()), *found)))
-                self._terms(person.name_terms(segment, field, first=2))
-                self._terms(one.identifier.value for one in found if one.identifier)
+                self.terms += terms
 
     def _terms(self, words: Iterator[str]) -> None:
-        self.terms.update(dict.fromkeys(words))
+        self.terms += words
 
     def _add(self, draft: Draft, name: str, values: Iterator[str]) -> None:
         if found := tuple(dict.fromkeys(values)):
@@ -862,19 +864,26 @@ def _take(draft: Draft, segment: Segment, table: Table) -> None:
 
 def _concept(draft: Draft, segment: Segment, field: int, *, both: bool = False) -> None:
     """A CE, CWE or CNE: code, text, system; the alternate where the first has no code, and beside it if `both`."""
-    code, display, system = (segment.value(field, component) for component in (1, 2, 3))
-    alternate, other_display, other_system = (segment.value(field, component) for component in (4, 5, 6))
+    if text := segment.text(field):
+        draft |= _coded(text, segment.dialect)
+        if not both:
+            draft.pop("alternate_code", None)
+
+
+@lru_cache(8192)  # a laboratory has some hundred tests, and sends each a thousand times a day
+def _coded(text: str, dialect: Dialect) -> dict[str, str]:
+    code, display, system, alternate, other_display, other_system, *_, original = values(
+        text.split(dialect.repetition, 1)[0], dialect, 9
+    )
     if not code:
         code, system, alternate = alternate, other_system, ""
-    for name, value in (
-        ("code", code),
-        ("display", display or other_display or segment.value(field, 9)),
-        ("code_system", system),
-    ):
-        if value:
-            draft[name] = value
-    if both and alternate:
-        draft["alternate_code"] = alternate
+    named = {
+        "code": code,
+        "display": display or other_display or original,
+        "code_system": system,
+        "alternate_code": alternate,
+    }
+    return {name: value for name, value in named.items() if value}
 
 
 def _codes(segment: Segment, field: int) -> Iterator[str]:

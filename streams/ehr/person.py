@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from schemas.peers import Peer
 from schemas.record import Identifier, StaffMember, Subject
-from schemas.wire.hl7v2 import Control, Message, Segment, pick
+from schemas.wire.hl7v2 import Control, Dialect, Message, Segment, pick, values
 
 # Triggers (table 0003) whose MRG names the same person under an older number. The moves (A43, A44, A45) and the merges
 # of accounts and visits (A35, A41, A42) carry MRG too, and join no persons.
@@ -81,22 +82,23 @@ def nobody(value: str) -> bool:
     return plain in _NOBODY or not plain or (len(plain) >= 3 and set(plain) in ({"0"}, {"9"}))
 
 
-def staff(segment: Segment, field: int, role: str, facility: str) -> tuple[StaffMember, ...]:
-    """A field of XCN, or of CN before version 2.3."""
-    made = []
-    dialect = segment.dialect
-    for one in segment.repetitions(field):
-        number, name = (
-            pick(one, dialect, 1),
-            _spoken(pick(one, dialect, 2), pick(one, dialect, 3), pick(one, dialect, 4)),
-        )
-        if not number and not name:
-            continue
-        authority = pick(one, dialect, 9) or pick(one, dialect, 9, 2) or facility
-        kind = pick(one, dialect, 13).upper()
-        identifier = Identifier(authority=authority, type=kind, value=number) if number else None
-        made.append(StaffMember(role=role, identifier=identifier, name=name))
-    return tuple(made)
+def staff(segment: Segment, field: int, role: str, facility: str) -> tuple[tuple[StaffMember, ...], tuple[str, ...]]:
+    """A field of XCN, or of CN before version 2.3: its members of staff, and the words that give them away."""
+    found = [_member(one, segment.dialect, role, facility) for one in segment.repetitions(field)]
+    return tuple(member for member, _ in found if member), tuple(term for _, terms in found for term in terms)
+
+
+@lru_cache(8192)  # the same few hundred people stand in nearly every message of a hospital
+def _member(one: str, dialect: Dialect, role: str, facility: str) -> tuple[StaffMember | None, tuple[str, ...]]:
+    number, family, given, middle, *_, authority = parts = values(one, dialect, 9)
+    name = _spoken(family, given, middle)
+    if not number and not name:
+        return None, ()
+    authority = authority or pick(one, dialect, 9, 2) or facility
+    kind = pick(one, dialect, 13).upper()
+    identifier = Identifier(authority=authority, type=kind, value=number) if number else None
+    terms = tuple(_words(*parts[1:4])) + ((number,) if number else ())
+    return StaffMember(role=role, identifier=identifier, name=name), terms
 
 
 # ---------------------------------------------------------------------------------------- names, addresses and phones
@@ -114,16 +116,16 @@ def number_details(segment: Segment, *fields: int) -> Iterator[str]:
     """The same as value^type^authority."""
     for field in fields:
         for one in segment.repetitions(field):
-            if value := pick(one, segment.dialect, 1):
-                yield f"{value}^{pick(one, segment.dialect, 5)}^{pick(one, segment.dialect, 4)}"
+            value, _, _, authority, kind = values(one, segment.dialect, 5)
+            if value:
+                yield f"{value}^{kind}^{authority}"
 
 
 def names(segment: Segment, *fields: int) -> Iterator[str]:
     """Fields of XPN as people say them."""
     for field in fields:
         for one in segment.repetitions(field):
-            parts = [pick(one, segment.dialect, position) for position in (1, 2, 3, 4)]
-            if said := _spoken(parts[0], *parts[1:]):
+            if said := _spoken(*values(one, segment.dialect, 4)):
                 yield said
 
 
@@ -131,8 +133,7 @@ def addresses(segment: Segment, *fields: int) -> Iterator[str]:
     """Fields of XAD on one line."""
     for field in fields:
         for one in segment.repetitions(field):
-            parts = [pick(one, segment.dialect, position) for position in (1, 2, 3, 4, 5, 6)]
-            if written := ", ".join(part for part in parts if part):
+            if written := ", ".join(part for part in values(one, segment.dialect, 6) if part):
                 yield written
 
 
@@ -140,8 +141,8 @@ def phones(segment: Segment, *fields: int) -> Iterator[str]:
     """Fields of XTN: the written number, or the parts of it that version 2.7 wants."""
     for field in fields:
         for one in segment.repetitions(field):
-            parts = [pick(one, segment.dialect, position) for position in (1, 5, 6, 7, 12)]
-            number = parts[0] or " ".join(part for part in parts[1:4] if part) or parts[4]
+            parts = values(one, segment.dialect, 12)
+            number = parts[0] or " ".join(part for part in parts[4:7] if part) or parts[11]
             if number and "@" not in number:
                 yield number
 
@@ -169,8 +170,7 @@ def name_terms(segment: Segment, *fields: int, first: int = 1) -> Iterator[str]:
     dialect = segment.dialect
     for field in fields:
         for one in segment.repetitions(field):
-            family, given, middle = (pick(one, dialect, first + offset) for offset in range(3))
-            yield from _words(family, given, middle)
+            yield from _words(*values(one, dialect, first + 2)[first - 1 :])
 
 
 def _words(family: str, *given: str) -> Iterator[str]:
