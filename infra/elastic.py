@@ -14,7 +14,7 @@ from typing import Any, cast
 import orjson
 from elastic_transport import ConnectionError as ConnectionLost
 from elastic_transport import ConnectionTimeout, TlsError
-from elasticsearch import ApiError, AsyncElasticsearch, Elasticsearch
+from elasticsearch import ApiError, AsyncElasticsearch, Elasticsearch, OrjsonSerializer
 
 from infra import metrics
 from infra.errors import StackDown
@@ -45,7 +45,12 @@ class Write:
 
 def _options() -> dict[str, Any]:
     of = settings()
-    options: dict[str, Any] = {"hosts": [of.elasticsearch_url()], "request_timeout": 30, "retry_on_timeout": False}
+    options: dict[str, Any] = {
+        "hosts": [of.elasticsearch_url()],
+        "request_timeout": 30,
+        "retry_on_timeout": False,
+        "serializer": OrjsonSerializer(),
+    }
     if key := of.elasticsearch_api_key.get_secret_value():
         options["api_key"] = key
     if of.elasticsearch_ca is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import islice
 
 from infra.elastic import client
 from infra.errors import StackDown
@@ -14,7 +15,7 @@ from schemas.envelope import document_id
 from schemas.registry import Domain
 
 POLL_SECONDS = 0.2
-ASKED_AT_ONCE = 1000
+ASKED_AT_ONCE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,14 @@ class Outcomes:
                 if event_id in waiting:
                     letter = DeadLetter.read(headers(message).items())
                     found[event_id] = Outcome("dead_lettered", letter.reason, letter.where)
-            found |= {event: Outcome("indexed") for event in self._indexed([e for e in waiting if e not in found])}
             for event in found:
                 waiting.pop(event, None)
+            for event, there in self._indexed(list(islice(waiting, ASKED_AT_ONCE))):
+                del waiting[event]
+                if there:
+                    found[event] = Outcome("indexed")
+                else:
+                    waiting[event] = None  # asked again when all others were
             on_progress(len(found) - before)
             if len(found) > before:
                 last = time.monotonic()
@@ -58,19 +64,17 @@ class Outcomes:
                 raise StackDown(f"{len(waiting)} events have had no outcome for {patience:.0f} s: does a worker run?")
         return found
 
-    def _indexed(self, event_ids: list[str]) -> list[str]:
-        """Events whose first document is there, refreshed or not. The agent writes an event's documents at once."""
-        there: list[str] = []
-        for start in range(0, len(event_ids), ASKED_AT_ONCE):
-            some = event_ids[start : start + ASKED_AT_ONCE]
-            answer = self._index.mget(
-                index=self._domain.alias,
-                ids=[document_id(event, 0) for event in some],
-                source=False,
-                filter_path="docs.found",
-            )
-            there += [event for event, doc in zip(some, answer["docs"], strict=True) if doc.get("found")]
-        return there
+    def _indexed(self, event_ids: list[str]) -> list[tuple[str, bool]]:
+        """Whether each event's first document is there, refreshed or not. The agent writes all of an event at once."""
+        if not event_ids:
+            return []
+        answer = self._index.mget(
+            index=self._domain.alias,
+            ids=[document_id(event, 0) for event in event_ids],
+            source=False,
+            filter_path="docs.found",
+        )
+        return [(event, bool(doc.get("found"))) for event, doc in zip(event_ids, answer["docs"], strict=True)]
 
     def close(self) -> None:
         self._letters.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -75,12 +74,14 @@ class Part(Model):
                 raise TypeError(f"{cls.__name__}.{name} needs exactly one privacy mark")
             cls.marks[name] = marks[0]
 
-    def fields(self) -> Iterator[tuple[str, Mark, Any]]:
+    def fields(self) -> list[tuple[str, Mark, Any]]:
         """Name, mark and value of every field that carries something."""
-        given = self.__pydantic_fields_set__
-        for name, mark in self.marks.items():
-            if name in given and (value := getattr(self, name)) is not None and value != "" and value != ():
-                yield name, mark, value
+        given, held = self.__pydantic_fields_set__, self.__dict__
+        return [
+            (name, mark, value)
+            for name, mark in self.marks.items()
+            if name in given and (value := held[name]) is not None and value != "" and value != ()
+        ]
 
 
 class Record(Model):

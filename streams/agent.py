@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import mode
@@ -50,19 +50,40 @@ class Agent:
         self._producer = Producer(linger_ms=5)
         self._refused: deque[bool] = deque(maxlen=LIMIT_WINDOW)
 
-    async def process(self, incoming: Sequence[Incoming]) -> None:
+    async def run(self, batches: AsyncIterator[list[Any]]) -> None:
+        """Read each batch of Faust events in a thread while the one before is written; acknowledge in order.
+
+        Raises (an ExceptionGroup) as soon as either fails, whether or not another message comes: then nothing that
+        is not durable was acknowledged.
+        """
+        written: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._acknowledge(written))
+            async for events in batches:
+                batch = await asyncio.to_thread(self.read, [_incoming(event.message) for event in events])
+                self._stop_at_limit(batch)
+                await written.put((events, batch))
+
+    async def _acknowledge(self, batches: asyncio.Queue[tuple[list[Any], Batch]]) -> None:
+        while True:
+            events, batch = await batches.get()
+            await self.write(batch)
+            for event in events:
+                event.ack()
+
+    def read(self, incoming: Sequence[Incoming]) -> Batch:
+        with metrics.READ_SECONDS.labels(self._domain.name).time():
+            return self._processor.read(incoming)
+
+    async def write(self, batch: Batch) -> None:
         """Returns once everything that follows from these messages is durable; raises where it is not."""
-        name = self._domain.name
-        with metrics.READ_SECONDS.labels(name).time():
-            batch = self._processor.read(incoming)
-        self._stop_at_limit(batch)
-        with metrics.INDEX_SECONDS.labels(name).time():
-            await self._write(batch)
+        with metrics.INDEX_SECONDS.labels(self._domain.name).time():
+            await self._index_all(batch)
         await self._producer.send(self._processor.outgoing(batch))
         await self._merge(batch)
         self._count(batch)
 
-    async def _write(self, batch: Batch) -> None:
+    async def _index_all(self, batch: Batch) -> None:
         """Index all documents; an event with a document that the index refuses becomes a letter, whole."""
         domain = self._domain
         writes = [write for event in batch.ready for write in event.writes]
@@ -116,11 +137,7 @@ def register(domain: Domain) -> None:
 
     async def consume(stream: Any) -> None:
         of = settings()
-        agent = Agent(domain)
-        async for events in stream.noack().noack_take(of.worker_batch, within=of.worker_linger_seconds):
-            await agent.process([_incoming(event.message) for event in events])
-            for event in events:
-                event.ack()
+        await Agent(domain).run(stream.noack().noack_take(of.worker_batch, within=of.worker_linger_seconds))
 
     app.agent(topic, name=domain.name, concurrency=1, supervisor_strategy=mode.CrashingSupervisor)(consume)
 
