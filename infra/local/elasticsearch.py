@@ -57,6 +57,7 @@ def run(folder: Path, port: int, transport_port: int) -> None:
         "--add-modules=ALL-MODULE-PATH",
         "--enable-native-access=org.elasticsearch.nativeaccess,org.apache.lucene.core,ALL-UNNAMED",
         "-XX:-UsePerfData",
+        "-XX:TieredStopAtLevel=1",
         f"-Djava.io.tmpdir={_temporary(folder)}",
     )
     node = _node(
