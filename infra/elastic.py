@@ -21,6 +21,9 @@ from infra.errors import StackDown
 from infra.settings import settings
 
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # then 5 s for ever: the partition waits, nothing is dropped
+# What a bulk request is answered with. Writing again changes nothing, so only after an error is each item asked for.
+SHORT = "errors"
+WHOLE = "errors,items.*.status,items.*.error.type"
 REFUSALS = frozenset({400, 413})  # the document is at fault; anything else may pass later
 
 
@@ -103,12 +106,13 @@ async def bulk(server: AsyncElasticsearch, domain: str, index: str, writes: Sequ
     waiting = list(writes)
     refused: dict[str, str] = {}
     attempt = 0
+    wanted = SHORT
     while waiting:
         try:
             answer = await server.bulk(
                 index=index,
                 operations=cast(Any, [write.lines() for write in waiting]),  # NDJSON already; typed as mappings only
-                filter_path="errors,items.*.status,items.*.error.type",
+                filter_path=wanted,
             )
         except (ConnectionLost, ConnectionTimeout):
             reason = "connection"
@@ -124,6 +128,9 @@ async def bulk(server: AsyncElasticsearch, domain: str, index: str, writes: Sequ
         else:
             if not answer["errors"]:
                 return refused
+            if wanted == SHORT:
+                wanted = WHOLE
+                continue
             left: list[Write] = []
             for write, item in zip(waiting, answer["items"], strict=True):
                 status = item["index"]["status"]

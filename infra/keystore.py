@@ -50,7 +50,13 @@ _data_key = sql.Table(
     sql.Column("kek_version", sql.Integer, nullable=False),
     sql.Column("wrapped", sql.LargeBinary),  # NULL once shredded: the row stays, so that "erased" is never a guess
 )
-_generation = sql.Table("generation", _tables, sql.Column("number", sql.Integer, nullable=False))
+# Raised by whatever makes caches wrong: a merge changes who an identifier leads to, an erasure which keys there are.
+_generation = sql.Table(
+    "generation",
+    _tables,
+    sql.Column("merges", sql.Integer, nullable=False),
+    sql.Column("erasures", sql.Integer, nullable=False),
+)
 
 CACHE_ENTRIES = 200_000
 CACHE_SECONDS = 0.2  # longest time another process's merge or erasure stays unseen: whoever erases waits it out
@@ -78,10 +84,10 @@ class KeyStore:
         with self._writer.begin() as db:
             _tables.create_all(db)
             if db.execute(sql.select(_generation)).first() is None:
-                db.execute(_generation.insert().values(number=0))
+                db.execute(_generation.insert().values(merges=0, erasures=0))
         os.chmod(path, 0o600)
         self._lock = threading.RLock()
-        self._seen_generation = -1
+        self._seen_generation = (-1, -1)
         self._fresh_until = 0.0
         self._by_identifier: _Cache[bytes, DataKey] = _Cache(CACHE_ENTRIES)
         self._by_token: _Cache[str, DataKey | None] = _Cache(CACHE_ENTRIES)
@@ -163,7 +169,7 @@ class KeyStore:
             if prior == survivor:
                 return False
             db.execute(_subject.update().where(_subject.c.ref == prior).values(alias_of=survivor))
-            db.execute(_generation.update().values(number=_generation.c.number + 1))
+            db.execute(_generation.update().values(merges=_generation.c.merges + 1))
             return True
 
     def survivor(self, ref: str) -> str:
@@ -270,11 +276,13 @@ class KeyStore:
             return
         self._fresh_until = time.monotonic() + CACHE_SECONDS
         with self._engine.connect() as db:
-            number = db.execute(sql.select(_generation.c.number)).scalar_one()
-        if number != self._seen_generation:
-            for cache in (self._by_identifier, self._by_token, self._by_ref):
-                cache.clear()
-            self._seen_generation = number
+            now = db.execute(sql.select(_generation.c.merges, _generation.c.erasures)).one()
+        if now != self._seen_generation:
+            self._by_identifier.clear()
+            if now.erasures != self._seen_generation[1]:
+                self._by_token.clear()
+                self._by_ref.clear()
+            self._seen_generation = (now.merges, now.erasures)
 
 
 K = TypeVar("K")

@@ -15,7 +15,7 @@ from schemas.envelope import document_id
 from schemas.registry import Domain
 
 POLL_SECONDS = 0.2
-ASKED_AT_ONCE = 2000
+FEWEST, MOST = 250, 4000  # events asked for at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Outcomes:
         found: dict[str, Outcome] = {}
         waiting = dict.fromkeys(event_ids)
         last = time.monotonic()
+        some = FEWEST
         while waiting:
             before = len(found)
             for message in self._letters.poll(POLL_SECONDS):
@@ -51,12 +52,15 @@ class Outcomes:
                     found[event_id] = Outcome("dead_lettered", letter.reason, letter.where)
             for event in found:
                 waiting.pop(event, None)
-            for event, there in self._indexed(list(islice(waiting, ASKED_AT_ONCE))):
+            asked = self._indexed(list(islice(waiting, some)))
+            for event, there in asked:
                 del waiting[event]
                 if there:
                     found[event] = Outcome("indexed")
                 else:
                     waiting[event] = None  # asked again when all others were
+            # More when most are there, fewer when few are: whoever waits must not be what the others wait for.
+            some = min(2 * some, MOST) if 2 * sum(there for _, there in asked) > some else max(some // 2, FEWEST)
             on_progress(len(found) - before)
             if len(found) > before:
                 last = time.monotonic()

@@ -76,11 +76,11 @@ class Part(Model):
 
     def fields(self) -> list[tuple[str, Mark, Any]]:
         """Name, mark and value of every field that carries something."""
-        given, held = self.__pydantic_fields_set__, self.__dict__
+        held, marks = self.__dict__, self.marks
         return [
-            (name, mark, value)
-            for name, mark in self.marks.items()
-            if name in given and (value := held[name]) is not None and value != "" and value != ()
+            (name, marks[name], value)
+            for name in sorted(self.__pydantic_fields_set__)  # a set: sorted, so that every process tells it alike
+            if (value := held[name]) is not None and value != "" and value != () and name in marks
         ]
 
 

@@ -143,7 +143,7 @@ def register(domain: Domain) -> None:
 
 
 def _incoming(message: Any) -> Incoming:
-    headers = [(name, bytes(value)) for name, value in message.headers or ()]
+    headers = list(message.headers or ())
     return Incoming(message.topic, message.partition, message.offset, message.key, message.value or b"", headers)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import faust
@@ -17,5 +18,8 @@ def run() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("elastic_transport").setLevel(logging.WARNING)
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    # Records are trees, not cycles: looking for garbage among a batch's million objects took a fifth of the time.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
     logging.info("metrics on port %d; agents: %s", metrics.serve(), ", ".join(DOMAINS))
     faust.Worker(app, loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()
