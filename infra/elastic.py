@@ -87,7 +87,7 @@ def create_index(alias: str, index: str, mapping: dict[str, Any]) -> bool:
                 settings={
                     "number_of_shards": 1,
                     "auto_expand_replicas": "0-1",
-                    "refresh_interval": "500ms",
+                    "refresh_interval": "1s",
                     # Erasure needs deleted documents to leave the disk: a forced merge must not spare any segment.
                     "merge": {"policy": {"expunge_deletes_allowed": 0}},
                 },
