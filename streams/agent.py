@@ -51,59 +51,69 @@ class Agent:
         self._refused: deque[bool] = deque(maxlen=LIMIT_WINDOW)
 
     async def run(self, batches: AsyncIterator[list[Any]]) -> None:
-        """Read each batch of Faust events in a thread while the one before is written; acknowledge in order.
+        """Three stages, each at its own batch: read (in a thread), index documents, all that must keep its order.
 
-        Raises (an ExceptionGroup) as soon as either fails, whether or not another message comes: then nothing that
-        is not durable was acknowledged.
+        Raises (an ExceptionGroup) as soon as a stage fails, whether or not another message comes; what is not durable
+        by then was not acknowledged.
         """
-        written: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
+        read: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
+        indexed: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._acknowledge(written))
+            group.create_task(self._index_each(read, indexed))
+            group.create_task(self._finish_each(indexed))
             async for events in batches:
                 batch = await asyncio.to_thread(self.read, [_incoming(event.message) for event in events])
                 self._stop_at_limit(batch)
-                await written.put((events, batch))
+                await read.put((events, batch))
 
-    async def _acknowledge(self, batches: asyncio.Queue[tuple[list[Any], Batch]]) -> None:
+    async def _index_each(
+        self, read: asyncio.Queue[tuple[list[Any], Batch]], indexed: asyncio.Queue[tuple[list[Any], Batch]]
+    ) -> None:
         while True:
-            events, batch = await batches.get()
-            await self.write(batch)
-            for event in events:
+            events, batch = await read.get()
+            await self.index(batch)
+            await indexed.put((events, batch))
+
+    async def _finish_each(self, indexed: asyncio.Queue[tuple[list[Any], Batch]]) -> None:
+        while True:
+            events, batch = await indexed.get()
+            await self.finish(batch)
+            for event in events:  # in offset order: an acknowledgement stands for everything before it
                 event.ack()
 
     def read(self, incoming: Sequence[Incoming]) -> Batch:
         with metrics.READ_SECONDS.labels(self._domain.name).time():
             return self._processor.read(incoming)
 
-    async def write(self, batch: Batch) -> None:
-        """Returns once everything that follows from these messages is durable; raises where it is not."""
-        with metrics.INDEX_SECONDS.labels(self._domain.name).time():
-            await self._index_all(batch)
-        await self._producer.send(self._processor.outgoing(batch))
-        await self._merge(batch)
-        self._count(batch)
-
-    async def _index_all(self, batch: Batch) -> None:
+    async def index(self, batch: Batch) -> None:
         """Index all documents; an event with a document that the index refuses becomes a letter, whole."""
         domain = self._domain
         writes = [write for event in batch.ready for write in event.writes]
-        refused = await bulk(self._index, domain.name, domain.alias, writes) if writes else {}
-        if refused:
-            kept = []
-            for event in batch.ready:
-                why = next((refused[write.id] for write in event.writes if write.id in refused), None)
-                if why is None:
-                    kept.append(event)
-                else:
-                    await remove(self._index, domain.alias, [write.id for write in event.writes])
-                    bad = BadMessage("index_refused", why)
-                    batch.letters.append((event.incoming, letter(event.incoming, bad)))
-            batch.ready = kept
+        with metrics.INDEX_SECONDS.labels(domain.name).time():
+            refused = await bulk(self._index, domain.name, domain.alias, writes) if writes else {}
+        if not refused:
+            return
+        kept = []
+        for event in batch.ready:
+            why = next((refused[write.id] for write in event.writes if write.id in refused), None)
+            if why is None:
+                kept.append(event)
+            else:
+                await remove(self._index, domain.alias, [write.id for write in event.writes])
+                batch.letters.append((event.incoming, letter(event.incoming, BadMessage("index_refused", why))))
+        batch.ready = kept
+
+    async def finish(self, batch: Batch) -> None:
+        """Fold entities, send, merge: one batch after the other. Then everything of the batch is durable."""
+        domain = self._domain
         if ids := self._processor.entity_ids(batch.ready):
             stored = await get_sources(self._index, domain.alias, ids)
             entities = self._processor.folded(batch.ready, stored)
             if refused := await bulk(self._index, domain.name, domain.alias, entities):
                 raise WardstreamError(f"the index refuses {len(refused)} entities: {sorted(set(refused.values()))}")
+        await self._producer.send(self._processor.outgoing(batch))
+        await self._merge(batch)
+        self._count(batch)
 
     async def _merge(self, batch: Batch) -> None:
         for prior, survivor in self._processor.merges(batch.ready):
