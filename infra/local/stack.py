@@ -153,24 +153,23 @@ class Stack:
 
     def _start_workers(self) -> None:
         supervisor = self._rpc().supervisor
-        waiting = [
-            row["name"]
-            for row in supervisor.getAllProcessInfo()
-            if row["group"] == "worker" and row["statename"] not in ("RUNNING", "STARTING")
-        ]
-        for name in waiting:
-            try:
-                supervisor.startProcess(f"worker:{name}", True)
-            except xmlrpc.client.Fault:
-                raise StackDown(f"{name} does not start: {self._last_words(name)}") from None
+        rows = [row for row in supervisor.getAllProcessInfo() if row["group"] == "worker"]
+        for row in rows:
+            if row["statename"] not in ("RUNNING", "STARTING"):
+                supervisor.startProcess(f"worker:{row['name']}", False)  # a first failure is tried again, not ours
+        for row in rows:
+            self._await(row["name"])
 
-    def _await(self, server: str) -> None:
+    def _await(self, program: str) -> None:
         deadline = time.monotonic() + HEALTHY_SECONDS
-        with self._console.status(f"waiting for {server}"):
-            while not self._healthy(server):
-                state = self._rpc().supervisor.getProcessInfo(server)["statename"]
+        full_name = program if program in SERVERS else f"worker:{program}"
+        with self._console.status(f"waiting for {program}"):
+            while True:
+                state = self._rpc().supervisor.getProcessInfo(full_name)["statename"]
+                if state == "RUNNING" and (program not in SERVERS or self._healthy(program)):
+                    return
                 if state == "FATAL" or time.monotonic() > deadline:
-                    raise StackDown(f"{server} is {state} and does not answer: {self._last_words(server)}")
+                    raise StackDown(f"{program} is {state} and does not answer: {self._last_words(program)}")
                 time.sleep(0.2)
 
     def _healthy(self, server: str) -> bool:
