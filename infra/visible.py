@@ -10,8 +10,7 @@ from typing import Any
 
 from infra.elastic import client
 
-POLL_SECONDS = 0.025
-WINDOW = "60s"
+POLL_SECONDS = 0.05
 
 
 class Watch:
@@ -32,21 +31,20 @@ class Watch:
         self._thread.join()
 
     def _poll(self) -> None:
+        seen = -1  # sequence numbers grow as documents are written, so each answer holds only what is new
         with client() as server:
             while not self._stop.wait(POLL_SECONDS):
                 answer = server.search(
                     index=self._index,
-                    query={
-                        "bool": {
-                            "filter": [{"term": {"part": 0}}, {"range": {"received_at": {"gte": f"now-{WINDOW}"}}}]
-                        }
-                    },
-                    sort=[{"received_at": "desc"}],
+                    query={"bool": {"filter": [{"term": {"part": 0}}, {"range": {"_seq_no": {"gt": seen}}}]}},
+                    sort=["_seq_no"],
                     size=2000,
                     source=False,
                     docvalue_fields=[{"field": "received_at", "format": "strict_date_time"}],
                 )
-                self._note(answer["hits"]["hits"], time.time())
+                if hits := answer["hits"]["hits"]:
+                    seen = hits[-1]["sort"][0]
+                    self._note(hits, time.time())
 
     def _note(self, hits: list[dict[str, Any]], now: float) -> None:
         for hit in hits:
