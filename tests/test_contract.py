@@ -1,0 +1,121 @@
+"""What makes a domain whole: rows, samples, mapping and stores that match; and that reading twice changes nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from conftest import SAMPLES
+
+from infra.elastic import client
+from infra.kafka import Outgoing, Producer, Reader
+from infra.settings import settings
+from schemas.registry import DOMAINS, TOPICS, Domain
+from schemas.stores import STORES
+from streams.stages import STAGES
+
+Run = Callable[..., Any]
+DOMAIN = pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+OURS = {"lock", "stack.json"}  # files of the home itself that hold no record
+
+
+def test_each_domain_has_a_stage() -> None:
+    assert STAGES.keys() == DOMAINS.keys()
+
+
+@DOMAIN
+def test_samples(domain: Domain) -> None:
+    folder = SAMPLES / domain.name
+    assert any(path.is_file() for path in folder.rglob("*.hl7"))
+    assert (folder / "LICENCES.md").is_file()
+
+
+@DOMAIN
+def test_mapping_is_strict(domain: Domain) -> None:
+    """A field that nobody marked is refused by the index, and so becomes a dead letter instead of a leak."""
+    mapping = domain.mapping()
+    assert mapping["dynamic"] == "strict"
+    assert mapping["properties"]["sealed"] == {"type": "object", "enabled": False}
+
+
+@DOMAIN
+def test_topics_and_index_are_stores(domain: Domain) -> None:
+    stores = {store.name for store in STORES}
+    assert {domain.raw.name, domain.dead_letters.name, domain.sealed.name, domain.alias} <= stores
+
+
+def test_every_topic_on_the_broker_is_registered(stack: Path) -> None:
+    there = AdminClient({"bootstrap.servers": settings().kafka_servers()}).list_topics(timeout=10).topics
+    assert {name for name in there if not name.startswith("__")} == {topic.name for topic in TOPICS}
+
+
+def test_every_index_on_the_node_is_registered(stack: Path) -> None:
+    with client() as server:
+        there = set(server.indices.get(index="*", expand_wildcards="all"))
+    assert there == {domain.index for domain in DOMAINS.values()}
+
+
+def test_every_file_of_the_home_is_registered(stack: Path) -> None:
+    stores = {Path(store.name).parts[0] for store in STORES if store.kind in ("files", "sqlite")}
+    there = {path.name.removesuffix("-wal").removesuffix("-shm") for path in stack.iterdir()}
+    assert there <= stores | OURS
+
+
+def documents(alias: str) -> dict[str, Any]:
+    """All documents by id with their versions; of sealed values the names alone, since each seal has its own nonce."""
+    found: dict[str, Any] = {}
+    with client() as server:
+        server.indices.refresh(index=alias)
+        after = None
+        while True:
+            page = server.search(
+                index=alias, size=2000, sort=["event_id", "part", "kind"], search_after=after, version=True
+            )["hits"]["hits"]
+            if not page:
+                return found
+            for hit in page:
+                source = hit["_source"]
+                if "sealed" in source:
+                    source["sealed"] = sorted(source["sealed"])
+                found[hit["_id"]] = (hit["_version"], source)
+            after = page[-1]["sort"]
+
+
+def taken(topic: str) -> list[Outgoing]:
+    reader = Reader(topic)
+    try:
+        return [
+            Outgoing(topic, one.key() or b"", one.value() or b"", list(one.headers() or ()), one.partition())
+            for one in reader.until_end()
+        ]
+    finally:
+        reader.close()
+
+
+@DOMAIN
+def test_reading_again_changes_nothing(stack: Path, command: Run, domain: Domain) -> None:
+    """Every event once more, in another order: documents, entities, versions and letters stay what they were."""
+    command("produce", "files", str(SAMPLES / domain.name), "--json")
+    before = documents(domain.alias)
+    letters = json.loads(command("dlq", "list", "--json").stdout)
+    events, sealed = taken(domain.raw.name), len(taken(domain.sealed.name))
+    assert len(before) > 50
+    assert letters
+    dropped = sum(1 for one in letters if one["stage"] == "agent")
+    random.Random(7).shuffle(events)
+    producer = Producer()
+    producer.send_now(events)
+    producer.close()
+    wanted, deadline = sealed + len(events) - dropped, time.monotonic() + 60
+    while len(taken(domain.sealed.name)) < wanted and time.monotonic() < deadline:
+        time.sleep(0.5)
+    after = documents(domain.alias)
+    assert after.keys() == before.keys()
+    assert {name for name, one in before.items() if after[name] != one} == set()
+    assert len(json.loads(command("dlq", "list", "--json").stdout)) == len(letters)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from consumers.query import field, parse, since
+from infra.errors import UsageError
+from schemas.registry import DOMAINS
+
+PROPERTIES = DOMAINS["ehr"].mapping()["properties"]
+
+
+def parsed(query: str) -> dict[str, Any]:
+    return parse(query, PROPERTIES, lambda value: f"<{value}>")
+
+
+def must(query: str) -> list[dict[str, Any]]:
+    clauses: list[dict[str, Any]] = parsed(query)["bool"]["must"]
+    return clauses
+
+
+def test_everything() -> None:
+    assert parsed("*") == {"match_all": {}}
+
+
+def test_every_word_is_wanted() -> None:
+    assert [one["multi_match"]["query"] for one in must("chest pain")] == ["chest", "pain"]
+
+
+def test_phrase() -> None:
+    (clause,) = must('"chest pain"')
+    assert clause["multi_match"]["type"] == "phrase"
+
+
+def test_identifier_is_blinded() -> None:
+    assert must("id:0047-11") == [{"term": {"blind": {"value": "<0047-11>", "boost": 10}}}]
+
+
+def test_a_word_with_digits_may_be_a_number() -> None:
+    (clause,) = must("471199")
+    assert {"term": {"blind": {"value": "<471199>", "boost": 10}}} in clause["bool"]["should"]
+
+
+def test_without() -> None:
+    found = parsed("pain -unit:ED")["bool"]
+    assert found["must_not"] == [{"term": {"unit": {"value": "ED"}}}]
+    assert parsed("-unit:ED")["bool"]["must"] == {"match_all": {}}
+
+
+@pytest.mark.parametrize(
+    ("query", "limits"),
+    [
+        ("value_number:>=5", {"gte": 5.0}),
+        ("value_number:<5.5", {"lt": 5.5}),
+        ("value_number:3..4", {"gte": 3.0, "lte": 4.0}),
+        ("value_number:-3..-1", {"gte": -3.0, "lte": -1.0}),
+    ],
+)
+def test_number_range(query: str, limits: dict[str, float]) -> None:
+    assert must(query) == [{"range": {"value_number": limits}}]
+
+
+def test_a_day_is_all_of_it() -> None:
+    assert must("event_time:2026-03-01") == [{"range": {"event_time": {"gte": "2026-03-01", "lte": "2026-03-01"}}}]
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("", "empty"),
+        ('"chest', "character 1"),
+        ('""', "quotes"),
+        ("unti:ICU", "unit"),
+        ("name:Smith", "no searchable field"),
+        ("sealed:x", "no searchable field"),
+        ("value_number:high", "number"),
+        ("event_time:yesterday", "time"),
+        ("deceased:maybe", "true or false"),
+    ],
+)
+def test_bad_query_says_what_is_wrong(query: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        parsed(query)
+
+
+def test_sub_field() -> None:
+    assert field("display.keyword", PROPERTIES).type == "keyword"
+    with pytest.raises(UsageError):
+        field("display.other", PROPERTIES)
+
+
+def test_since() -> None:
+    assert since("24h") == "now-24h"
+    with pytest.raises(UsageError):
+        since("yesterday")
