@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from infra.errors import UsageError
@@ -76,7 +77,7 @@ def field(name: str, properties: Mapping[str, Any]) -> Field:
     base, _, sub = name.partition(".")
     found = properties.get(base)
     if found is None or not found.get("enabled", True) or (sub and sub not in found.get("fields", {})):
-        near = sorted(one for one in properties if base[:4] in one or one[:4] in base)[:6]
+        near = get_close_matches(base, properties, n=4)
         hint = f"; do you mean {', '.join(near)}?" if near else "; `wardstream search --fields` lists them"
         raise UsageError(f"there is no searchable field {name!r}{hint}")
     return Field(name, "keyword" if sub else found["type"])

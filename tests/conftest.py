@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,3 +73,22 @@ def mllp(stack: Path) -> Iterator[int]:
     yield port
     listener.send_signal(signal.SIGTERM)
     assert listener.wait(timeout=30) == 0
+
+
+@pytest.fixture(scope="session")
+def manifest(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[dict[str, Any]]]:
+    """Publishes a folder and gives one row a message, files relative to it; each folder once a run."""
+    known: dict[Path, list[dict[str, Any]]] = {}
+
+    def produce(folder: Path) -> list[dict[str, Any]]:
+        if folder not in known:
+            out = tmp_path_factory.mktemp("manifest") / "out.jsonl"
+            done = wardstream("produce", "files", str(folder), "--manifest", str(out), "--json")
+            known[folder] = rows = [json.loads(line) for line in out.read_text().splitlines()]
+            assert json.loads(done.stdout)["messages"] == len(rows)
+            assert done.returncode == (0 if {row["outcome"] for row in rows} <= {"indexed", "duplicate"} else 1)
+            for row in rows:
+                row["file"] = str(Path(row["file"]).relative_to(folder))
+        return known[folder]
+
+    return produce

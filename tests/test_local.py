@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT, WARDSTREAM
 from rich.console import Console
 
 from infra.elastic import client
@@ -21,6 +21,8 @@ from infra.local.artifacts import Jar, install, locked
 from infra.local.stack import MARK
 
 Run = Callable[..., Any]
+ROOT = Path(__file__).resolve().parents[1]
+WARDSTREAM = [sys.executable, str(ROOT / "wardstream.py")]
 
 
 def in_home(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

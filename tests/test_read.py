@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ Run = Callable[..., Any]
 BODY = (
     "MSH|^~\\&|READ|ER|US|HERE|20260301120000||ORU^R01|READ1|P|2.5\r"
     "PID|1||RD7001^^^HOSP^MR||Vantongeren^Ilse||19800101|F\r"
-    "PV1|1|I|RWARD^2^1|||||1234^House^Gregory^^^^^^HOSP\r"
+    "PV1|1|I|RWARD^2^1||||1234^House^Gregory^^^^^^HOSP\r"
     "OBR|1||L1|24331-1^Lipid panel^LN\r"
     "OBX|1|TX|NOTE||Quokkasign positive after exercise||||||F\r"
     "OBX|2|NM|2093-3^Cholesterol^LN||240|mg/dL|<200|H|||F\r"
@@ -109,10 +110,14 @@ def test_reveal_refuses(sent: str, command: Run, stack: Path) -> None:
     assert len((stack / "audit" / "audit.jsonl").read_text().splitlines()) == lines
 
 
-def letter(command: Run) -> dict[str, Any]:
+def letters(command: Run) -> list[dict[str, Any]]:
     found = json.loads(command("dlq", "list", "--json").stdout)
-    (made,) = [one for one in found if one["source"] == "hl7v2:READ|ER"]
-    return dict(made)
+    return [one for one in found if one["source"] == "hl7v2:READ|ER"]
+
+
+def letter(command: Run) -> dict[str, Any]:
+    (made,) = letters(command)
+    return made
 
 
 def test_dead_letter(sent: str, command: Run) -> None:
@@ -131,12 +136,19 @@ def test_dead_letter_shown_is_audited(sent: str, command: Run, stack: Path) -> N
     assert command("dlq", "show", "9-99999", "--purpose", "HOPERAT").returncode == 2
 
 
-def test_dead_letter_replayed_once(sent: str, command: Run) -> None:
-    """What is not mended comes back as the same letter, and not as a second one."""
+def test_dead_letter_replayed(sent: str, command: Run) -> None:
+    """What is not mended comes back, as a letter of its new place; the old one says when it was sent again."""
     number = letter(command)["number"]
     assert json.loads(command("dlq", "replay", number, "--json").stdout) == {"replayed": 1, "left_out": 0}
+    deadline = time.monotonic() + 30
+    while len(found := letters(command)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert [(one["number"] == number, bool(one["replayed_at"]), one["reason"]) for one in found] == [
+        (True, True, "bad_date"),
+        (False, False, "bad_date"),
+    ]
+    assert json.loads(command("dlq", "replay", number, "--json").stdout) == {"replayed": 0, "left_out": 1}
     assert command("dlq", "replay").returncode == 2
-    assert letter(command)["reason"] == "bad_date"
 
 
 def test_control_characters_do_not_reach_a_terminal() -> None:
