@@ -117,7 +117,8 @@ def main() -> int:
             ("pneumonia", "--filter", "unit=MED"),
         ):
             run("search", *query, "--domain", "ehr", "--size", "5")
-        named = ask("search", "kind:event", "--domain", "ehr", "--size", "1")["hits"][0]["event_id"]
+        simulated = ("--kind", "event", "--filter", "message_type=ADT", "--filter", "sending_facility=HARBOUR")
+        named = ask("search", "*", *simulated, "--size", "1")["hits"][0]["event_id"]
         run("reveal", named, "--field", "name", "--purpose", "TREAT")
         return summary(total, answers, indexed, letters, duplicates, sent["sent"] / seconds, (p50, p99), started)
     finally:
