@@ -46,10 +46,11 @@ def connection(of: Settings) -> dict[str, Any]:
     config: dict[str, Any] = {
         "bootstrap.servers": of.kafka_servers(),
         "security.protocol": of.kafka_security_protocol,
-        "broker.address.family": "v4",
         "reconnect.backoff.max.ms": 1000,
         "log_level": 3,
     }
+    if not of.kafka:
+        config["broker.address.family"] = "v4"  # the embedded broker's; ::1 would be tried first, in vain
     if of.kafka_security_protocol.startswith("SASL"):
         config |= {
             "sasl.mechanism": of.kafka_sasl_mechanism,
