@@ -98,7 +98,10 @@ async def send(
             for line in lines:
                 group.create_task(line.run())
             await _feed(messages, lines, rate)
-    except* StackDown as downs:
+    except BaseExceptionGroup as failed:  # not except*: what is raised in it comes out in a group again
+        downs, others = failed.split(StackDown)
+        if others is not None or downs is None:
+            raise
         raise downs.exceptions[0] from None
     finally:
         for line in lines:
