@@ -132,9 +132,11 @@ def _codec(raw: bytes, charset: str | None) -> str:
         return marked
     if charset:
         return _codec_of(charset)
+    if len(raw) < 8:  # shorter than MSH-1 and MSH-2: no header to look into
+        return "utf-8"
     names = [name for name in _declared(raw).split(chr(raw[5])) if name.strip()]
     if not names:  # ASCII by default; many send UTF-8 without saying so, and what decodes strictly is hardly else
-        return "ascii" if raw.isascii() else "utf-8"
+        return "utf-8"
     found = [_codec_of(name) for name in names]
     if len(found) > 1 and "iso2022_jp_ext" in found:  # ~ISO IR87: the alternatives are switched to by ESC
         return "iso2022_jp_ext"
