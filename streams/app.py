@@ -39,11 +39,13 @@ def _credentials() -> CredentialsT | None:
 
 
 def _app() -> Any:
+    datadir = settings().home / "faust"
+    datadir.mkdir(parents=True, exist_ok=True, mode=0o700)
     return faust.App(
         "wardstream",
         broker=[f"kafka://{server}" for server in settings().kafka_servers().split(",")],
         broker_credentials=_credentials(),
-        datadir=str(settings().home / "faust"),
+        datadir=str(datadir),
         autodiscover=False,
         key_serializer="raw",
         value_serializer="raw",

@@ -112,12 +112,14 @@ def test_whole_way_over_tls_and_scram(elsewhere: dict[str, str], tmp_path: Path)
     (tmp_path / "one.hl7").write_text(
         "MSH|^~\\&|TLS|SCRAM|US|HERE|20260301120000||ADT^A08|TLS1|P|2.5\rPID|1||TLS1^^^HOSP^MR||A^B\r", newline=""
     )
-    worker = subprocess.Popen([*WARDSTREAM, "worker"], env=elsewhere, cwd=ROOT, stderr=subprocess.DEVNULL)
-    try:
-        done = run(elsewhere, "produce", "files", str(tmp_path), "--json")
-    finally:
-        worker.terminate()
-        worker.wait(30)
+    with (tmp_path / "worker.log").open("w") as log:
+        worker = subprocess.Popen([*WARDSTREAM, "worker"], env=elsewhere, cwd=ROOT, stdout=log, stderr=log)
+        try:
+            done = run(elsewhere, "produce", "files", str(tmp_path), "--json")
+        finally:
+            worker.terminate()
+            worker.wait(30)
+    assert done.returncode == 0, done.stderr + (tmp_path / "worker.log").read_text()
     assert json.loads(done.stdout)["outcomes"] == {"indexed": 1}
 
 
