@@ -33,8 +33,10 @@ def position(event_time: str, event_id: str) -> str:
 
 def fold(old: Entity | None, change: Change, at: str, common: Entity, seal: Callable[[str, str], str]) -> Entity:
     """The entity after `change` at position `at`. `seal(name, value)` is called for identifying fields that win."""
-    made: Entity = {**(old or {}), **common, "kind": change.kind}
+    made: Entity = {**(old or {}), "kind": change.kind}
     folded: dict[str, str] = dict(made.get("folded", {}))
+    if at >= folded.get(LATEST, ""):  # what each event says of itself is the latest one's
+        made |= common
     sealed: dict[str, str] = dict(made.get("sealed", {}))
     for target, values in ((made, change.clear), (sealed, change.identifying)):
         for name, value in values.items():

@@ -24,7 +24,8 @@ def run(order: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> Entity:
     state: Entity = {}
     for at, clear, identifying in order:
         change = Change("patient", "", 0, clear, identifying)
-        state = fold(state, change, at, {"patient_ref": "r"}, lambda name, value: f"sealed:{name}:{value}")
+        common = {"patient_ref": "r", "source": at[-1]}  # senders differ
+        state = fold(state, change, at, common, lambda name, value: f"sealed:{name}:{value}")
     return state
 
 
