@@ -6,8 +6,7 @@ Nothing here needs an optional module of the server: the embedded node is the co
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,34 +15,47 @@ from elastic_transport import ConnectionError as ConnectionLost
 from elastic_transport import ConnectionTimeout, TlsError
 from elasticsearch import ApiError, AsyncElasticsearch, Elasticsearch, OrjsonSerializer
 
-from infra import metrics
 from infra.errors import StackDown
+from infra.retry import Target
 from infra.settings import settings
 
-RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # then 5 s for ever: the partition waits, nothing is dropped
 # What a bulk request is answered with. Writing again changes nothing, so only after an error is each item asked for.
 SHORT = "errors"
 WHOLE = "errors,items.*.status,items.*.error.type"
+FOUND = "docs._id,docs.found,docs._source,docs._seq_no,docs._primary_term"
 REFUSALS = frozenset({400, 413})  # the document is at fault; anything else may pass later
+CONFLICT = "version_conflict_engine_exception"
+
+
+Place = tuple[int, int]  # sequence number and primary term: what compare-and-set compares
+NEW: Place = (-1, -1)  # the place of a document that is not there yet
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    source: dict[str, Any]
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One finished document. `version`: constant 1 for an immutable event, the fold position for an entity.
+    """One finished document. Without `over` it is immutable and may be written again for ever, as version 1.
 
-    Written with `external_gte`: the same write may be repeated for ever, and an older fold never replaces a newer.
+    With `over` it goes in the place of what was read, or where nothing was (NEW): of several writers one wins.
     """
 
     id: str
     source: bytes  # JSON
-    version: int = 1
+    over: Place | None = None
 
     def lines(self) -> bytes:
-        return b'{"index":{"_id":"%b","version":%d,"version_type":"external_gte"}}\n%b\n' % (
-            self.id.encode(),
-            self.version,
-            self.source,
-        )
+        if self.over is None:
+            action = b'{"index":{"_id":"%b","version":1,"version_type":"external_gte"}}' % self.id.encode()
+        elif self.over == NEW:
+            action = b'{"create":{"_id":"%b"}}' % self.id.encode()
+        else:
+            action = b'{"index":{"_id":"%b","if_seq_no":%d,"if_primary_term":%d}}' % (self.id.encode(), *self.over)
+        return b"%b\n%b\n" % (action, self.source)
 
 
 def _options() -> dict[str, Any]:
@@ -97,81 +109,113 @@ def create_index(alias: str, index: str, mapping: dict[str, Any]) -> bool:
         return True
 
 
-async def bulk(server: AsyncElasticsearch, domain: str, index: str, writes: Sequence[Write]) -> dict[str, str]:
-    """Write until every document is in or refused; gives the refused ones' ids with the server's error type.
+class Index:
+    """One alias as an agent writes it: every call is tried again until the server has answered for each document.
 
-    A lost connection, a time-out, 429 and 503 are tried again for ever with growing, jittered waits: the caller
-    acknowledges nothing meanwhile, and repeating a write changes nothing. 409 means a newer fold is there: done.
+    A lost connection, a time-out, 429, 503 and a write block are waited out: the caller acknowledges nothing
+    meanwhile, and repeating a write changes nothing.
     """
-    waiting = list(writes)
-    refused: dict[str, str] = {}
-    attempt = 0
-    wanted = SHORT
-    while waiting:
-        try:
-            answer = await server.bulk(
-                index=index,
-                operations=cast(Any, [write.lines() for write in waiting]),  # NDJSON already; typed as mappings only
-                filter_path=wanted,
-            )
-        except (ConnectionLost, ConnectionTimeout):
-            reason = "connection"
-        except ApiError as error:
-            if error.status_code == 413 and len(waiting) > 1:  # the request is too large, not a document in it
-                half = len(waiting) // 2
-                for some in (waiting[:half], waiting[half:]):
-                    refused |= await bulk(server, domain, index, some)
-                return refused
-            if error.status_code in REFUSALS:
-                return refused | {write.id: "request_refused" for write in waiting}
-            reason = str(error.status_code)
-        else:
-            if not answer["errors"]:
-                return refused
-            if wanted == SHORT:
-                wanted = WHOLE
-                continue
-            left: list[Write] = []
-            for write, item in zip(waiting, answer["items"], strict=True):
-                status = item["index"]["status"]
-                if status in REFUSALS:
-                    refused[write.id] = item["index"]["error"]["type"]
-                elif status >= 300 and status != 409:
-                    left.append(write)
-                    reason = str(status)
-            waiting = left
-            if not waiting:
-                return refused
-        metrics.INDEX_RETRIES.labels(domain, reason).inc()
-        pause = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
-        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
-        attempt += 1
-    return refused
+
+    def __init__(self, server: AsyncElasticsearch, name: str, *, is_alias: bool = True) -> None:
+        self._server, self.name, self._is_alias = server, name, is_alias
+        self.target = Target("elasticsearch")
+
+    async def bulk(self, writes: Sequence[Write]) -> dict[str, str]:
+        """Write until every document is in or refused; gives the refused ones' ids with the server's error type.
+
+        A document that was to take the place of another and found something else there is refused with CONFLICT.
+        """
+        waiting = list(writes)
+        refused: dict[str, str] = {}
+        wanted = SHORT
+        while waiting:
+            await self.target.admitted()
+            try:
+                answer = await self._server.bulk(
+                    index=self.name,
+                    operations=cast(Any, [write.lines() for write in waiting]),  # NDJSON already; typed as mappings
+                    filter_path=wanted,
+                    require_alias=self._is_alias,  # a write must not make up a missing one, with a guessed mapping
+                )
+            except (ConnectionLost, ConnectionTimeout):
+                reason = "connection"
+            except ApiError as error:
+                if error.status_code == 413 and len(waiting) > 1:  # the request is too large, not a document in it
+                    half = len(waiting) // 2
+                    return refused | await self.bulk(waiting[:half]) | await self.bulk(waiting[half:])
+                if error.status_code in REFUSALS:
+                    return refused | {write.id: "request_refused" for write in waiting}
+                reason = str(error.status_code)
+            else:
+                if not answer["errors"]:
+                    break
+                if wanted == SHORT:
+                    wanted = WHOLE
+                    continue
+                waiting, why = _sorted_out(waiting, answer["items"], refused)
+                if not waiting:
+                    break
+                reason = why
+            await asyncio.sleep(self.target.failed(reason))
+        self.target.succeeded()
+        return refused
+
+    async def get(self, ids: Collection[str]) -> dict[str, Stored]:
+        """Documents by id, as last written, searchable or not."""
+        while True:
+            await self.target.admitted()
+            try:
+                answer = await self._server.mget(index=self.name, ids=list(ids), filter_path=FOUND)
+            except (ConnectionLost, ConnectionTimeout):
+                reason = "connection"
+            except ApiError as error:
+                if error.status_code in REFUSALS:
+                    raise
+                reason = str(error.status_code)
+            else:
+                self.target.succeeded()
+                return {
+                    doc["_id"]: Stored(doc["_source"], (doc["_seq_no"], doc["_primary_term"]))
+                    for doc in answer["docs"]
+                    if doc.get("found")
+                }
+            await asyncio.sleep(self.target.failed(reason))
+
+    async def remove(self, ids: Collection[str]) -> None:
+        """Delete documents by id; one that is not there is gone already."""
+        left = list(ids)
+        while left:
+            await self.target.admitted()
+            lines = cast(Any, [b'{"delete":{"_id":"%b"}}\n' % one.encode() for one in left])
+            try:
+                answer = await self._server.bulk(index=self.name, operations=lines, require_alias=self._is_alias)
+                left = [item["delete"]["_id"] for item in answer["items"] if item["delete"]["status"] not in (200, 404)]
+                reason = "delete"
+            except (ConnectionLost, ConnectionTimeout):
+                reason = "connection"
+            except ApiError as error:
+                reason = str(error.status_code)
+            if left:
+                await asyncio.sleep(self.target.failed(reason))
+        self.target.succeeded()
 
 
-async def remove(server: AsyncElasticsearch, index: str, ids: Sequence[str]) -> None:
-    """Delete documents by id; one that is not there is gone already."""
-    lines = [b'{"delete":{"_id":"%b"}}\n' % one.encode() for one in ids]
-    await server.bulk(index=index, operations=cast(Any, lines))
-
-
-async def get_sources(server: AsyncElasticsearch, index: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Documents by id, as last written, searchable or not; tried again until the server answers."""
-    attempt = 0
-    while True:
-        try:
-            answer = await server.mget(index=index, ids=list(ids), filter_path="docs._id,docs.found,docs._source")
-        except (ConnectionLost, ConnectionTimeout):
-            reason = "connection"
-        except ApiError as error:
-            if error.status_code in REFUSALS:
-                raise
-            reason = str(error.status_code)
-        else:
-            return {doc["_id"]: doc["_source"] for doc in answer["docs"] if doc.get("found")}
-        metrics.INDEX_RETRIES.labels("read", reason).inc()
-        await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-        attempt += 1
+def _sorted_out(waiting: list[Write], items: list[dict[str, Any]], refused: dict[str, str]) -> tuple[list[Write], str]:
+    """What of a bulk request is to be written again, and why; the refused ones are added to `refused`."""
+    left: list[Write] = []
+    reason = ""
+    for write, item in zip(waiting, items, strict=True):
+        (done,) = item.values()
+        status = done["status"]
+        if status in REFUSALS:
+            refused[write.id] = done["error"]["type"]
+        elif status == 409:
+            if write.over is not None:  # else: a newer one is there, or the same
+                refused[write.id] = CONFLICT
+        elif status >= 300:
+            left.append(write)
+            reason = str(status)
+    return left, reason
 
 
 def dump(document: dict[str, Any]) -> bytes:

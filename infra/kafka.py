@@ -23,6 +23,7 @@ from infra.settings import Settings, settings
 
 DELIVERY_SECONDS = 15.0
 MAX_REQUEST_BYTES = 14_000_000
+GROUP = "wardstream"  # consumer group of the workers
 
 
 class PublishFailed(WardstreamError):
@@ -200,8 +201,10 @@ def create_topics(specs: Iterable[TopicSpec]) -> list[str]:
         raise StackDown(f"Kafka does not answer: {error.args[0].name()}") from None
     missing = [spec for spec in specs if spec.name not in existing]
     replication = settings().kafka_replication
+    # acks=all waits for as many as are in sync: with one of them, the promise would hang on that one disk.
+    safe = {"min.insync.replicas": str(replication // 2 + 1)}
     new = [
-        NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=replication, config=spec.config)
+        NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=replication, config=spec.config | safe)
         for spec in missing
     ]
     for future in (admin.create_topics(new) if new else {}).values():
@@ -264,3 +267,45 @@ class Reader:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What of a partition the workers have not finished: how many events, and how long the oldest has waited."""
+
+    committed: int  # next offset to be finished
+    end: int
+    oldest_seconds: float
+
+    @property
+    def events(self) -> int:
+        return self.end - self.committed
+
+
+def lag(topic: str) -> dict[int, Lag]:
+    """By partition. Raises StackDown where the broker or the topic is missing."""
+    places = [TopicPartition(topic, number) for number in range(partitions_of(topic))]
+    consumer = Consumer(connection(settings()) | {"group.id": GROUP, "enable.auto.commit": False})
+    try:
+        found: dict[int, Lag] = {}
+        waiting: dict[int, TopicPartition] = {}
+        for place in consumer.committed(places, timeout=10):
+            low, end = consumer.get_watermark_offsets(TopicPartition(topic, place.partition), timeout=10)
+            committed = min(max(place.offset, low), end)
+            found[place.partition] = Lag(committed, end, 0.0)
+            if committed < end:
+                waiting[place.partition] = TopicPartition(topic, place.partition, committed)
+        consumer.assign(list(waiting.values()))
+        deadline = time.monotonic() + 5
+        while waiting and time.monotonic() < deadline:
+            for message in consumer.consume(1, timeout=0.2):
+                number = message.partition()
+                if message.error() is None and number in waiting:
+                    waiting_for = max(0.0, time.time() - message.timestamp()[1] / 1000)
+                    found[number] = Lag(found[number].committed, found[number].end, waiting_for)
+                    consumer.incremental_unassign([waiting.pop(number)])
+        return found
+    except KafkaException as error:
+        raise StackDown(f"Kafka does not answer: {error.args[0].name()}") from None
+    finally:
+        consumer.close()

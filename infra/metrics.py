@@ -45,11 +45,12 @@ READ_SECONDS = Histogram(
 INDEX_SECONDS = Histogram(
     "wardstream_index_seconds", "One bulk request, retries included.", ["domain"], buckets=SECONDS
 )
-INDEX_RETRIES = Counter(
-    "wardstream_index_retries_total",
-    "Bulk requests or items sent again, by why (connection, 429, 503).",
-    ["domain", "reason"],
+FAILURES = Counter(
+    "wardstream_target_failures_total",
+    "Requests that a server failed and that are tried again, by why (connection, 429, 503, busy).",
+    ["target", "reason"],
 )
+CIRCUIT_OPEN = Gauge("wardstream_circuit_open", "1 while a server counts as away and is only probed.", ["target"])
 EVENT_SECONDS = Histogram(
     "wardstream_event_seconds", "From reception at the edge to confirmed by the index.", ["domain"], buckets=SECONDS
 )
@@ -69,7 +70,8 @@ CATALOGUE = (
     DOCUMENTS,
     READ_SECONDS,
     INDEX_SECONDS,
-    INDEX_RETRIES,
+    FAILURES,
+    CIRCUIT_OPEN,
     EVENT_SECONDS,
     SIGNALS,
     MERGES,

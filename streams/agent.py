@@ -2,7 +2,7 @@
 
 The Faust pattern that loses nothing: `noack().noack_take()`, acknowledge each event in offset order after the batch
 is durable, crash on any error and let the supervisor start a new process. Reprocessing is harmless: documents are
-written by event id, entities by fold position, letters and sealed records are the same again.
+written by event id, entities fold a repeated event to what they are, letters and sealed records are the same again.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import mode
-from elasticsearch import AsyncElasticsearch
 
 from infra import metrics
-from infra.elastic import async_client, bulk, get_sources, remove
+from infra.elastic import Index, async_client
 from infra.errors import BadMessage, WardstreamError
 from infra.kafka import Producer
 from infra.keystore import KeyStore
@@ -27,6 +26,7 @@ from schemas.registry import DOMAINS, Domain
 from streams.app import app
 from streams.process import Batch, Incoming, Processor, letter
 from streams.stages import STAGES
+from streams.state import Indexed, advance
 
 LIMIT_WINDOW = 500
 
@@ -46,7 +46,8 @@ class Agent:
         keyring, self._keys = KeyStore.local()
         peers = Peers.load(settings().peers)
         self._processor = Processor(domain, STAGES[domain.name], peers, keyring, self._keys)
-        self._index: AsyncElasticsearch = async_client()
+        self._index = Index(async_client(), domain.alias)
+        self._entities = Indexed(self._index)
         self._producer = Producer(linger_ms=5)
         self._refused: deque[bool] = deque(maxlen=LIMIT_WINDOW)
 
@@ -86,11 +87,11 @@ class Agent:
             return self._processor.read(incoming)
 
     async def index(self, batch: Batch) -> None:
-        """Index all documents; an event with a document that the index refuses becomes a letter, whole."""
-        domain = self._domain
+        """Keep sealed records, then index all documents; an event whose document is refused becomes a letter, whole."""
+        await self._producer.send(self._processor.sealed(batch))
         writes = [write for event in batch.ready for write in event.writes]
-        with metrics.INDEX_SECONDS.labels(domain.name).time():
-            refused = await bulk(self._index, domain.name, domain.alias, writes) if writes else {}
+        with metrics.INDEX_SECONDS.labels(self._domain.name).time():
+            refused = await self._index.bulk(writes)
         if not refused:
             return
         kept = []
@@ -99,18 +100,14 @@ class Agent:
             if why is None:
                 kept.append(event)
             else:
-                await remove(self._index, domain.alias, [write.id for write in event.writes])
+                await self._index.remove([write.id for write in event.writes])
+                batch.unindexed.append(event)
                 batch.letters.append((event.incoming, letter(event.incoming, BadMessage("index_refused", why))))
         batch.ready = kept
 
     async def finish(self, batch: Batch) -> None:
         """Fold entities, send, merge: one batch after the other. Then everything of the batch is durable."""
-        domain = self._domain
-        if ids := self._processor.entity_ids(batch.ready):
-            stored = await get_sources(self._index, domain.alias, ids)
-            entities = self._processor.folded(batch.ready, stored)
-            if refused := await bulk(self._index, domain.name, domain.alias, entities):
-                raise WardstreamError(f"the index refuses {len(refused)} entities: {sorted(set(refused.values()))}")
+        await advance(self._entities, self._processor.folds(batch.ready))
         await self._producer.send(self._processor.outgoing(batch))
         await self._merge(batch)
         self._count(batch)

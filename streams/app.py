@@ -16,6 +16,7 @@ mode.loop.use("uvloop")  # before faust is imported: it makes its loop then
 import faust  # noqa: E402
 from faust.types.auth import CredentialsT  # noqa: E402
 
+from infra.kafka import GROUP  # noqa: E402
 from infra.settings import settings  # noqa: E402
 
 OUTAGE_SECONDS = 3600.0  # an index outage up to this is ridden out without losing the partition
@@ -42,7 +43,7 @@ def _app() -> Any:
     datadir = settings().home / "faust"
     datadir.mkdir(parents=True, exist_ok=True, mode=0o700)
     return faust.App(
-        "wardstream",
+        GROUP,
         broker=[f"kafka://{server}" for server in settings().kafka_servers().split(",")],
         broker_credentials=_credentials(),
         datadir=str(datadir),

@@ -2,7 +2,7 @@
 
 Each field keeps the position (event time, event id) of the event that gave it, and a later position wins, field by
 field. So any order, any repetition and any crash give the state of one clean pass, and an event that does not carry
-a field never erases it. The folded document is its own state: it is read back from the index before it is changed.
+a field never erases it. Where the state lives, and how it is changed, is streams/state.py's.
 """
 
 from __future__ import annotations
@@ -32,22 +32,28 @@ def position(event_time: str, event_id: str) -> str:
 
 
 def fold(old: Entity | None, change: Change, at: str, common: Entity, seal: Callable[[str, str], str]) -> Entity:
-    """The entity after `change` at position `at`. `seal(name, value)` is called for identifying fields that win."""
+    """The entity after `change` at position `at`; `old` itself where the event changes nothing any more.
+
+    `seal(name, value)` is called for identifying fields that win, and for them alone.
+    """
+    known: dict[str, str] = (old or {}).get("folded", {})
+    folded = dict(known)
     made: Entity = {**(old or {}), "kind": change.kind}
-    folded: dict[str, str] = dict(made.get("folded", {}))
-    if at >= folded.get(LATEST, ""):  # what each event says of itself is the latest one's
+    if at > folded.get(LATEST, ""):  # what each event says of itself is the latest one's
         made |= common
+        folded[LATEST] = at
     sealed: dict[str, str] = dict(made.get("sealed", {}))
     for target, values in ((made, change.clear), (sealed, change.identifying)):
         for name, value in values.items():
-            if at < folded.get(name, ""):
+            if at <= folded.get(name, ""):
                 continue
             folded[name] = at
             if value is None:
                 target.pop(name, None)
             else:
                 target[name] = seal(name, value) if target is sealed else value
-    folded[LATEST] = max(at, folded.get(LATEST, ""))
+    if old is not None and folded == known:
+        return old
     made["folded"], made["sealed"] = folded, sealed
     made["event_time"], made["event_id"] = folded[LATEST].split("|")
     return made

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from infra.crypto import DataKey, blind_term, keyed_hash, open_payload, seal_field
@@ -26,7 +27,9 @@ from schemas.registry import Domain
 from schemas.signal import Signal
 from schemas.topics import SIGNALS
 from streams import fold
+from streams.fold import Entity
 from streams.stages import Stage
+from streams.state import Fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Ready:
 @dataclass(slots=True)
 class Batch:
     ready: list[Ready] = field(default_factory=list)
+    unindexed: list[Ready] = field(default_factory=list)  # read, but the index refused them: each has a letter
     letters: list[tuple[Incoming, DeadLetter]] = field(default_factory=list)
     dropped: list[tuple[Incoming, str]] = field(default_factory=list)
 
@@ -175,22 +179,23 @@ class Processor:
         )
         return dict(zip(wanted, self._keys.resolve(wanted), strict=True))
 
-    def entity_ids(self, ready: Sequence[Ready]) -> list[str]:
-        """Documents that folding this batch needs to have read."""
-        return list(dict.fromkeys(self._entity_id(event, change) for event in ready for change in event.changes))
-
-    def folded(self, ready: Sequence[Ready], stored: dict[str, fold.Entity]) -> list[Write]:
-        """The entities after this batch, from what the index holds of them."""
-        now: dict[str, fold.Entity] = {}
+    def folds(self, ready: Sequence[Ready]) -> dict[str, Fold]:
+        """What becomes of each entity that these events touch, by the entity's id."""
+        steps: dict[str, list[tuple[Ready, fold.Change]]] = {}
         for event in ready:
-            at = fold.position(event.event_time, event.envelope.event_id)
             for change in event.changes:
-                made = self._entity_id(event, change)
-                now[made] = self._fold(event, change, at, made, now.get(made) or stored.get(made))
-        return [Write(made, dump(entity), version=_version(entity)) for made, entity in now.items()]
+                steps.setdefault(self._entity_id(event, change), []).append((event, change))
+        return {made: partial(self._folded, made, some) for made, some in steps.items()}
 
-    def _fold(self, event: Ready, change: fold.Change, at: str, made: str, old: fold.Entity | None) -> fold.Entity:
+    def _folded(self, made: str, steps: list[tuple[Ready, fold.Change]], old: Entity | None) -> Entity | None:
+        entity = old
+        for event, change in steps:
+            entity = self._fold(event, change, made, entity)
+        return entity if entity is not old else None
+
+    def _fold(self, event: Ready, change: fold.Change, made: str, old: Entity | None) -> Entity:
         key = event.key_of(change.subject)
+        at = fold.position(event.event_time, event.envelope.event_id)
 
         def seal(name: str, value: str) -> str:
             return seal_field(key, self.domain.name, made, name, value)
@@ -211,19 +216,19 @@ class Processor:
             for merge in event.record.merges
         ]
 
+    def sealed(self, batch: Batch) -> list[Outgoing]:
+        """Sealed records, for before anything is indexed: what can be found can be rebuilt."""
+        return [self._sealed(event.incoming, event.envelope.event_id, event.incoming.value) for event in batch.ready]
+
+    def _sealed(self, message: Incoming, event_id: str, value: bytes | None) -> Outgoing:
+        """A record in the partition that its event was read from; without a value, the tombstone that removes it."""
+        headers = message.headers if value is not None else [("event_id", event_id.encode())]
+        return Outgoing(self.domain.sealed.name, event_id.encode(), value, headers, message.partition)
+
     def outgoing(self, batch: Batch) -> list[Outgoing]:
-        """Sealed records, dead letters and signals. A sealed record lies in the partition it was read from."""
-        made = [
-            Outgoing(
-                self.domain.sealed.name,
-                event.envelope.event_id.encode(),
-                event.incoming.value,
-                event.incoming.headers,
-                event.incoming.partition,
-            )
-            for event in batch.ready
-        ]
-        made += [self._signal(event, signal) for event in batch.ready for signal in event.signals]
+        """Signals and dead letters; and tombstones for the sealed records of what the index refused."""
+        made = [self._signal(event, signal) for event in batch.ready for signal in event.signals]
+        made += [self._sealed(event.incoming, event.envelope.event_id, None) for event in batch.unindexed]
         for message, reason in batch.letters:
             event_id = dict(message.headers).get("event_id", b"")
             made.append(
@@ -266,9 +271,3 @@ def _staff_wanted(member: StaffMember, source: str) -> Wanted:
 
 def _staff_text(member: StaffMember) -> str:
     return f"{member.name} ({member.identifier.value})" if member.identifier else member.name
-
-
-def _version(entity: fold.Entity) -> int:
-    """Fold position as an Elasticsearch version: milliseconds of the latest event, never below 1."""
-    at = datetime.fromisoformat(entity["event_time"])
-    return max(1, int(at.timestamp() * 1000))

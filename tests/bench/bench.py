@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.elastic import Write, async_client, bulk, client, create_index, dump
+from infra.elastic import Index, Write, async_client, client, create_index, dump
 from infra.settings import settings
 from schemas.registry import DOMAINS
 
@@ -61,9 +61,10 @@ def events_per_second(folder: Path, seed: int, patients: int) -> tuple[float, fl
 
 async def _bulk(index: str, writes: list[Write]) -> float:
     server = async_client()
+    target = Index(server, index)
     started = time.perf_counter()
     for start in range(0, len(writes), BULK):
-        refused = await bulk(server, DOMAIN.name, index, writes[start : start + BULK])
+        refused = await target.bulk(writes[start : start + BULK])
         assert not refused
     seconds = time.perf_counter() - started
     await server.close()

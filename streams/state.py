@@ -1,0 +1,84 @@
+"""Keyed state that survives: entities folded from events, each its own snapshot, changed by compare-and-set.
+
+The snapshot of a key is one document in the store, sealed field by field under its person's key. It covers every
+event below the consumer group's committed offset, since an agent acknowledges only after the document is written;
+what comes after is read from Kafka again. Being read again changes nothing, because a fold keeps per field the
+position of the event that gave it (streams/fold.py) and a fold that changes nothing is not written.
+
+Compare-and-set, because a worker that was stopped and wakes after its partition went to another is still writing:
+the loser reads again and folds again, so no order of the two loses a field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from infra.elastic import CONFLICT, NEW, Index, Write, dump
+from infra.errors import WardstreamError
+from streams.fold import Entity
+
+Fold = Callable[[Entity | None], Entity | None]  # what is stored to what shall be; None: it stays as it is
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An entity as it was read. `mark` is the store's own: a write succeeds only while it still holds."""
+
+    entity: Entity
+    mark: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """An entity to write in place of what was held; None: of nothing."""
+
+    id: str
+    entity: Entity
+    held: Held | None
+
+
+class Store(Protocol):
+    """Where entities live: the index in a worker, a dictionary in tests."""
+
+    async def read(self, ids: Collection[str]) -> Mapping[str, Held]: ...
+
+    async def write(self, puts: Collection[Put]) -> set[str]:
+        """Gives the ids whose held state was no longer the current one: those were not written."""
+        ...
+
+
+async def advance(store: Store, folds: Mapping[str, Fold]) -> int:
+    """Bring every entity forward, durably; gives how many were written. `folds` are by entity id."""
+    written = 0
+    waiting: Collection[str] = folds.keys()
+    while waiting:
+        held = await store.read(waiting)
+        puts = [
+            Put(one, entity, held.get(one))
+            for one in waiting
+            if (entity := folds[one](held[one].entity if one in held else None)) is not None
+        ]
+        waiting = await store.write(puts) if puts else ()
+        written += len(puts) - len(waiting)
+    return written
+
+
+class Indexed:
+    """Entities as documents of an index."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    async def read(self, ids: Collection[str]) -> dict[str, Held]:
+        return {one: Held(stored.source, stored.place) for one, stored in (await self._index.get(ids)).items()}
+
+    async def write(self, puts: Collection[Put]) -> set[str]:
+        """Raises WardstreamError where the index refuses an entity: a fault of ours, since its events were fine."""
+        refused = await self._index.bulk(
+            [Write(put.id, dump(put.entity), put.held.mark if put.held else NEW) for put in puts]
+        )
+        if other := set(refused.values()) - {CONFLICT}:
+            raise WardstreamError(f"the index refuses {len(refused)} entities: {sorted(other)}")
+        return set(refused)
