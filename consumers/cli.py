@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 from collections import Counter
+from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from consumers import dlq as dead_letters
+from consumers import replay as replay_sealed
 from consumers.reveal import reveal as reveal_field
 from consumers.search import domain, line
 from consumers.search import search as search_index
@@ -73,6 +79,35 @@ def register(app: typer.Typer) -> None:
         for one in shown:
             table.add_row(one.document, one.kind, escape(", ".join(one.values).translate(CONTROLS)))
         Console().print(table)
+
+    @app.command("replay")
+    def rebuild(
+        into: Annotated[str, typer.Option(help="Name of the new index, such as ehr-v2.")],
+        since: Annotated[datetime | None, typer.Option("--from", help="Only what was received since, UTC.")] = None,
+        until: Annotated[datetime | None, typer.Option("--to", help="Only what was received before, UTC.")] = None,
+        of: OfDomain = "ehr",
+        as_json: Json = False,
+    ) -> None:
+        """Rebuild an index from the sealed topic beside the live one, then move the alias to it.
+
+        Searches go on and miss nothing; workers go on, but for a moment. With --from or --to the index is only made,
+        and the alias stays. The old index stays too, blocked for writing. Exit code 1 where a record could not be
+        rebuilt: then the alias stays.
+        """
+        window = replay_sealed.Window(since and since.replace(tzinfo=UTC), until and until.replace(tzinfo=UTC))
+        figures = TextColumn("{task.completed:.0f} records")
+        with Progress(SpinnerColumn(), figures, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+            advance = partial(progress.advance, progress.add_task("", total=None))
+            made = asyncio.run(replay_sealed.rebuild(domain(of), into, window, advance))
+        row = {**dataclasses.asdict(made), "index": into, "left_out": dict(made.left_out)}
+        if as_json:
+            typer.echo(json.dumps(row))
+        else:
+            table = Table("figure", "value")
+            for name, value in row.items():
+                table.add_row(name.replace("_", " "), str(value))
+            Console().print(table)
+        raise typer.Exit(0 if made.complete() else 1)
 
     dlq = typer.Typer(help="Dead letters: list, show, replay.", no_args_is_help=True)
     app.add_typer(dlq, name="dlq")

@@ -22,13 +22,13 @@ from infra.settings import settings
 # What a bulk request is answered with. Writing again changes nothing, so only after an error is each item asked for.
 SHORT = "errors"
 WHOLE = "errors,items.*.status,items.*.error.type"
-FOUND = "docs._id,docs.found,docs._source,docs._seq_no,docs._primary_term"
+FOUND = "docs._id,docs._index,docs.found,docs._source,docs._seq_no,docs._primary_term"
 REFUSALS = frozenset({400, 413})  # the document is at fault; anything else may pass later
 CONFLICT = "version_conflict_engine_exception"
 
 
-Place = tuple[int, int]  # sequence number and primary term: what compare-and-set compares
-NEW: Place = (-1, -1)  # the place of a document that is not there yet
+Place = tuple[str, int, int]  # index, sequence number, primary term: what compare-and-set compares
+NEW: Place = ("", -1, -1)  # the place of a document that is not there yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,10 @@ class Write:
         elif self.over == NEW:
             action = b'{"create":{"_id":"%b"}}' % self.id.encode()
         else:
-            action = b'{"index":{"_id":"%b","if_seq_no":%d,"if_primary_term":%d}}' % (self.id.encode(), *self.over)
+            index, number, term = self.over
+            named = b'"_index":"%b","require_alias":false' % index.encode()  # as read: the alias may have moved since
+            place = b'"if_seq_no":%d,"if_primary_term":%d' % (number, term)
+            action = b'{"index":{"_id":"%b",%b,%b}}' % (self.id.encode(), named, place)
         return b"%b\n%b\n" % (action, self.source)
 
 
@@ -81,6 +84,15 @@ def async_client() -> AsyncElasticsearch:
     return AsyncElasticsearch(**_options())
 
 
+SETTINGS = {
+    "number_of_shards": 1,
+    "auto_expand_replicas": "0-1",
+    "refresh_interval": "1s",
+    # Erasure needs deleted documents to leave the disk: a forced merge must not spare any segment.
+    "merge": {"policy": {"expunge_deletes_allowed": 0}},
+}
+
+
 def create_index(alias: str, index: str, mapping: dict[str, Any]) -> bool:
     """Make an index behind its alias where there is none, and give an existing one its new fields.
 
@@ -92,18 +104,8 @@ def create_index(alias: str, index: str, mapping: dict[str, Any]) -> bool:
             if server.indices.exists_alias(name=alias):
                 server.indices.put_mapping(index=alias, properties=mapping["properties"])
                 return False
-            server.indices.create(
-                index=index,
-                mappings=mapping,
-                aliases={alias: {"is_write_index": True}},
-                settings={
-                    "number_of_shards": 1,
-                    "auto_expand_replicas": "0-1",
-                    "refresh_interval": "1s",
-                    # Erasure needs deleted documents to leave the disk: a forced merge must not spare any segment.
-                    "merge": {"policy": {"expunge_deletes_allowed": 0}},
-                },
-            )
+            aliases = {alias: {"is_write_index": True}}
+            server.indices.create(index=index, mappings=mapping, aliases=aliases, settings=SETTINGS)
         except (ConnectionLost, ConnectionTimeout, TlsError) as error:
             raise StackDown(f"Elasticsearch does not answer: {type(error).__name__}") from None
         return True
@@ -152,10 +154,9 @@ class Index:
                 if wanted == SHORT:
                     wanted = WHOLE
                     continue
-                waiting, why = _sorted_out(waiting, answer["items"], refused)
-                if not waiting:
+                waiting, reason = _sorted_out(waiting, answer["items"], refused)
+                if not reason:
                     break
-                reason = why
             await asyncio.sleep(self.target.failed(reason))
         self.target.succeeded()
         return refused
@@ -175,7 +176,7 @@ class Index:
             else:
                 self.target.succeeded()
                 return {
-                    doc["_id"]: Stored(doc["_source"], (doc["_seq_no"], doc["_primary_term"]))
+                    doc["_id"]: Stored(doc["_source"], (doc["_index"], doc["_seq_no"], doc["_primary_term"]))
                     for doc in answer["docs"]
                     if doc.get("found")
                 }
@@ -201,7 +202,7 @@ class Index:
 
 
 def _sorted_out(waiting: list[Write], items: list[dict[str, Any]], refused: dict[str, str]) -> tuple[list[Write], str]:
-    """What of a bulk request is to be written again, and why; the refused ones are added to `refused`."""
+    """What of a bulk request is to be written again, and why to wait; the refused ones are added to `refused`."""
     left: list[Write] = []
     reason = ""
     for write, item in zip(waiting, items, strict=True):
@@ -213,8 +214,11 @@ def _sorted_out(waiting: list[Write], items: list[dict[str, Any]], refused: dict
             if write.over is not None:  # else: a newer one is there, or the same
                 refused[write.id] = CONFLICT
         elif status >= 300:
-            left.append(write)
             reason = str(status)
+            if status == 403 and write.over is not None:  # a write block: by its end the alias may have moved
+                refused[write.id] = CONFLICT
+            else:
+                left.append(write)
     return left, reason
 
 

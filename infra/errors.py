@@ -47,6 +47,27 @@ class BadMessage(WardstreamError):
         self.where = where
 
 
+class Overloaded(WardstreamError):
+    """More is waiting here than we hold in memory: the sender keeps its message and sends it again later."""
+
+    exit_code = 3
+    reason = "overloaded"
+
+
+class KeyStoreBusy(WardstreamError):
+    """The key store is locked by somebody else, longer than a caller can wait."""
+
+    exit_code = 3
+    reason = "key_store_busy"
+
+
+class DeadLetterLimit(WardstreamError):
+    """Most of the last messages were refused: a bad deploy must not drain a topic into the dead letters."""
+
+    exit_code = 8
+    reason = "dead_letter_limit"
+
+
 class KeyMissing(WardstreamError):
     """A key that the store has never heard of: a misconfigured store, never taken for an erasure."""
 

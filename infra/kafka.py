@@ -22,6 +22,7 @@ from infra.errors import StackDown, WardstreamError
 from infra.settings import Settings, settings
 
 DELIVERY_SECONDS = 15.0
+FLUSH_SECONDS = 2.0
 MAX_REQUEST_BYTES = 14_000_000
 GROUP = "wardstream"  # consumer group of the workers
 
@@ -133,7 +134,8 @@ class Producer:
             raise PublishFailed(f"Kafka did not confirm: {errors[0].name()}")
 
     def close(self) -> None:
-        self._librdkafka.flush(DELIVERY_SECONDS)
+        """Wait a little for what is under way; whoever needed its confirmation has waited for it already."""
+        self._librdkafka.flush(FLUSH_SECONDS)
         self._closing = True
         self._thread.join()
 
@@ -245,6 +247,9 @@ class Reader:
     def until_end(self) -> Iterator[Message]:
         """Every message up to the ends as they were when the reader was made."""
         ends = {number: high for number, (low, high) in self._ends.items() if high > low}
+        for place in self._consumer.position([TopicPartition(self._topic, number) for number in ends]):
+            if place.offset >= ends[place.partition]:  # read before
+                del ends[place.partition]
         deadline = time.monotonic() + 30
         while ends:
             for message in self._consumer.consume(500, timeout=0.2):
@@ -260,6 +265,12 @@ class Reader:
                     del ends[place.partition]
             if time.monotonic() > deadline:
                 raise StackDown("Kafka stopped answering while a topic was read")
+
+    def to_end(self) -> Iterator[Message]:
+        """What came since, up to the ends as they are now."""
+        for number in self._ends:
+            self._ends[number] = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=10)
+        return self.until_end()
 
     def poll(self, seconds: float) -> list[Message]:
         """What arrives within `seconds`."""

@@ -22,7 +22,7 @@ import sqlalchemy as sql
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from infra.crypto import KEY_BYTES, NONCE_BYTES, DataKey, context, keyed_hash
-from infra.errors import KeyMissing, KeyShredded
+from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy
 from infra.keyring import Keyring
 from infra.settings import settings
 
@@ -61,6 +61,7 @@ _generation = sql.Table(
 CACHE_ENTRIES = 200_000
 CACHE_SECONDS = 0.2  # longest time another process's merge or erasure stays unseen: whoever erases waits it out
 QUERY_VALUES = 500
+BUSY_SECONDS = 5.0  # below what a sender waits for its answer, and a supervisor for an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,10 @@ class KeyStore:
     def __init__(self, path: Path, keyring: Keyring) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._keyring = keyring
-        self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+        self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
         sql.event.listen(self._engine, "connect", _configure)
         sql.event.listen(self._engine, "begin", _begin)
+        sql.event.listen(self._engine, "handle_error", _say_busy)
         self._writer = self._engine.execution_options(write=True)
         with self._writer.begin() as db:
             _tables.create_all(db)
@@ -335,3 +337,9 @@ def _begin(db: sql.Connection) -> None:
     """Writers take the lock before they read: two that upgrade from reading at once would both fail."""
     if db.get_execution_options().get("write"):
         db.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _say_busy(context: Any) -> None:
+    """Raises KeyStoreBusy in place of the driver's error, which quotes the statement."""
+    if "locked" in str(context.original_exception) or "busy" in str(context.original_exception):
+        raise KeyStoreBusy("the key store is locked by another process") from None

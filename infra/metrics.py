@@ -5,16 +5,14 @@ Labels hold domains, outcomes and reason codes: words from our own tables, never
 
 from __future__ import annotations
 
-import errno
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
-
-from infra.settings import settings
+from prometheus_client import Counter, Gauge, Histogram, make_wsgi_app
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 RECEIVED = Counter("wardstream_received_total", "Messages a feed has read off the wire.", ["feed"])
+HELD_BYTES = Gauge("wardstream_held_bytes", "Bytes of messages that a feed has read and not answered yet.")
 ANSWERED = Counter(
     "wardstream_answered_total",
     "Answers a feed has given, by acknowledgement code and reason.",
@@ -54,12 +52,17 @@ CIRCUIT_OPEN = Gauge("wardstream_circuit_open", "1 while a server counts as away
 EVENT_SECONDS = Histogram(
     "wardstream_event_seconds", "From reception at the edge to confirmed by the index.", ["domain"], buckets=SECONDS
 )
+LAG_EVENTS = Gauge("wardstream_lag_events", "Events on the topic that this worker has yet to take.", ["domain"])
+OLDEST_SECONDS = Gauge(
+    "wardstream_oldest_event_seconds", "Age of the oldest event that this worker has not finished.", ["domain"]
+)
 SIGNALS = Counter("wardstream_signals_total", "Signals derived from events, by kind.", ["domain", "signal"])
 MERGES = Counter("wardstream_merges_total", "Patients merged into a survivor.", ["domain"])
 REVEALS = Counter("wardstream_reveals_total", "Sealed fields shown in clear, by purpose of use.", ["domain", "purpose"])
 
 CATALOGUE = (
     RECEIVED,
+    HELD_BYTES,
     ANSWERED,
     ANSWER_SECONDS,
     CONNECTIONS,
@@ -73,21 +76,11 @@ CATALOGUE = (
     FAILURES,
     CIRCUIT_OPEN,
     EVENT_SECONDS,
+    LAG_EVENTS,
+    OLDEST_SECONDS,
     SIGNALS,
     MERGES,
     REVEALS,
 )
 
-
-def serve() -> int:
-    """Serve the catalogue on loopback, on the first free port from `metrics_port` up; gives the port."""
-    first = settings().metrics_port
-    for port in range(first, first + 50):
-        try:
-            start_http_server(port, addr="127.0.0.1")
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-        else:
-            return port
-    raise OSError(errno.EADDRINUSE, f"no free port from {first} to {first + 49} for metrics")
+page = make_wsgi_app()  # the catalogue in Prometheus' text format

@@ -26,6 +26,7 @@ class Target:
     def __init__(self, name: str) -> None:
         self.name = name
         self._failures = 0
+        self.moved = 0.0  # time.monotonic() of its last answer, good or bad
         self._pause = 0.0
         self._probe_at = 0.0
         self._budget = BUDGET
@@ -53,13 +54,14 @@ class Target:
     def succeeded(self) -> None:
         if self.open:
             metrics.CIRCUIT_OPEN.labels(self.name).set(0)
-        self._failures = 0
+        self._failures, self.moved = 0, time.monotonic()
         self._budget = min(BUDGET, self._budget + EARNED)
 
     def failed(self, reason: str) -> float:
         """Note a failure; gives how many seconds to wait before the next try."""
         metrics.FAILURES.labels(self.name, reason).inc()
         self._failures += 1
+        self.moved = time.monotonic()
         self._pause = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(self._failures - 1, 16))
         if self._budget < 1:
             self._pause = LONGEST_SECONDS

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     )
     mllp_max_bytes: int = Field(10_000_000, description="an HL7 message above this is refused with AR")
     mllp_idle_seconds: float = Field(300.0, description="an idle MLLP connection is closed after this")
+    edge_bytes: int = Field(64_000_000, description="messages a feed holds unconfirmed; beyond it senders wait")
+    edge_patience_seconds: float = Field(5.0, description="longest wait for room at the edge; then AR overloaded")
     worker_batch: int = Field(500, description="messages an agent takes at once")
     worker_linger_seconds: float = Field(0.05, description="longest wait for a batch to fill")
     dead_letter_limit: float = Field(0.5, description="share of refused messages above which an agent stops")

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from infra import metrics
 from infra.errors import BadMessage, UsageError
+from infra.health import health
 from infra.kafka import Producer, partitions_of
 from infra.keystore import KeyStore
 from infra.settings import settings
@@ -132,11 +132,17 @@ async def _listen(host: str, port: int, original: bool) -> None:
         console.print(f"MLLP on {host}:{at}; metrics on 127.0.0.1:{metrics_port}; Ctrl-C stops", highlight=False)
 
     async with _publisher() as (publisher, read):
-        metrics_port = metrics.serve()
+        health.ready["broker"] = lambda: "Kafka counts as away" if publisher.broker.open else ""
+        health.ready["room"] = lambda: "too much is waiting" if publisher.full else ""
+        metrics_port = health.serve()
+        watch = asyncio.create_task(health.watch_loop())
+        health.watchdog()
         try:
             await Listener(publisher, read, original=original).serve(host, port, ready, stop)
         except OSError as error:
             raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        finally:
+            watch.cancel()
 
 
 def _produce_files(found: list[Path], manifest: Path | None) -> Counter[tuple[str, str]]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from infra import metrics
 from infra.crypto import DataKey, keyed_hash, seal_payload
-from infra.errors import BadMessage
+from infra.errors import BadMessage, Overloaded
 from infra.kafka import Outgoing, Producer, PublishFailed
 from infra.keyring import Keyring
 from infra.keystore import KeyStore, Wanted
+from infra.retry import Target
+from infra.settings import settings
 from producers.seen import Answer, Seen
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import Envelope, event_id, rfc3339
@@ -26,6 +29,8 @@ from schemas.registry import DOMAINS
 
 BATCH = 500
 IN_FLIGHT = 4  # batches the broker may be confirming at once
+HELD_EVENTS = 4 * BATCH
+LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,9 @@ class Publisher:
 
     def __init__(self, producer: Producer, keyring: Keyring, keys: KeyStore, seen: Seen) -> None:
         self._producer, self._keyring, self._keys, self._seen = producer, keyring, keys, seen
-        self._waiting: asyncio.Queue[tuple[Arrival, asyncio.Future[Receipt]]] = asyncio.Queue(4 * BATCH)
+        self._waiting: asyncio.Queue[tuple[Arrival, asyncio.Future[Receipt]]] = asyncio.Queue()
+        self._held_events = self._held_bytes = 0
+        self.broker = Target("kafka")
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._underway: dict[str, asyncio.Future[Receipt]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,10 +81,37 @@ class Publisher:
         await asyncio.gather(self._loop, *self._tasks, return_exceptions=True)
 
     async def publish(self, arrival: Arrival) -> Receipt:
-        """Gives the receipt once the broker has confirmed. Raises PublishFailed where it did not: answer AR."""
+        """Gives the receipt once the broker has confirmed.
+
+        Raises PublishFailed where it did not, or has not lately, and Overloaded where no room came free: answer AR.
+        """
+        await self._room()
+        if not self.broker.admits():
+            raise PublishFailed("Kafka counts as away")
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        await self._waiting.put((arrival, receipt))
-        return await receipt
+        self._hold(1, len(arrival.body))
+        try:
+            self._waiting.put_nowait((arrival, receipt))
+            return await receipt
+        finally:
+            self._hold(-1, -len(arrival.body))
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should be read off the wire for now."""
+        return self._held_events >= HELD_EVENTS or self._held_bytes >= settings().edge_bytes
+
+    def _hold(self, events: int, size: int) -> None:
+        self._held_events += events
+        self._held_bytes += size
+        metrics.HELD_BYTES.set(self._held_bytes)
+
+    async def _room(self) -> None:
+        deadline = time.monotonic() + settings().edge_patience_seconds
+        while self.full:
+            if time.monotonic() > deadline:
+                raise Overloaded("too much is waiting for the broker")
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _run(self) -> None:
         while True:
@@ -168,11 +202,14 @@ class Publisher:
                     _settle(send.receipt, Receipt(send.event_id, True, before.reason, before.where))
             try:
                 await self._producer.send(send.message for send in new if send.message is not None)
-                await asyncio.to_thread(self._seen.note, [_answer(send) for send in new])
             except Exception as error:
+                self.broker.failed("send")
                 for send in new:
                     _settle(send.receipt, error)
                 return
+            if new:
+                self.broker.succeeded()
+                await asyncio.to_thread(self._seen.note, [_answer(send) for send in new])
             for send in new:
                 metrics.PUBLISHED.labels(send.arrival.domain).inc()
                 if send.flags:

@@ -6,6 +6,7 @@ id, stays as it is. So it may skip fsync. It holds keyed hashes and reason codes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -13,7 +14,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+BUSY_SECONDS = 2.0
 RETENTION_SECONDS = 7 * 24 * 3600  # as long as the raw topic keeps what a repeat would repeat
 
 
@@ -32,7 +35,7 @@ class Seen:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         self._writing = threading.Lock()  # one connection, several threads: their transactions must not mix
         os.chmod(path, 0o600)
         for statement in (
@@ -47,23 +50,30 @@ class Seen:
         self._db.execute("DELETE FROM answer WHERE at < ?", (time.time() - RETENTION_SECONDS,))
 
     def before(self, event_id: str) -> Answer | None:
-        """The first answer to exactly this event."""
-        row = self._db.execute(
-            "SELECT event_id, control, reason, place FROM answer WHERE event_id = ?", (event_id,)
-        ).fetchone()
+        """The first answer to exactly this event, as far as is remembered."""
+        row = self._ask("SELECT event_id, control, reason, place FROM answer WHERE event_id = ?", event_id)
         return Answer(*row) if row else None
 
     def reused(self, control: str) -> bool:
         """Whether the sender has used this message id before; ask only for an event that is new."""
-        return self._db.execute("SELECT 1 FROM answer WHERE control = ? LIMIT 1", (control,)).fetchone() is not None
+        return self._ask("SELECT 1 FROM answer WHERE control = ? LIMIT 1", control) is not None
 
     def note(self, answers: Iterable[Answer]) -> None:
+        """Remember. What cannot be written is forgotten: its event is durable, and a repeat does no harm."""
         now = time.time()
         rows = [(one.event_id, one.control, one.reason, one.where, now) for one in answers]
-        with self._writing:
+        with self._writing, contextlib.suppress(sqlite3.OperationalError):
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?)", rows)
-            self._db.execute("COMMIT")
+            try:
+                self._db.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?)", rows)
+                self._db.execute("COMMIT")
+            except sqlite3.OperationalError:
+                self._db.execute("ROLLBACK")
+
+    def _ask(self, query: str, value: str) -> Any:
+        with contextlib.suppress(sqlite3.OperationalError):
+            return self._db.execute(query, (value,)).fetchone()
+        return None
 
     def close(self) -> None:
         self._db.close()

@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import mode
 
 from infra import metrics
 from infra.elastic import Index, async_client
-from infra.errors import BadMessage, WardstreamError
-from infra.kafka import Producer
+from infra.errors import BadMessage, DeadLetterLimit, KeyStoreBusy, WardstreamError
+from infra.health import health
+from infra.kafka import Outgoing, Producer, PublishFailed
 from infra.keystore import KeyStore
+from infra.retry import Target
 from infra.settings import settings
 from schemas.peers import Peers
 from schemas.registry import DOMAINS, Domain
@@ -29,13 +32,8 @@ from streams.stages import STAGES
 from streams.state import Indexed, advance
 
 LIMIT_WINDOW = 500
-
-
-class DeadLetterLimit(WardstreamError):
-    """Most of the last messages were refused: a bad deploy must not drain a topic into the dead letters."""
-
-    exit_code = 8
-    reason = "dead_letter_limit"
+SILENT_SECONDS = 120.0  # an agent with work in hand, and a server that answers, moves within this
+T = TypeVar("T")
 
 
 class Agent:
@@ -48,7 +46,12 @@ class Agent:
         self._processor = Processor(domain, STAGES[domain.name], peers, keyring, self._keys)
         self._index = Index(async_client(), domain.alias)
         self._entities = Indexed(self._index)
+        self._broker, self._key_store = Target("kafka"), Target("keystore")
         self._producer = Producer(linger_ms=5)
+        self._received: deque[float] = deque()  # of each batch under way: when its oldest event came in
+        self._moved = time.monotonic()
+        health.live[domain.name] = self._silent
+        health.ready[domain.name] = self._away
         self._refused: deque[bool] = deque(maxlen=LIMIT_WINDOW)
 
     async def run(self, batches: AsyncIterator[list[Any]]) -> None:
@@ -59,13 +62,16 @@ class Agent:
         """
         read: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
         indexed: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._index_each(read, indexed))
-            group.create_task(self._finish_each(indexed))
-            async for events in batches:
-                batch = await asyncio.to_thread(self.read, [_incoming(event.message) for event in events])
-                self._stop_at_limit(batch)
-                await read.put((events, batch))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._index_each(read, indexed))
+                group.create_task(self._finish_each(indexed))
+                async for events in batches:
+                    batch = await self._read([_incoming(event.message) for event in events])
+                    self._stop_at_limit(batch)
+                    await read.put((events, batch))
+        except BaseExceptionGroup as failed:  # one reason to end is enough, and tells its exit code
+            raise failed.exceptions[0] from None
 
     async def _index_each(
         self, read: asyncio.Queue[tuple[list[Any], Batch]], indexed: asyncio.Queue[tuple[list[Any], Batch]]
@@ -73,6 +79,7 @@ class Agent:
         while True:
             events, batch = await read.get()
             await self.index(batch)
+            self._moved = time.monotonic()
             await indexed.put((events, batch))
 
     async def _finish_each(self, indexed: asyncio.Queue[tuple[list[Any], Batch]]) -> None:
@@ -81,6 +88,46 @@ class Agent:
             await self.finish(batch)
             for event in events:  # in offset order: an acknowledgement stands for everything before it
                 event.ack()
+            self._moved = time.monotonic()
+            self._received.popleft()
+
+    def oldest_seconds(self) -> float:
+        """Age of the oldest event in hand; 0 without one."""
+        return max(0.0, time.time() - min(self._received)) if self._received else 0.0
+
+    def _silent(self) -> str:
+        """Liveness. Waiting for a server that is away is no silence: that is what the retries are for."""
+        silent = time.monotonic() - max(self._moved, *(target.moved for target in self._targets()))
+        return f"agent {self._domain.name} stopped moving" if self._received and silent > SILENT_SECONDS else ""
+
+    def _away(self) -> str:
+        return ", ".join(f"{target.name} counts as away" for target in self._targets() if target.open)
+
+    def _targets(self) -> tuple[Target, ...]:
+        return self._index.target, self._broker, self._key_store
+
+    async def _read(self, incoming: Sequence[Incoming]) -> Batch:
+        """`read` in a thread, waiting for the key store where somebody holds it."""
+        self._moved = time.monotonic()
+        self._received.append(min(message.timestamp for message in incoming))
+        return await self._until_done(self._key_store, lambda: asyncio.to_thread(self.read, incoming), KeyStoreBusy)
+
+    async def _send(self, messages: Sequence[Outgoing]) -> None:
+        await self._until_done(self._broker, lambda: self._producer.send(messages), PublishFailed)
+
+    async def _until_done(
+        self, target: Target, attempt: Callable[[], Awaitable[T]], passing: type[WardstreamError]
+    ) -> T:
+        """Try for as long as it takes: the partition waits, and nothing of it was acknowledged."""
+        while True:
+            await target.admitted()
+            try:
+                done = await attempt()
+            except passing as error:
+                await asyncio.sleep(target.failed(error.reason))
+            else:
+                target.succeeded()
+                return done
 
     def read(self, incoming: Sequence[Incoming]) -> Batch:
         with metrics.READ_SECONDS.labels(self._domain.name).time():
@@ -88,7 +135,7 @@ class Agent:
 
     async def index(self, batch: Batch) -> None:
         """Keep sealed records, then index all documents; an event whose document is refused becomes a letter, whole."""
-        await self._producer.send(self._processor.sealed(batch))
+        await self._send(self._processor.sealed(batch))
         writes = [write for event in batch.ready for write in event.writes]
         with metrics.INDEX_SECONDS.labels(self._domain.name).time():
             refused = await self._index.bulk(writes)
@@ -108,13 +155,14 @@ class Agent:
     async def finish(self, batch: Batch) -> None:
         """Fold entities, send, merge: one batch after the other. Then everything of the batch is durable."""
         await advance(self._entities, self._processor.folds(batch.ready))
-        await self._producer.send(self._processor.outgoing(batch))
+        await self._send(self._processor.outgoing(batch))
         await self._merge(batch)
         self._count(batch)
 
     async def _merge(self, batch: Batch) -> None:
         for prior, survivor in self._processor.merges(batch.ready):
-            if await asyncio.to_thread(self._keys.alias, prior, survivor):
+            alias = partial(asyncio.to_thread, self._keys.alias, prior, survivor)
+            if await self._until_done(self._key_store, alias, KeyStoreBusy):
                 metrics.MERGES.labels(self._domain.name).inc()
 
     def _stop_at_limit(self, batch: Batch) -> None:
@@ -138,20 +186,30 @@ class Agent:
             metrics.PROCESSED.labels(name, "dropped", why).inc()
 
 
+AGENTS: dict[str, Agent] = {}
+failures: list[WardstreamError] = []  # what ended this process: its exit code tells a supervisor whether to restart
+
+
 def register(domain: Domain) -> None:
     """Give a domain its Faust agent."""
     topic = app.topic(domain.raw.name, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
 
     async def consume(stream: Any) -> None:
         of = settings()
-        await Agent(domain).run(stream.noack().noack_take(of.worker_batch, within=of.worker_linger_seconds))
+        agent = AGENTS[domain.name] = Agent(domain)
+        try:
+            await agent.run(stream.noack().noack_take(of.worker_batch, within=of.worker_linger_seconds))
+        except WardstreamError as error:
+            failures.append(error)
+            raise
 
     app.agent(topic, name=domain.name, concurrency=1, supervisor_strategy=mode.CrashingSupervisor)(consume)
 
 
 def _incoming(message: Any) -> Incoming:
     headers = list(message.headers or ())
-    return Incoming(message.topic, message.partition, message.offset, message.key, message.value or b"", headers)
+    value, at = message.value or b"", message.timestamp
+    return Incoming(message.topic, message.partition, message.offset, message.key, value, headers, at)
 
 
 for _domain in DOMAINS.values():

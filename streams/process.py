@@ -42,6 +42,7 @@ class Incoming:
     key: bytes | None
     value: bytes = field(repr=False)
     headers: list[tuple[str, bytes]] = field(repr=False)
+    timestamp: float = 0.0  # seconds since 1970, when the broker took it
 
 
 @dataclass(slots=True)

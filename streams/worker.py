@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+from typing import NoReturn
 
 import faust
 
 from infra import metrics
+from infra.health import health
 from schemas.registry import DOMAINS
-from streams import agent  # noqa: F401 - its agents register themselves
+from streams import agent
 from streams.app import app
 
 
-def run() -> None:
-    """Blocks. A crash of an agent ends the process with a code other than 0: the supervisor starts a new one."""
+def run() -> NoReturn:
+    """Blocks. A crash of an agent ends the process with a code other than 0: the supervisor starts a new one.
+
+    All but code 8: at the dead-letter limit a person has to look first.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("elastic_transport").setLevel(logging.WARNING)
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     # Records are trees, not cycles: looking for garbage among a batch's million objects took a fifth of the time.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
-    logging.info("metrics on port %d; agents: %s", metrics.serve(), ", ".join(DOMAINS))
-    faust.Worker(app, loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()
+    app.task(health.watch_loop)
+    app.task(_watch_lag)
+    health.watchdog()
+    logging.info("metrics and health on port %d; agents: %s", health.serve(), ", ".join(DOMAINS))
+    try:
+        faust.Worker(app, loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()
+    except SystemExit as end:
+        if agent.failures:
+            raise SystemExit(agent.failures[0].exit_code) from None
+        raise SystemExit(end.code) from None
+
+
+async def _watch_lag() -> None:
+    """Keep the gauges of what waits: on the topics, for this worker's partitions, and in its hands."""
+    while True:
+        await asyncio.sleep(1)
+        for domain in DOMAINS.values():
+            waiting = 0
+            for place in app.consumer.assignment():
+                end = app.consumer.highwater(place) if place.topic == domain.raw.name else None
+                read = app.consumer._read_offset.get(place)
+                if end is not None and read is not None:
+                    waiting += max(0, end - read - 1)
+            metrics.LAG_EVENTS.labels(domain.name).set(waiting)
+            if domain.name in agent.AGENTS:
+                metrics.OLDEST_SECONDS.labels(domain.name).set(agent.AGENTS[domain.name].oldest_seconds())

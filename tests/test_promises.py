@@ -53,11 +53,11 @@ def texts_of(store: Store, home: Path) -> Iterator[bytes]:
         reader.close()
     elif store.kind == "index":
         with client() as server:
-            server.indices.refresh(index=store.name)
+            server.indices.refresh(index=f"{store.name}-*")
             after = None
             while True:
                 page = server.search(
-                    index=store.name, size=1000, sort=["event_id", "part", "kind"], search_after=after, version=True
+                    index=f"{store.name}-*", size=1000, sort=["event_id", "part", "kind"], search_after=after
                 )["hits"]["hits"]
                 if not page:
                     break

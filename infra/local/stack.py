@@ -28,7 +28,7 @@ from elasticsearch import Elasticsearch
 from rich.console import Console
 from supervisor.xmlrpc import SupervisorTransport
 
-from infra.errors import StackDown
+from infra.errors import DeadLetterLimit, StackDown
 from infra.local import elasticsearch
 from infra.local.kafka import Broker
 from infra.settings import settings
@@ -145,7 +145,7 @@ class Stack:
         if workers:
             worker = [sys.executable, str(ROOT / "wardstream.py"), "worker"]
             programs.append(
-                f"[program:worker]\ncommand={_quoted(worker)}\ndirectory={ROOT}\nautostart=false\nautorestart=true\n"
+                f"[program:worker]\ncommand={_quoted(worker)}\ndirectory={ROOT}\nautostart=false\nautorestart=unexpected\nexitcodes={DeadLetterLimit.exit_code}\n"
                 f"startsecs=3\nstartretries=10\npriority=20\nstopwaitsecs=15\nnumprocs={workers}\n"
                 f"process_name=worker-%(process_num)d\nstdout_logfile={logs}/worker-%(process_num)d.log\n{rotated}"
             )

@@ -24,6 +24,7 @@ START, END = b"\x0b", b"\x1c"
 BLANK = b" \t\r\n"
 FEED = "mllp"
 AHEAD = 64  # messages of one connection that may wait for their answers
+STOP_SECONDS = 5.0  # what is left for answers when a listener has to end
 HEADER_BYTES = 4096  # what is kept of a message that is too large: enough to answer it
 
 
@@ -137,12 +138,15 @@ class Listener:
             server.close()
             for connection in self._connections:
                 connection.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
+            if self._connections:
+                _, late = await asyncio.wait(self._connections, timeout=STOP_SECONDS)
+                for connection in late:  # the broker is away: unanswered, and so the peer's to send again
+                    connection.cancel()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
         metrics.CONNECTIONS.labels(FEED).inc()
         answers: asyncio.Queue[asyncio.Task[list[bytes]] | None] = asyncio.Queue(AHEAD)
         answering = asyncio.create_task(_answer_in_order(answers, writer))
@@ -151,7 +155,10 @@ class Listener:
             with contextlib.suppress(TimeoutError, ConnectionError, asyncio.CancelledError):
                 while data := await _read(reader):
                     for frame in frames.feed(data):
-                        await answers.put(asyncio.create_task(self._answer(frame)))
+                        task = asyncio.create_task(self._answer(frame))
+                        await answers.put(task)
+                        if self._publisher.full:  # then the peer waits, and its messages in its own memory
+                            await asyncio.wait([task])
             for frame in frames.end():
                 await answers.put(asyncio.create_task(self._answer(frame)))
             await answers.put(None)
@@ -159,7 +166,7 @@ class Listener:
         finally:
             answering.cancel()
             metrics.CONNECTIONS.labels(FEED).dec()
-            self._connections.discard(task)
+            self._connections.discard(connection)
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
