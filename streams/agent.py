@@ -25,7 +25,7 @@ from infra.keystore import KeyStore
 from infra.retry import Target
 from infra.settings import settings
 from schemas.peers import Peers
-from schemas.registry import DOMAINS, Domain
+from schemas.registry import Domain
 from streams.app import app
 from streams.process import Batch, Incoming, Processor, letter
 from streams.stages import STAGES
@@ -210,7 +210,3 @@ def _incoming(message: Any) -> Incoming:
     headers = list(message.headers or ())
     value, at = message.value or b"", message.timestamp
     return Incoming(message.topic, message.partition, message.offset, message.key, value, headers, at)
-
-
-for _domain in DOMAINS.values():
-    register(_domain)

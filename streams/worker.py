@@ -27,6 +27,8 @@ def run() -> NoReturn:
     # Records are trees, not cycles: looking for garbage among a batch's million objects took a fifth of the time.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+    for domain in DOMAINS.values():
+        agent.register(domain)
     app.task(health.watch_loop)
     app.task(_watch_lag)
     health.watchdog()

@@ -1,0 +1,136 @@
+"""What stands between our processes and the servers: links that slow, stall and break, and a node that answers badly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+
+import aiohttp
+from aiohttp import web
+
+
+class Link:
+    """A TCP link to one port. `mode`: pass, slow (each chunk waits `delay`), stall (half-open: nothing moves)."""
+
+    def __init__(self, port: int, target: int) -> None:
+        self.port, self.target = port, target
+        self.mode, self.delay = "pass", 0.0
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+
+    def reset(self) -> None:
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def close(self) -> None:
+        self._server.close()
+        self.reset()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        back = None
+        try:
+            await self._held()
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+            self._open.add(back)
+            done = [asyncio.create_task(self._pump(reader, back)), asyncio.create_task(self._pump(there, writer))]
+            await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.cancel()
+        except OSError:
+            pass
+        finally:
+            for one in (writer, back):
+                if one is not None:
+                    self._open.discard(one)
+                    one.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                await self._held()
+                if self.mode == "slow":
+                    await asyncio.sleep(self.delay)
+                writer.write(data)
+                await writer.drain()
+
+    async def _held(self) -> None:
+        while self.mode == "stall":
+            await asyncio.sleep(0.05)
+
+
+EVENT = re.compile(rb'\{"event_id":"([0-9a-f]{4})')
+
+
+class Node:
+    """Elasticsearch behind an HTTP proxy that can misbehave.
+
+    `mode`: pass; 429 or 503 (a `share` of requests); after (the write goes through, the answer never comes); slow;
+    refuse (an unknown field slips into one event in forty, so that the real node refuses it); stall.
+    """
+
+    def __init__(self, port: int, target: int) -> None:
+        self.port, self._target = port, f"http://127.0.0.1:{target}"
+        self.mode, self.share, self.delay = "pass", 1.0, 0.0
+
+    async def start(self) -> None:
+        self._session = aiohttp.ClientSession(auto_decompress=False)
+        app = web.Application(client_max_size=1 << 28)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+
+    async def close(self) -> None:
+        await self._session.close()
+        await self._runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body, mode = await request.read(), self.mode
+        if mode == "stall":
+            await self._while(mode)
+        if mode in ("429", "503") and random.random() < self.share:
+            return web.json_response({"error": {"type": "planted"}, "status": int(mode)}, status=int(mode))
+        if mode == "slow":
+            await asyncio.sleep(self.delay)
+        if mode == "refuse" and request.path.endswith("_bulk"):
+            body = b"\n".join(_intruded(line) for line in body.split(b"\n"))
+        headers = {name: value for name, value in request.headers.items() if name.lower() != "content-length"}
+        try:
+            async with self._session.request(
+                request.method, self._target + request.raw_path, data=body, headers=headers
+            ) as answer:
+                content = await answer.read()
+                kept = {
+                    name: answer.headers[name]
+                    for name in ("Content-Type", "X-Elastic-Product")
+                    if name in answer.headers
+                }
+                status = answer.status
+        except aiohttp.ClientError:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response(status=502)
+        if mode == "after" and request.path.endswith("_bulk"):
+            await self._while(mode)
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(status=status, body=content, headers=kept)
+
+    async def _while(self, mode: str) -> None:
+        while self.mode == mode:
+            await asyncio.sleep(0.05)
+
+
+def chosen(event_id: str) -> bool:
+    """Whether `refuse` picks this event: always the same ones, since a request may be sent again."""
+    return int(event_id[:4], 16) % 40 == 0
+
+
+def _intruded(line: bytes) -> bytes:
+    found = EVENT.match(line)
+    return line[:-1] + b',"intruder":1}' if found and chosen(found[1].decode()) else line
