@@ -1,6 +1,6 @@
 # Two commands for a first visit: `make demo` and `make test`. Nothing is installed outside this folder
 # but the package managers' own caches.
-.PHONY: demo test bench up down check lock clean
+.PHONY: demo test bench faults up down check lock clean
 
 PYTHON ?= python3.11
 RUN := .venv/bin/python
@@ -29,6 +29,9 @@ test: .venv/ready ## everything, against the embedded servers
 
 bench: .venv/ready ## measured figures into build/bench.json
 	$(RUN) tests/bench/bench.py
+
+faults: .venv/ready ## twenty minutes of failing servers and processes, and the account of every message
+	$(RUN) tests/faults/run.py
 
 check: .venv/ready ## the fast checks that a commit runs
 	.venv/bin/ruff check .
