@@ -1,4 +1,4 @@
-"""The servers and our own processes, each an ordinary child that is started again when it ends, until told to be down."""
+"""The servers and our own processes: children that are started again when they end, until told to be down."""
 
 from __future__ import annotations
 

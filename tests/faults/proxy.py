@@ -1,4 +1,4 @@
-"""What stands between our processes and the servers: links that slow, stall and break, and a node that answers badly."""
+"""What stands between our processes and the servers: links that slow, stall and break, a node that answers badly."""
 
 from __future__ import annotations
 

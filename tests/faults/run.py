@@ -37,7 +37,7 @@ from schemas.envelope import document_id
 
 UNSEEN_SECONDS = 60.0
 RATE = 60.0  # messages a second: two workers, three brokers and a node share two cores with the harness
-console = Console(stderr=True)
+console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 
 class Visible:
@@ -79,7 +79,8 @@ async def faults(cluster: Cluster, seed: int, schedule: list[tuple[str, ...]]) -
     key = Keyring.open(cluster.home / "keys" / "keyring.json").event
     workload = Workload(key, seed, [link.port for link in cluster.mllp], RATE)
     scene = steps.Scene(cluster, workload, random.Random(seed), [], [])
-    visible, unseen = Visible(), []
+    visible = await asyncio.to_thread(Visible)  # never on this loop: it carries the proxies
+    unseen: list[str] = []
     sending = asyncio.create_task(workload.run())
     started = time.monotonic()
     while len(workload.answered) < 100:

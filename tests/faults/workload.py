@@ -19,7 +19,7 @@ FOREVER = 1_000_000
 
 @dataclass(slots=True)
 class Message:
-    """One message, and what is known of it. `kind`: move, result, poison (a letter of the agent), refused (at the edge)."""
+    """One message, and what is known of it. `kind`: move, result, poison (the agent's letter), refused (the edge's)."""
 
     control: str
     patient: str
