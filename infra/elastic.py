@@ -81,7 +81,7 @@ def client() -> Elasticsearch:
 
 
 def async_client() -> AsyncElasticsearch:
-    return AsyncElasticsearch(**_options())
+    return AsyncElasticsearch(**_options(), max_retries=0)  # agents have a budget of their own (infra/retry.py)
 
 
 SETTINGS = {

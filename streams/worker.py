@@ -34,7 +34,7 @@ def run() -> NoReturn:
     health.watchdog()
     logging.info("metrics and health on port %d; agents: %s", health.serve(), ", ".join(DOMAINS))
     try:
-        faust.Worker(app, loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()
+        faust.Worker(app, loglevel="WARNING", redirect_stdouts=False, quiet=True).execute_from_commandline()
     except SystemExit as end:
         if agent.failures:
             raise SystemExit(agent.failures[0].exit_code) from None

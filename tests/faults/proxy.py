@@ -63,6 +63,7 @@ class Link:
             await asyncio.sleep(0.05)
 
 
+KEPT = ("Content-Type", "Content-Encoding", "X-Elastic-Product")
 EVENT = re.compile(rb'\{"event_id":"([0-9a-f]{4})')
 
 
@@ -105,11 +106,7 @@ class Node:
                 request.method, self._target + request.raw_path, data=body, headers=headers
             ) as answer:
                 content = await answer.read()
-                kept = {
-                    name: answer.headers[name]
-                    for name in ("Content-Type", "X-Elastic-Product")
-                    if name in answer.headers
-                }
+                kept = {name: answer.headers[name] for name in KEPT if name in answer.headers}
                 status = answer.status
         except aiohttp.ClientError:
             assert request.transport is not None
