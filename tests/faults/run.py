@@ -152,7 +152,7 @@ async def main() -> int:
         if given.idioms:
             import losing
 
-            result = await losing.show(cluster, given.seed)
+            result = await losing.show(cluster, given.seed, Visible, address)
         else:
             only = [tuple(one.split("+")) for one in given.only or ()]
             result = await faults(cluster, given.seed, only or steps.schedule(given.seed, given.steps))

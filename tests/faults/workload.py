@@ -31,10 +31,15 @@ class Message:
 
 
 class Workload:
-    """`rate` messages a second to all listeners together, until `stop`. `poison` is the share of poisoned ones."""
+    """`rate` messages a second to all listeners together, until `stop` or `limit`; 0 is as fast as answers come.
 
-    def __init__(self, key: bytes, seed: int, ports: list[int], rate: float) -> None:
-        self._key, self._ports, self._rate = key, ports, rate
+    `poison` is the share of poisoned messages; `tag` begins their control ids.
+    """
+
+    def __init__(
+        self, key: bytes, seed: int, ports: list[int], rate: float, *, tag: str = "F", limit: int | None = None
+    ) -> None:
+        self._key, self._ports, self._rate, self._tag, self._limit = key, ports, rate, tag, limit
         self._random = random.Random(seed)
         self._ended = False
         self._numbers = dict.fromkeys(range(PATIENTS), 0)
@@ -66,7 +71,7 @@ class Workload:
         """Endless; one in thirty is an exact repeat of the patient's last one."""
         last: dict[int, Message] = {}
         lanes = len(self._ports)
-        while not self._ended:
+        while not self._ended and len(self.messages) != self._limit:
             patient = self._random.randrange(PATIENTS // lanes) * lanes + lane
             if patient in last and self._random.random() < 1 / 30:
                 yield last[patient]
@@ -78,7 +83,7 @@ class Workload:
     def _message(self, patient: int) -> Message:
         self._numbers[patient] += 1
         number, choice = self._numbers[patient], self._random.random()
-        control = f"F{patient}-{number}"
+        control = f"{self._tag}{patient}-{number}"
         # Mostly in order; some late, some ahead of their time.
         ahead = 0.0 if choice < 0.9 else self._random.choice((-1500.0, 3000.0))
         at = f"{self._began + timedelta(seconds=len(self.messages) / 50 + ahead):%Y%m%d%H%M%S.%f}"[:18] + "+0000"
