@@ -1,10 +1,14 @@
-"""`make bench`: events a second through the whole path, beside the ceiling of the same finished documents in bulk.
+"""`make bench`: what the path does in a second, beside a ceiling and peers, measured in turns on one stack.
 
-Both run on one stack, one after the other, `REPEATS` times; `build/bench.json` has the medians and the spread.
+    python tests/bench/bench.py [--repeats N] [--quick] [--only ROW ...] [--long] [--overload] [--profile]
+
+Rounds are interleaved (A B C A B C ...), so that a slow minute of the machine meets all of them. build/bench.json has
+medians and spread (range over median), build/bench.svg the picture.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -14,49 +18,206 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import load
 from rich.console import Console
+from rich.table import Table
+from world import (
+    COMMAND,
+    DOMAIN,
+    ROOT,
+    WORKERS,
+    cpu_seconds,
+    documents,
+    listener,
+    machine,
+    process,
+    run,
+    servers,
+    stack,
+    until_idle,
+)
 
 from infra.elastic import Index, Write, async_client, client, create_index, dump
-from infra.settings import settings
-from schemas.registry import DOMAINS
+from infra.kafka import Outgoing, Producer, Reader
+from infra.visible import Watch
+from producers.simulate.mllp_client import send
+from schemas.topics import SIGNALS
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, str(ROOT / "wardstream.py")]
-PATIENTS, REPEATS, BULK = 700, 3, 2000
-WARM_UP = 100  # patients of a first round that is not counted: a server just started is slow at everything
-DOMAIN = DOMAINS["ehr"]
-console = Console()
-
-
-def run(*arguments: str) -> None:
-    subprocess.run([*COMMAND, *arguments], check=True, stdout=subprocess.DEVNULL)
+BULK, CEILING = 2000, 20_000
+console = Console(stderr=True)
+Rows = dict[str, list[float]]
 
 
-def documents() -> int:
-    with client() as server:
-        server.indices.refresh(index=DOMAIN.alias)
-        return int(server.count(index=DOMAIN.alias, query={"range": {"part": {"gte": 0}}})["count"])
+class Bench:
+    def __init__(self, home: Path, quick: bool) -> None:
+        self.home = home
+        self.patients = 150 if quick else 700
+        self.sent = 1000 if quick else 6000  # messages of one MLLP round
+        self.seconds = 10 if quick else 60  # of steady load
+        self.rows: Rows = defaultdict(list)
+        self._seed = 0
 
+    def fresh(self, patients: int) -> list[load.Message]:
+        self._seed += 1
+        return load.hospital(self._seed, patients)
 
-def events_per_second(folder: Path, seed: int, patients: int) -> tuple[float, float]:
-    """From the first file read to the last outcome known: everything that `produce files` does.
+    def end_to_end(self, worker: str) -> None:
+        """From the first file read to the last outcome known, with one worker of that kind."""
+        name = {"ours": "ehr"}.get(worker, worker)
+        with process(self.home, worker, WORKERS[worker]) as running:
+            self._files(self.fresh(20))  # the worker has joined, and is warm
+            messages = self.fresh(self.patients)
+            load.files(self.home / "messages", messages)
+            there = servers() | {"worker": running}
+            before, cpu = documents(), {role: cpu_seconds(one) for role, one in there.items()}
+            mine, started = os.times(), time.perf_counter()
+            run("produce", "files", str(self.home / "messages"))
+            seconds = time.perf_counter() - started
+            if worker == "ours":
+                for role, one in there.items():
+                    self.rows[f"cpu_{role}"].append((cpu_seconds(one) - cpu[role]) / len(messages) * 1000)
+                now = os.times()
+                children = now.children_user + now.children_system - mine.children_user - mine.children_system
+                self.rows["cpu_publisher"].append(children / len(messages) * 1000)
+            self.rows[f"end_to_end_{name}"].append((documents() - before) / seconds)
+            self.rows[f"events_{name}"].append(len(messages) / seconds)
 
-    Gives events and documents a second.
-    """
-    from producers.simulate.hospital import Hospital
+    def _files(self, messages: list[load.Message]) -> None:
+        load.files(self.home / "messages", messages)
+        run("produce", "files", str(self.home / "messages"))
 
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    story = {one.body for one in Hospital(seed, patients, datetime.now(UTC)).events()}
-    for number, body in enumerate(story):
-        (folder / f"{number:06}.hl7").write_bytes(body)
-    before, started = documents(), time.perf_counter()
-    run("produce", "files", str(folder))  # ends when each message has its outcome
-    seconds = time.perf_counter() - started
-    return len(story) / seconds, (documents() - before) / seconds
+    def ceiling(self) -> None:
+        """Documents a second when all that is left to do is to write them: finished ones, read back."""
+        writes: list[Write] = []
+        after = None
+        with client() as server:
+            while len(writes) < CEILING:
+                page = server.search(
+                    index=DOMAIN.alias, size=5000, sort=["event_id", "part"], search_after=after,
+                    query={"range": {"part": {"gte": 0}}},
+                )["hits"]["hits"]  # fmt: skip
+                if not page:
+                    break
+                writes += [Write(hit["_id"], dump(hit["_source"])) for hit in page]
+                after = page[-1]["sort"]
+        create_index("ceiling", "ceiling-1", DOMAIN.mapping())
+        try:
+            self.rows["bulk_ceiling_ehr"].append(asyncio.run(_bulk("ceiling", writes)))
+        finally:
+            with client() as server:
+                server.indices.delete(index="ceiling-1")
+
+    def kafka(self) -> None:
+        """Bare confirmed sends of our own sealed messages: as many as go, and one at a time on 1 and 50 lanes."""
+        reader = Reader(DOMAIN.raw.name)
+        sample = []
+        for message in reader.until_end():
+            sample.append(Outgoing(SIGNALS.name, message.key(), message.value(), list(message.headers())))
+            if len(sample) == 20_000:
+                break
+        reader.close()
+        asyncio.run(self._kafka(sample))
+
+    async def _kafka(self, sample: list[Outgoing]) -> None:
+        producer = Producer()
+        started = time.perf_counter()
+        await producer.send(sample)
+        self.rows["kafka_confirmed_produce"].append(len(sample) / (time.perf_counter() - started))
+        for lanes in (1, 50):
+            each = [sample[lane::lanes][: max(1, self.sent // 2 // lanes)] for lane in range(lanes)]
+            taken: list[float] = []
+            await asyncio.gather(*(_one_by_one(producer, some, taken) for some in each))
+            self._quantiles(f"kafka_confirm_{lanes}", taken)
+        await asyncio.to_thread(producer.close)
+
+    def mllp(self, connections: int) -> None:
+        """Answers a second and how long each took, closed loop, while a worker indexes them."""
+        messages = [
+            load.Message(one.body, str(n)) for n, one in enumerate(load.hospital_of(self.sent, 7000 + self._seed))
+        ]
+        self._seed += 50
+        with listener(self.home) as (port, _):
+            asyncio.run(send(messages[:200], "127.0.0.1", port, connections=connections))
+            done = asyncio.run(send(messages[200:], "127.0.0.1", port, connections=connections))
+        self.rows[f"mllp_answers_{connections}"].append(len(done.latencies) / done.seconds)
+        self._quantiles(f"mllp_{connections}", done.latencies)
+
+    def visible(self, rate: float = 500) -> None:
+        """Wire to searchable at a steady rate on a fixed schedule."""
+        messages = load.hospital_of(int(rate * self.seconds), 9000 + self._seed)
+        self._seed += 50
+        with process(self.home, "ours", WORKERS["ours"]), listener(self.home) as (port, _):
+            asyncio.run(send(messages[:500], "127.0.0.1", port, rate / 2, connections=8))
+            until_idle(60)
+            with Watch(DOMAIN.alias) as watch:
+                done = asyncio.run(send(messages[500:], "127.0.0.1", port, rate, connections=8))
+                until_idle(60)
+                time.sleep(1.5)
+            p50, p99 = watch.quantiles()
+        self.rows["wire_to_searchable_rate"].append(done.sent / done.seconds)
+        self.rows["wire_to_searchable_p50"].append(p50)
+        self.rows["wire_to_searchable_p99"].append(p99)
+
+    def _quantiles(self, name: str, taken: Iterable[float]) -> None:
+        cuts = statistics.quantiles(taken, n=100)
+        self.rows[f"{name}_p50"].append(cuts[49])
+        self.rows[f"{name}_p99"].append(cuts[98])
+
+    def memory(self, count: int) -> None:
+        """The worker's resident memory over many messages: how much it grows in the second half."""
+        with process(self.home, "ours", WORKERS["ours"]) as running, listener(self.home) as (port, _):
+            seen: list[tuple[int, float]] = []
+            tag, size = f"M{int(time.time())}", 5000
+            for at in range(0, count, size):
+                some = list(load.small(size, f"{tag}-{at}-"))
+                asyncio.run(send(some, "127.0.0.1", port, connections=50))
+                until_idle(120)
+                seen.append((at + size, running.memory_info().rss / 2**20))
+                console.print(f"  {at + size} messages: worker {seen[-1][1]:.0f} MiB", highlight=False)
+        half = [mib for _, mib in seen[len(seen) // 2 :]]
+        self.rows["worker_memory"].append(max(mib for _, mib in seen))
+        self.rows["worker_memory_growth"].append((half[-1] - half[0]) / max(1, (len(half) - 1) * size) * 100_000)
+        (ROOT / "build" / "memory.json").write_text(json.dumps(seen))
+
+    def overload(self, times: float = 3.0, seconds: float = 180.0) -> dict[str, Any]:
+        """Three times what one worker can do, for three minutes; then until nothing waits."""
+        with process(self.home, "ours", WORKERS["ours"]) as worker, listener(self.home) as (port, feed):
+            tag = f"O{int(time.time())}"
+            warm = list(load.small(5000, f"{tag}w"))
+            started = time.monotonic()
+            asyncio.run(send(warm, "127.0.0.1", port, connections=50))
+            until_idle(120)
+            capacity = len(warm) / (time.monotonic() - started)
+            rate = times * capacity
+            answers: Counter[str] = Counter()
+            peak = {"worker": 0.0, "listener": 0.0}
+
+            def note(_: load.Message, answer: Any) -> None:
+                answers[answer.code if answer else "none"] += 1
+                if answers.total() % 2000 == 0:
+                    for name, one in (("worker", worker), ("listener", feed)):
+                        peak[name] = max(peak[name], one.memory_info().rss / 2**20)
+
+            before = documents()
+            some = load.small(int(rate * seconds), tag)
+            done = asyncio.run(send(some, "127.0.0.1", port, rate, 50, note, attempts=1))
+            behind = until_idle(3600)
+            made = documents() - before
+        return {
+            "capacity": round(capacity),
+            "offered_per_second": round(rate),
+            "sent": done.sent,
+            "answered_per_second": round(answers.total() / done.seconds),
+            "answers": dict(answers),
+            "lost": 2 * answers["AA"] - made,
+            "seconds_until_lag_zero": round(behind),
+            "peak_mib": {name: round(mib) for name, mib in peak.items()},
+        }
 
 
 async def _bulk(index: str, writes: list[Write]) -> float:
@@ -64,88 +225,167 @@ async def _bulk(index: str, writes: list[Write]) -> float:
     target = Index(server, index)
     started = time.perf_counter()
     for start in range(0, len(writes), BULK):
-        refused = await target.bulk(writes[start : start + BULK])
-        assert not refused
+        assert not await target.bulk(writes[start : start + BULK])
     seconds = time.perf_counter() - started
     await server.close()
     return len(writes) / seconds
 
 
-def ceiling(number: int) -> float:
-    """Documents a second when all that is left to do is to write them: finished ones, read back from the index."""
-    writes: list[Write] = []
-    after = None
-    with client() as server:
-        while len(writes) < 20_000:
-            page = server.search(
-                index=DOMAIN.alias, size=5000, sort=["event_id", "part"], search_after=after,
-                query={"range": {"part": {"gte": 0}}},
-            )["hits"]["hits"]  # fmt: skip
-            if not page:
-                break
-            writes += [Write(hit["_id"], dump(hit["_source"])) for hit in page]
-            after = page[-1]["sort"]
-    create_index(f"ceiling-{number}", f"ceiling-{number}-v1", DOMAIN.mapping())
-    try:
-        return asyncio.run(_bulk(f"ceiling-{number}", writes))
-    finally:
-        with client() as server:
-            server.indices.delete(index=f"ceiling-{number}-v1")
+async def _one_by_one(producer: Producer, some: list[Outgoing], taken: list[float]) -> None:
+    for message in some:
+        started = time.perf_counter()
+        await producer.send([message])
+        taken.append(time.perf_counter() - started)
 
 
-def spread(values: list[float]) -> float:
-    """Range over median."""
-    return (max(values) - min(values)) / statistics.median(values)
+# name, unit, what it stands beside, and whether as value / other or other / value: higher is better either way
+TABLE: tuple[tuple[str, str, str | None], ...] = (
+    ("end_to_end_ehr", "documents/s", "bulk_ceiling_ehr"),
+    ("bulk_ceiling_ehr", "documents/s", None),
+    ("end_to_end_aiokafka", "documents/s", "bulk_ceiling_ehr"),
+    ("end_to_end_quix", "documents/s", "bulk_ceiling_ehr"),
+    ("end_to_end_ehr_to_aiokafka", "", "end_to_end_aiokafka"),
+    ("end_to_end_ehr_to_quix", "", "end_to_end_quix"),
+    ("events_ehr", "events/s", None),
+    ("events_aiokafka", "events/s", None),
+    ("events_quix", "events/s", None),
+    ("kafka_confirmed_produce", "events/s", None),
+    ("kafka_confirm_1_p50", "s", None),
+    ("kafka_confirm_1_p99", "s", None),
+    ("kafka_confirm_50_p50", "s", None),
+    ("kafka_confirm_50_p99", "s", None),
+    ("mllp_answers_1", "answers/s", None),
+    ("mllp_1_p50", "s", "kafka_confirm_1_p50"),
+    ("mllp_1_p99", "s", "kafka_confirm_1_p99"),
+    ("mllp_answers_50", "answers/s", None),
+    ("mllp_50_p50", "s", "kafka_confirm_50_p50"),
+    ("mllp_50_p99", "s", "kafka_confirm_50_p99"),
+    ("wire_to_searchable_rate", "messages/s", None),
+    ("wire_to_searchable_p50", "s", None),
+    ("wire_to_searchable_p99", "s", None),
+    ("cpu_worker", "CPU s per 1,000 events", None),
+    ("cpu_publisher", "CPU s per 1,000 events", None),
+    ("cpu_kafka", "CPU s per 1,000 events", None),
+    ("cpu_elasticsearch", "CPU s per 1,000 events", None),
+    ("worker_memory", "MiB", None),
+    ("worker_memory_growth", "MiB per 100,000 messages", None),
+)
+
+
+def summary(rows: Rows) -> list[dict[str, Any]]:
+    for peer in ("aiokafka", "quix"):
+        if rows.get(f"end_to_end_{peer}") and rows.get("end_to_end_ehr"):
+            rows[f"end_to_end_ehr_to_{peer}"] = rows["end_to_end_ehr"]
+    made = []
+    for name, unit, beside in TABLE:
+        if not (values := rows.get(name)):
+            continue
+        median = statistics.median(values)
+        ratio = median / statistics.median(rows[beside]) if beside and rows.get(beside) else None
+        if name.startswith("end_to_end_ehr_to_"):
+            median = ratio or 0.0
+        made.append(
+            {
+                "name": name,
+                "value": round(median, 4 if median < 10 else 1),
+                "unit": unit or "ratio",
+                "ratio": round(ratio, 3) if ratio is not None else None,
+                "ratio_to": beside if ratio is not None else None,
+                "spread": round((max(values) - min(values)) / abs(statistics.median(values) or 1), 3),
+            }
+        )
+    return made
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    made = Table("row", "median", "unit", "ratio", "to", "spread")
+    for row in rows:
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.3f}"
+        made.add_row(
+            row["name"], f"{row['value']:,}", row["unit"], ratio, row["ratio_to"] or "", f"{row['spread']:.0%}"
+        )
+    return made
+
+
+def picture(rows: list[dict[str, Any]]) -> str:
+    """Bars of everything that is documents a second."""
+    bars = [row for row in rows if row["unit"] == "documents/s"]
+    top = max((row["value"] for row in bars), default=1)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{30 * len(bars) + 20}" font-family="sans-serif" font-size="13">'
+    ]
+    for number, row in enumerate(bars):
+        y = 10 + 30 * number
+        parts.append(f'<text x="0" y="{y + 15}">{row["name"]}</text>')
+        parts.append(f'<rect x="190" y="{y}" width="{480 * row["value"] / top:.0f}" height="20" fill="#3b6ea5"/>')
+        parts.append(f'<text x="{195 + 480 * row["value"] / top:.0f}" y="{y + 15}">{row["value"]:,.0f}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="small rounds: to see that it runs")
+    parser.add_argument("--only", nargs="+", help="these rounds and no others")
+    parser.add_argument("--long", action="store_true", help="memory over 500,000 messages")
+    parser.add_argument("--overload", action="store_true", help="three times the capacity for three minutes; only that")
+    parser.add_argument("--profile", action="store_true", help="a flame graph of the worker into docs/; only that")
+    given = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="wardstream-bench-"))
-    os.environ["WARDSTREAM_HOME"] = str(home)
-    settings.cache_clear()
-    events, docs, ceilings = [], [], []
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
+    bench = Bench(home, given.quick)
     try:
-        run("up", "--detach")
-        events_per_second(home / "messages", REPEATS, WARM_UP)
-        for number in range(REPEATS):
-            one, made = events_per_second(home / "messages", number, PATIENTS)
-            top = ceiling(number)
-            console.print(f"{number + 1}/{REPEATS}: {one:.0f} events/s, {made:.0f} documents/s; ceiling {top:.0f}")
-            events.append(one)
-            docs.append(made)
-            ceilings.append(top)
+        with stack(home):
+            if given.overload:
+                found = bench.overload(seconds=20 if given.quick else 180)
+                (build / "overload.json").write_text(json.dumps(found, indent=2) + "\n")
+                console.print_json(data=found)
+                return
+            if given.profile:
+                profile(bench)
+                return
+            rounds: dict[str, Callable[[], None]] = {
+                **{worker: (lambda worker=worker: bench.end_to_end(worker)) for worker in WORKERS},
+                "ceiling": bench.ceiling,
+                "kafka": bench.kafka,
+                "mllp_1": lambda: bench.mllp(1),
+                "mllp_50": lambda: bench.mllp(50),
+                "visible": bench.visible,
+            }
+            chosen = {name: one for name, one in rounds.items() if not given.only or name in given.only}
+            for number in range(given.repeats):
+                for name, one in chosen.items():
+                    started = time.monotonic()
+                    one()
+                    console.print(
+                        f"{number + 1}/{given.repeats} {name}: {time.monotonic() - started:.0f} s", highlight=False
+                    )
+            if not given.only or "memory" in given.only:
+                bench.memory(500_000 if given.long else 10_000 if given.quick else 50_000)
     finally:
-        run("down")
         shutil.rmtree(home, ignore_errors=True)
-    top = statistics.median(ceilings)
-    rows = [
-        {
-            "name": "end_to_end_ehr",
-            "value": round(statistics.median(docs), 1),
-            "unit": "documents/s",
-            "ratio": round(statistics.median(docs) / top, 3),
-            "ratio_to": "bulk_ceiling_ehr",
-            "spread": round(spread(docs), 3),
-        },
-        {
-            "name": "events_ehr",
-            "value": round(statistics.median(events), 1),
-            "unit": "events/s",
-            "ratio": None,
-            "ratio_to": None,
-            "spread": round(spread(events), 3),
-        },
-        {
-            "name": "bulk_ceiling_ehr",
-            "value": round(top, 1),
-            "unit": "documents/s",
-            "ratio": 1.0,
-            "ratio_to": "bulk_ceiling_ehr",
-            "spread": round(spread(ceilings), 3),
-        },
-    ]
-    (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "bench.json").write_text(json.dumps(rows, indent=2) + "\n")
-    console.print_json(data=rows)
+    rows = summary(bench.rows)
+    (build / "bench.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (build / "bench-machine.json").write_text(json.dumps(machine(), indent=2) + "\n")
+    (build / "bench.svg").write_text(picture(rows))
+    console.print(machine())
+    Console().print(table(rows))
+
+
+def profile(bench: Bench) -> None:
+    """Where the worker's time goes, by py-spy, while it is under full load."""
+    target = ROOT / "docs" / "flamegraph-worker.svg"
+    with process(bench.home, "ours", WORKERS["ours"]) as running:
+        load.files(bench.home / "messages", bench.fresh(20))
+        run("produce", "files", str(bench.home / "messages"))
+        load.files(bench.home / "messages", bench.fresh(bench.patients))
+        spy = subprocess.Popen(
+            [str(Path(sys.executable).parent / "py-spy"), "record", "--pid", str(running.pid), "--duration", "20",
+             "--rate", "200", "--output", str(target)],
+        )  # fmt: skip
+        subprocess.run([*COMMAND, "produce", "files", str(bench.home / "messages")], check=True)
+        spy.wait()
 
 
 if __name__ == "__main__":

@@ -109,18 +109,21 @@ class Node:
                 kept = {name: answer.headers[name] for name in KEPT if name in answer.headers}
                 status = answer.status
         except aiohttp.ClientError:
-            assert request.transport is not None
-            request.transport.abort()
+            _abort(request)
             return web.Response(status=502)
         if mode == "after" and request.path.endswith("_bulk"):
             await self._while(mode)
-            assert request.transport is not None
-            request.transport.abort()
+            _abort(request)
         return web.Response(status=status, body=content, headers=kept)
 
     async def _while(self, mode: str) -> None:
         while self.mode == mode:
             await asyncio.sleep(0.05)
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:  # else the client has gone
+        request.transport.abort()
 
 
 def chosen(event_id: str) -> bool:

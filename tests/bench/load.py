@@ -1,0 +1,52 @@
+"""Messages for the bench, made beforehand, so that the sender costs next to nothing while it is measured."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from producers.simulate.hospital import Hospital
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something the MLLP client can send."""
+
+    body: bytes = field(repr=False)
+    patient: str
+
+
+def hospital(seed: int, patients: int) -> list[Message]:
+    """A simulated hospital's messages, each once; some five documents a message."""
+    made = {event.body: event.patient for event in Hospital(seed, patients, datetime.now(UTC)).events()}
+    return [Message(body, patient) for body, patient in made.items()]
+
+
+def hospital_of(count: int, seed: int = 100) -> list[Message]:
+    """So many of them."""
+    made: list[Message] = []
+    while len(made) < count:
+        made += hospital(seed, 400)
+        seed += 1
+    return made[:count]
+
+
+def small(count: int, tag: str, patients: int = 5000) -> Iterator[Message]:
+    """Admissions of 200 bytes with two documents each: what a long run takes, without making a long story first."""
+    at = datetime.now(UTC).strftime("%Y%m%d%H%M%S")
+    for n in range(count):
+        yield Message(
+            f"MSH|^~\\&|BENCH|{tag}|US|HERE|{at}||ADT^A08|{tag}{n}|P|2.5\rPID|1||B{n % patients}^^^HOSP^MR||A^B||19700101|F\r"
+            f"PV1|1|I|W{n % 17}^{n % 9}^1{'|' * 16}V{n % patients}\r".encode(),
+            str(n % patients),
+        )
+
+
+def files(folder: Path, messages: list[Message]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for number, message in enumerate(messages):
+        (folder / f"{number:06}.hl7").write_bytes(message.body)
