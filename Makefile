@@ -27,8 +27,14 @@ test: .venv/ready ## everything, against the embedded servers
 	.venv/bin/mypy
 	$(RUN) -m pytest
 
-bench: .venv/ready ## measured figures into build/bench.json
+bench: .venv/ready .venv-bench/ready ## measured figures into build/bench.json
 	$(RUN) tests/bench/bench.py
+
+# The peers' own environment: Quix Streams wants older clients than ours.
+.venv-bench/ready: requirements-bench.lock
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
 
 faults: .venv/ready ## twenty minutes of failing servers and processes, and the account of every message
 	$(RUN) tests/faults/run.py
@@ -41,6 +47,8 @@ check: .venv/ready ## the fast checks that a commit runs
 lock: ## resolve pyproject.toml anew into requirements.lock
 	.venv/bin/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.11 --output-file requirements.lock
+	.venv/bin/uv pip compile pyproject.toml --extra bench --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.11 --output-file requirements-bench.lock
 
 clean:
-	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-bench build .mypy_cache .ruff_cache .pytest_cache

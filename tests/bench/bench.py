@@ -15,7 +15,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -136,10 +135,9 @@ class Bench:
         await asyncio.to_thread(producer.close)
 
     def mllp(self, connections: int) -> None:
-        """Answers a second and how long each took, closed loop, while a worker indexes them."""
-        messages = [
-            load.Message(one.body, str(n)) for n, one in enumerate(load.hospital_of(self.sent, 7000 + self._seed))
-        ]
+        """Answers a second and how long each took, closed loop; no worker, so that the feed alone is measured."""
+        made = load.hospital_of(self.sent, 7000 + self._seed)
+        messages = [load.Message(one.body, str(number)) for number, one in enumerate(made)]  # over all connections
         self._seed += 50
         with listener(self.home) as (port, _):
             asyncio.run(send(messages[:200], "127.0.0.1", port, connections=connections))
@@ -301,9 +299,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
     made = Table("row", "median", "unit", "ratio", "to", "spread")
     for row in rows:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.3f}"
-        made.add_row(
-            row["name"], f"{row['value']:,}", row["unit"], ratio, row["ratio_to"] or "", f"{row['spread']:.0%}"
-        )
+        beside, spread = row["ratio_to"] or "", f"{row['spread']:.0%}"
+        made.add_row(row["name"], f"{row['value']:,}", row["unit"], ratio, beside, spread)
     return made
 
 
@@ -311,9 +308,8 @@ def picture(rows: list[dict[str, Any]]) -> str:
     """Bars of everything that is documents a second."""
     bars = [row for row in rows if row["unit"] == "documents/s"]
     top = max((row["value"] for row in bars), default=1)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{30 * len(bars) + 20}" font-family="sans-serif" font-size="13">'
-    ]
+    size = f'width="760" height="{30 * len(bars) + 20}"'
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">']
     for number, row in enumerate(bars):
         y = 10 + 30 * number
         parts.append(f'<text x="0" y="{y + 15}">{row["name"]}</text>')
@@ -358,9 +354,8 @@ def main() -> None:
                 for name, one in chosen.items():
                     started = time.monotonic()
                     one()
-                    console.print(
-                        f"{number + 1}/{given.repeats} {name}: {time.monotonic() - started:.0f} s", highlight=False
-                    )
+                    seconds = time.monotonic() - started
+                    console.print(f"{number + 1}/{given.repeats} {name}: {seconds:.0f} s", highlight=False)
             if not given.only or "memory" in given.only:
                 bench.memory(500_000 if given.long else 10_000 if given.quick else 50_000)
     finally:
@@ -381,7 +376,7 @@ def profile(bench: Bench) -> None:
         run("produce", "files", str(bench.home / "messages"))
         load.files(bench.home / "messages", bench.fresh(bench.patients))
         spy = subprocess.Popen(
-            [str(Path(sys.executable).parent / "py-spy"), "record", "--pid", str(running.pid), "--duration", "20",
+            [str(ROOT / ".venv-bench" / "bin" / "py-spy"), "record", "--pid", str(running.pid), "--duration", "20",
              "--rate", "200", "--output", str(target)],
         )  # fmt: skip
         subprocess.run([*COMMAND, "produce", "files", str(bench.home / "messages")], check=True)

@@ -38,11 +38,12 @@ def small(count: int, tag: str, patients: int = 5000) -> Iterator[Message]:
     """Admissions of 200 bytes with two documents each: what a long run takes, without making a long story first."""
     at = datetime.now(UTC).strftime("%Y%m%d%H%M%S")
     for n in range(count):
-        yield Message(
-            f"MSH|^~\\&|BENCH|{tag}|US|HERE|{at}||ADT^A08|{tag}{n}|P|2.5\rPID|1||B{n % patients}^^^HOSP^MR||A^B||19700101|F\r"
-            f"PV1|1|I|W{n % 17}^{n % 9}^1{'|' * 16}V{n % patients}\r".encode(),
-            str(n % patients),
+        person, visit = f"B{n % patients}", f"W{n % 17}^{n % 9}^1{'|' * 16}V{n % patients}"
+        body = (
+            f"MSH|^~\\&|BENCH|{tag}|US|HERE|{at}||ADT^A08|{tag}{n}|P|2.5\r"
+            f"PID|1||{person}^^^HOSP^MR||A^B||19700101|F\rPV1|1|I|{visit}\r"
         )
+        yield Message(body.encode(), person)
 
 
 def files(folder: Path, messages: list[Message]) -> None:

@@ -46,6 +46,14 @@ class Message:
     timestamp: float
 
 
+def _message(one: Any) -> Message:
+    return Message(TOPIC, one.partition, one.offset, one.key, one.value, one.headers, one.timestamp / 1000)
+
+
+def _incoming(batch: Any, one: Any) -> Incoming:
+    return Incoming(batch.topic, batch.partition, one.offset, one.key, one.value, list(one.headers or ()))
+
+
 async def aiokafka() -> None:
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -60,14 +68,7 @@ async def aiokafka() -> None:
         committed = time.monotonic()
         while True:
             got = await consumer.getmany(timeout_ms=50, max_records=settings().worker_batch)
-            if events := [
-                Event(
-                    Message(TOPIC, one.partition, one.offset, one.key, one.value, one.headers, one.timestamp / 1000),
-                    done,
-                )
-                for some in got.values()
-                for one in some
-            ]:
+            if events := [Event(_message(one), done) for some in got.values() for one in some]:
                 yield events
             if done and time.monotonic() - committed > 0.5:
                 await consumer.commit({TopicPartition(TOPIC, number): offset for number, offset in done.items()})
@@ -98,16 +99,8 @@ def quix() -> None:
         def write(self, batch: SinkBatch) -> None:
             items = list(batch)
             for at in range(0, len(items), settings().worker_batch):
-                loop.run_until_complete(
-                    handle(
-                        [
-                            Incoming(
-                                batch.topic, batch.partition, one.offset, one.key, one.value, list(one.headers or ())
-                            )
-                            for one in items[at : at + settings().worker_batch]
-                        ]
-                    )
-                )
+                some = items[at : at + settings().worker_batch]
+                loop.run_until_complete(handle([_incoming(batch, one) for one in some]))
 
     app = Application(
         broker_address=settings().kafka_servers(), consumer_group=GROUP, auto_offset_reset="earliest",

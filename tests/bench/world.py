@@ -26,7 +26,11 @@ from schemas.registry import DOMAINS
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(ROOT / "wardstream.py")]
 PEERS = [sys.executable, str(ROOT / "tests" / "bench" / "peers.py")]
-WORKERS = {"ours": [*COMMAND, "worker"], "aiokafka": [*PEERS, "aiokafka"], "quix": [*PEERS, "quix"]}
+WORKERS = {
+    "ours": [*COMMAND, "worker"],
+    "aiokafka": [*PEERS, "aiokafka"],
+    "quix": [str(ROOT / ".venv-bench" / "bin" / "python"), *PEERS[1:], "quix"],
+}
 DOMAIN = DOMAINS["ehr"]
 
 
@@ -110,14 +114,8 @@ def cpu_seconds(one: psutil.Process) -> float:
 
 
 def machine() -> dict[str, Any]:
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    model = next((value.strip() for name, _, value in lines if name.strip() == "model name"), platform.processor())
     packages = ("faust-streaming", "aiokafka", "confluent-kafka", "elasticsearch", "cryptography", "pydantic", "uvloop")
     return {
         "cpu": model,

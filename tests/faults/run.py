@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ async def faults(cluster: Cluster, seed: int, schedule: list[tuple[str, ...]]) -
     await asyncio.wait([sending], timeout=90)
     missing = await settled(visible, workload.answered)
     scene.stuck += await cluster.stop_ours()
-    verdicts = judge(await asyncio.to_thread(gather, workload.messages, cluster.home))
+    evidence = await asyncio.to_thread(gather, workload.messages, cluster.home)
+    verdicts = judge(evidence)
     verdicts["unseen"] += unseen + [one.control for one in missing]
     verdicts["stuck"] += scene.stuck + (["the sender"] if not sending.done() else [])
     verdicts["wrong"] += scene.wrong
@@ -113,6 +115,10 @@ async def faults(cluster: Cluster, seed: int, schedule: list[tuple[str, ...]]) -
         "seconds": round(time.monotonic() - started),
         "messages": len(workload.messages),
         "answered": len(workload.answered),
+        # What the faults did: a run in which nothing died and nothing was refused proves nothing.
+        "ended": {program.name: dict(Counter(map(str, program.exits))) for program in cluster.programs},
+        "letters": dict(Counter(reason for reasons in evidence.letters.values() for reason in reasons)),
+        "read_again": len(evidence.sealed) - len(set(evidence.sealed)),
         "verdicts": verdicts,
         "ok": not any(verdicts.values()),
     }
@@ -131,6 +137,10 @@ def address(cluster: Cluster) -> None:
 def show(result: dict[str, Any]) -> None:
     table = Table("verdict", "count", "first of them", title=f"{len(result['steps'])} steps, seed {result['seed']}")
     table.add_row("answered", str(result["answered"]), f"in {result['seconds']} s")
+    for name in ("letters", "read_again"):
+        table.add_row(name.replace("_", " "), "", str(result[name]))
+    ended = ", ".join(f"{name} {sum(codes.values())}" for name, codes in result["ended"].items() if codes)
+    table.add_row("ended", "", ended)
     for verdict in VERDICTS:
         named = result["verdicts"][verdict]
         table.add_row(verdict, f"[{'red' if named else 'green'}]{len(named)}", ", ".join(named[:4]))
