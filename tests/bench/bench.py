@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import load
+from peers import group
 from rich.console import Console
 from rich.table import Table
 from world import (
@@ -37,6 +38,7 @@ from world import (
     process,
     run,
     servers,
+    skip_to_end,
     stack,
     until_idle,
 )
@@ -68,6 +70,7 @@ class Bench:
     def end_to_end(self, worker: str) -> None:
         """From the first file read to the last outcome known, with one worker of that kind."""
         name = {"ours": "ehr"}.get(worker, worker)
+        skip_to_end(group(worker))
         with process(self.home, worker, WORKERS[worker]) as running:
             self._files(self.fresh(20))  # the worker has joined, and is warm
             messages = self.fresh(self.patients)
@@ -149,6 +152,7 @@ class Bench:
         """Wire to searchable at a steady rate on a fixed schedule."""
         messages = load.hospital_of(int(rate * self.seconds), 9000 + self._seed)
         self._seed += 50
+        skip_to_end(group("ours"))
         with process(self.home, "ours", WORKERS["ours"]), listener(self.home) as (port, _):
             asyncio.run(send(messages[:500], "127.0.0.1", port, rate / 2, connections=8))
             until_idle(60)
@@ -168,6 +172,7 @@ class Bench:
 
     def memory(self, count: int) -> None:
         """The worker's resident memory over many messages: how much it grows in the second half."""
+        skip_to_end(group("ours"))
         with process(self.home, "ours", WORKERS["ours"]) as running, listener(self.home) as (port, _):
             seen: list[tuple[int, float]] = []
             tag, size = f"M{int(time.time())}", 5000
@@ -184,6 +189,7 @@ class Bench:
 
     def overload(self, times: float = 3.0, seconds: float = 180.0) -> dict[str, Any]:
         """Three times what one worker can do, for three minutes; then until nothing waits."""
+        skip_to_end(group("ours"))
         with process(self.home, "ours", WORKERS["ours"]) as worker, listener(self.home) as (port, feed):
             tag = f"O{int(time.time())}"
             warm = list(load.small(5000, f"{tag}w"))

@@ -17,11 +17,15 @@ from typing import Any
 from infra.kafka import GROUP
 from infra.settings import settings
 from schemas.registry import DOMAINS
-from streams.agent import Agent
 from streams.process import Incoming
 
 DOMAIN = DOMAINS["ehr"]
 TOPIC = DOMAIN.raw.name
+
+
+def group(worker: str) -> str:
+    """Consumer group of a kind of worker: their protocols cannot share one."""
+    return GROUP if worker == "ours" else f"{GROUP}-{worker}"
 
 
 @dataclass(slots=True)
@@ -58,7 +62,7 @@ async def aiokafka() -> None:
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
     consumer = AIOKafkaConsumer(
-        TOPIC, bootstrap_servers=settings().kafka_servers(), group_id=GROUP, enable_auto_commit=False,
+        TOPIC, bootstrap_servers=settings().kafka_servers(), group_id=group("aiokafka"), enable_auto_commit=False,
         auto_offset_reset="earliest", max_partition_fetch_bytes=4 * 1024 * 1024,
     )  # fmt: skip
     await consumer.start()
@@ -75,12 +79,16 @@ async def aiokafka() -> None:
                 done.clear()
                 committed = time.monotonic()
 
+    from streams.agent import Agent
+
     await Agent(DOMAIN).run(batches())
 
 
 def quix() -> None:
     from quixstreams import Application
     from quixstreams.sinks import BatchingSink, SinkBatch
+
+    from streams.agent import Agent
 
     loop = asyncio.new_event_loop()
 
@@ -103,7 +111,7 @@ def quix() -> None:
                 loop.run_until_complete(handle([_incoming(batch, one) for one in some]))
 
     app = Application(
-        broker_address=settings().kafka_servers(), consumer_group=GROUP, auto_offset_reset="earliest",
+        broker_address=settings().kafka_servers(), consumer_group=group("quix"), auto_offset_reset="earliest",
         commit_interval=0.2, commit_every=settings().worker_batch, loglevel="WARNING",
     )  # fmt: skip
     topic = app.topic(TOPIC, value_deserializer="bytes", key_deserializer="bytes")

@@ -17,20 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from infra.elastic import client
-from infra.kafka import lag
+from infra.kafka import connection, lag
 from infra.settings import settings
 from schemas.registry import DOMAINS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(ROOT / "wardstream.py")]
 PEERS = [sys.executable, str(ROOT / "tests" / "bench" / "peers.py")]
-WORKERS = {
-    "ours": [*COMMAND, "worker"],
-    "aiokafka": [*PEERS, "aiokafka"],
-    "quix": [str(ROOT / ".venv-bench" / "bin" / "python"), *PEERS[1:], "quix"],
-}
+THEIRS = str(ROOT / ".venv-bench" / "bin" / "python")
+WORKERS = {"ours": [*COMMAND, "worker"], "aiokafka": [*PEERS, "aiokafka"], "quix": [THEIRS, *PEERS[1:], "quix"]}
 DOMAIN = DOMAINS["ehr"]
 
 
@@ -85,6 +83,24 @@ def documents() -> int:
     with client() as server:
         server.indices.refresh(index=DOMAIN.alias)
         return int(server.count(index=DOMAIN.alias, query={"range": {"part": {"gte": 0}}})["count"])
+
+
+def skip_to_end(group: str) -> None:
+    """Let a group start with what comes next; tried again while members of an earlier round are still known."""
+    consumer = Consumer(connection(settings()) | {"group.id": group, "enable.auto.commit": False})
+    deadline = time.monotonic() + 60
+    while True:
+        places = [TopicPartition(DOMAIN.raw.name, number) for number in range(DOMAIN.raw.partitions)]
+        for place in places:
+            place.offset = consumer.get_watermark_offsets(place, timeout=10)[1]
+        try:
+            consumer.commit(offsets=places, asynchronous=False)
+            consumer.close()
+            return
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def waiting() -> int:
