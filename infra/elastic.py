@@ -22,6 +22,7 @@ from infra.settings import settings
 # What a bulk request is answered with. Writing again changes nothing, so only after an error is each item asked for.
 SHORT = "errors"
 WHOLE = "errors,items.*.status,items.*.error.type"
+PLACED = f"{WHOLE},items.*._id,items.*._index,items.*._seq_no,items.*._primary_term"
 FOUND = "docs._id,docs._index,docs.found,docs._source,docs._seq_no,docs._primary_term"
 REFUSALS = frozenset({400, 413})  # the document is at fault; anything else may pass later
 CONFLICT = "version_conflict_engine_exception"
@@ -122,14 +123,15 @@ class Index:
         self._server, self.name, self._is_alias = server, name, is_alias
         self.target = Target("elasticsearch")
 
-    async def bulk(self, writes: Sequence[Write]) -> dict[str, str]:
+    async def bulk(self, writes: Sequence[Write], places: dict[str, Place] | None = None) -> dict[str, str]:
         """Write until every document is in or refused; gives the refused ones' ids with the server's error type.
 
         A document that was to take the place of another and found something else there is refused with CONFLICT.
+        `places` is filled with the places that the written ones got, where somebody wants to know.
         """
         waiting = list(writes)
         refused: dict[str, str] = {}
-        wanted = SHORT
+        wanted = SHORT if places is None else PLACED
         while waiting:
             await self.target.admitted()
             try:
@@ -144,11 +146,13 @@ class Index:
             except ApiError as error:
                 if error.status_code == 413 and len(waiting) > 1:  # the request is too large, not a document in it
                     half = len(waiting) // 2
-                    return refused | await self.bulk(waiting[:half]) | await self.bulk(waiting[half:])
+                    return refused | await self.bulk(waiting[:half], places) | await self.bulk(waiting[half:], places)
                 if error.status_code in REFUSALS:
                     return refused | {write.id: "request_refused" for write in waiting}
                 reason = str(error.status_code)
             else:
+                if places is not None:
+                    places |= _places(answer["items"])
                 if not answer["errors"]:
                     break
                 if wanted == SHORT:
@@ -199,6 +203,11 @@ class Index:
             if left:
                 await asyncio.sleep(self.target.failed(reason))
         self.target.succeeded()
+
+
+def _places(items: list[dict[str, Any]]) -> dict[str, Place]:
+    done = (one for item in items for one in item.values())
+    return {one["_id"]: (one["_index"], one["_seq_no"], one["_primary_term"]) for one in done if one["status"] < 300}
 
 
 def _sorted_out(waiting: list[Write], items: list[dict[str, Any]], refused: dict[str, str]) -> tuple[list[Write], str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sql
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from infra.cache import Cache
 from infra.crypto import KEY_BYTES, NONCE_BYTES, DataKey, context, keyed_hash
 from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy
 from infra.keyring import Keyring
@@ -91,9 +91,9 @@ class KeyStore:
         self._lock = threading.RLock()
         self._seen_generation = (-1, -1)
         self._fresh_until = 0.0
-        self._by_identifier: _Cache[bytes, DataKey] = _Cache(CACHE_ENTRIES)
-        self._by_token: _Cache[str, DataKey | None] = _Cache(CACHE_ENTRIES)
-        self._by_ref: _Cache[tuple[str, int | None], DataKey] = _Cache(CACHE_ENTRIES)
+        self._by_identifier: Cache[bytes, DataKey] = Cache(CACHE_ENTRIES)
+        self._by_token: Cache[str, DataKey | None] = Cache(CACHE_ENTRIES)
+        self._by_ref: Cache[tuple[str, int | None], DataKey] = Cache(CACHE_ENTRIES)
 
     @classmethod
     def local(cls) -> tuple[Keyring, KeyStore]:
@@ -287,29 +287,7 @@ class KeyStore:
             self._seen_generation = (now.merges, now.erasures)
 
 
-K = TypeVar("K")
 V = TypeVar("V")
-
-
-class _Cache(OrderedDict[K, V]):
-    """Least recently used entries leave first, so that a busy year does not grow the process."""
-
-    def __init__(self, entries: int) -> None:
-        super().__init__()
-        self._entries = entries
-
-    def get(self, key: K, default: Any = None) -> Any:
-        value = super().get(key, default)
-        if value is not default:
-            self.move_to_end(key)
-        return value
-
-    def keep(self, key: K, value: V) -> V:
-        """Store and give back, pushing out the oldest beyond the bound."""
-        self[key] = value
-        if len(self) > self._entries:
-            self.popitem(last=False)
-        return value
 
 
 def _bound(ref: str, version: int) -> bytes:

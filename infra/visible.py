@@ -10,7 +10,7 @@ from typing import Any
 
 from infra.elastic import client
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.2
 
 
 class Watch:
@@ -19,11 +19,12 @@ class Watch:
     def __init__(self, index: str) -> None:
         self._index = index
         self._latencies: dict[str, float] = {}
-        self._stop = threading.Event()
+        self._started, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._poll, name="watch", daemon=True)
 
     def __enter__(self) -> Watch:
         self._thread.start()
+        self._started.wait(10)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -31,8 +32,11 @@ class Watch:
         self._thread.join()
 
     def _poll(self) -> None:
-        seen = -1  # sequence numbers grow as documents are written, so each answer holds only what is new
         with client() as server:
+            # Sequence numbers grow as documents are written, so each answer holds only what is new.
+            newest = server.search(index=self._index, sort=[{"_seq_no": "desc"}], size=1, source=False)["hits"]["hits"]
+            seen = newest[0]["sort"][0] if newest else -1
+            self._started.set()
             while not self._stop.wait(POLL_SECONDS):
                 answer = server.search(
                     index=self._index,

@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from infra.elastic import CONFLICT, NEW, Index, Write, dump
+from infra.cache import Cache
+from infra.elastic import CONFLICT, NEW, Index, Place, Write, dump
 from infra.errors import WardstreamError
 from streams.fold import Entity
 
@@ -66,19 +67,33 @@ async def advance(store: Store, folds: Mapping[str, Fold]) -> int:
 
 
 class Indexed:
-    """Entities as documents of an index."""
+    """Entities as documents of an index; the latest used are remembered, so that a busy ward is not read each time.
 
-    def __init__(self, index: Index) -> None:
+    What is remembered may be old. Then the write conflicts and the entity is read; and a fold that finds its event in
+    an old state would find it in the new one too, since states only ever take events in.
+    """
+
+    def __init__(self, index: Index, remembered: int = 5000) -> None:
         self._index = index
+        self._held: Cache[str, Held] = Cache(remembered)
 
     async def read(self, ids: Collection[str]) -> dict[str, Held]:
-        return {one: Held(stored.source, stored.place) for one, stored in (await self._index.get(ids)).items()}
+        found: dict[str, Held] = {one: held for one in ids if (held := self._held.get(one)) is not None}
+        if unknown := [one for one in ids if one not in found]:
+            for one, stored in (await self._index.get(unknown)).items():
+                found[one] = self._held.keep(one, Held(stored.source, stored.place))
+        return found
 
     async def write(self, puts: Collection[Put]) -> set[str]:
         """Raises WardstreamError where the index refuses an entity: a fault of ours, since its events were fine."""
-        refused = await self._index.bulk(
-            [Write(put.id, dump(put.entity), put.held.mark if put.held else NEW) for put in puts]
-        )
+        places: dict[str, Place] = {}
+        writes = [Write(put.id, dump(put.entity), put.held.mark if put.held else NEW) for put in puts]
+        refused = await self._index.bulk(writes, places)
+        for put in puts:
+            if put.id in places:
+                self._held.keep(put.id, Held(put.entity, places[put.id]))
+            else:
+                self._held.pop(put.id, None)
         if other := set(refused.values()) - {CONFLICT}:
             raise WardstreamError(f"the index refuses {len(refused)} entities: {sorted(other)}")
         return set(refused)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra import keystore
+from infra.cache import Cache
 from infra.errors import KeyMissing, KeyShredded
 from infra.keyring import Keyring, LoosePermissions
 from infra.keystore import KeyStore, Wanted
@@ -129,7 +130,7 @@ def test_racing_for_a_keyring_gives_one(tmp_path: Path) -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    cache: keystore._Cache[int, int] = keystore._Cache(2)
+    cache: Cache[int, int] = Cache(2)
     for number in range(3):
         cache.keep(number, number)
         cache.get(0)

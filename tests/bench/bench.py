@@ -59,7 +59,7 @@ class Bench:
         self.home = home
         self.patients = 150 if quick else 700
         self.sent = 1000 if quick else 6000  # messages of one MLLP round
-        self.seconds = 10 if quick else 60  # of steady load
+        self.seconds = 20 if quick else 60  # of steady load
         self.rows: Rows = defaultdict(list)
         self._seed = 0
 
@@ -154,10 +154,10 @@ class Bench:
         self._seed += 50
         skip_to_end(group("ours"))
         with process(self.home, "ours", WORKERS["ours"]), listener(self.home) as (port, _):
-            asyncio.run(send(messages[:500], "127.0.0.1", port, rate / 2, connections=8))
+            asyncio.run(send(messages[:1500], "127.0.0.1", port, rate / 2, connections=50))
             until_idle(60)
             with Watch(DOMAIN.alias) as watch:
-                done = asyncio.run(send(messages[500:], "127.0.0.1", port, rate, connections=8))
+                done = asyncio.run(send(messages[1500:], "127.0.0.1", port, rate, connections=50))
                 until_idle(60)
                 time.sleep(1.5)
             p50, p99 = watch.quantiles()
