@@ -88,7 +88,7 @@ def async_client() -> AsyncElasticsearch:
 SETTINGS = {
     "number_of_shards": 1,
     "auto_expand_replicas": "0-1",
-    "refresh_interval": "1s",
+    "refresh_interval": "500ms",
     # Erasure needs deleted documents to leave the disk: a forced merge must not spare any segment.
     "merge": {"policy": {"expunge_deletes_allowed": 0}},
 }

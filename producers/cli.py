@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from infra import runtime
 from infra.errors import BadMessage, UsageError
 from infra.health import health
 from infra.kafka import Producer, partitions_of
@@ -56,7 +57,7 @@ def register(app: typer.Typer) -> None:
         ] = False,
     ) -> None:
         """Listen for HL7 v2 over MLLP until Ctrl-C. AA means: durably accepted."""
-        asyncio.run(_listen(host, port, original))
+        runtime.run(_listen(host, port, original))
 
     @produce.command("files")
     def produce_files(
