@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     edge_bytes: int = Field(64_000_000, description="messages a feed holds unconfirmed; beyond it senders wait")
     edge_patience_seconds: float = Field(5.0, description="longest wait for room at the edge; then AR overloaded")
     worker_batch: int = Field(500, description="messages an agent takes at once")
-    worker_linger_seconds: float = Field(0.2, description="longest wait for a batch to fill")
+    worker_linger_seconds: float = Field(0.05, description="longest wait for a batch to fill")
     dead_letter_limit: float = Field(0.5, description="share of refused messages above which an agent stops")
 
     def kafka_servers(self) -> str:

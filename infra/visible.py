@@ -10,7 +10,7 @@ from typing import Any
 
 from infra.elastic import client
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.1
 
 
 class Watch:

@@ -28,7 +28,7 @@ from schemas.record import Subject
 from schemas.registry import DOMAINS
 
 BATCH = 500
-IN_FLIGHT = 4  # batches the broker may be confirming at once
+IN_FLIGHT = 2  # batches under way at once: more would be smaller, and cost more for each message
 HELD_EVENTS = 4 * BATCH
 LOOK_SECONDS = 0.02
 
@@ -207,15 +207,16 @@ class Publisher:
                 for send in new:
                     _settle(send.receipt, error)
                 return
-            if new:
-                self.broker.succeeded()
-                await asyncio.to_thread(self._seen.note, [_answer(send) for send in new])
+            if not new:
+                return
+            self.broker.succeeded()
             for send in new:
                 metrics.PUBLISHED.labels(send.arrival.domain).inc()
                 if send.flags:
                     metrics.REUSED_IDS.labels(send.arrival.domain).inc()
                 answer = _answer(send)
                 _settle(send.receipt, Receipt(send.event_id, False, answer.reason, answer.where))
+            await asyncio.to_thread(self._seen.note, [_answer(send) for send in new])  # a repeat meets `_underway` yet
         finally:
             for send in sends:
                 self._underway.pop(send.event_id, None)

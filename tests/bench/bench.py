@@ -44,7 +44,7 @@ from world import (
 )
 
 from infra.elastic import Index, Write, async_client, client, create_index, dump
-from infra.kafka import Outgoing, Producer, Reader
+from infra.kafka import Outgoing, Producer
 from infra.visible import Watch
 from producers.simulate.mllp_client import send
 from schemas.topics import SIGNALS
@@ -115,15 +115,9 @@ class Bench:
                 server.indices.delete(index="ceiling-1")
 
     def kafka(self) -> None:
-        """Bare confirmed sends of our own sealed messages: as many as go, and one at a time on 1 and 50 lanes."""
-        reader = Reader(DOMAIN.raw.name)
-        sample = []
-        for message in reader.until_end():
-            sample.append(Outgoing(SIGNALS.name, message.key(), message.value(), list(message.headers())))
-            if len(sample) == 20_000:
-                break
-        reader.close()
-        asyncio.run(self._kafka(sample))
+        """Bare confirmed sends of what our sealed messages weigh: as many as go; one at a time on 1 and 50 lanes."""
+        given = [(f"header_{number}", os.urandom(24)) for number in range(13)]
+        asyncio.run(self._kafka([Outgoing(SIGNALS.name, os.urandom(16), os.urandom(1300), given)] * 20_000))
 
     async def _kafka(self, sample: list[Outgoing]) -> None:
         producer = Producer()
