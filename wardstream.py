@@ -15,14 +15,15 @@ import infra.local.cli
 import producers.cli
 from infra.elastic import create_index
 from infra.errors import WardstreamError
-from infra.kafka import TopicSpec, create_topics
+from infra.kafka import TopicSpec, create_topics, lag
 from schemas.envelope import NAMES
 from schemas.registry import DOMAINS, TOPICS
 from schemas.stores import STORES
 
 EPILOG = (
     "Exit codes: 0 all went well; 1 something failed; 2 wrong usage; 3 a server is not there; 4 a downloaded file was"
-    " altered; 5 the key was destroyed; 6 a seal is broken; 7 a key file others can read; 8 too many dead letters."
+    " altered; 5 the key was destroyed; 6 a seal is broken; 7 a key file others can read; 8 too many dead letters;"
+    " 9 ended by its own watchdog."
 )
 
 app = typer.Typer(
@@ -34,7 +35,7 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-infra.local.cli.register(app, lambda: prepare())
+infra.local.cli.register(app, lambda: prepare(), lambda: backlog())
 producers.cli.register(app)
 consumers.cli.register(app)
 
@@ -44,6 +45,16 @@ def prepare() -> None:
     create_topics(TopicSpec(topic.name, topic.partitions, topic.config()) for topic in TOPICS)
     for domain in DOMAINS.values():
         create_index(domain.alias, domain.index, domain.mapping())
+
+
+def backlog() -> dict[str, dict[str, float]]:
+    """What no worker has finished, by domain. Raises StackDown."""
+    found: dict[str, dict[str, float]] = {}
+    for domain in DOMAINS.values():
+        waiting = lag(domain.raw.name).values()
+        oldest = max(one.oldest_seconds for one in waiting)
+        found[domain.name] = {"events": sum(one.events for one in waiting), "oldest_seconds": round(oldest, 1)}
+    return found
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from collections.abc import Callable
@@ -11,11 +12,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from infra.errors import StackDown
 from infra.local.stack import Stack
 
+Backlog = dict[str, dict[str, float]]
 
-def register(app: typer.Typer, prepare: Callable[[], None]) -> None:
-    """Add the commands. `prepare` makes topics and indices; it belongs to the package above."""
+
+def register(app: typer.Typer, prepare: Callable[[], None], backlog: Callable[[], Backlog]) -> None:
+    """Add the commands. `prepare` makes topics and indices, `backlog` tells what waits: of the package above."""
 
     @app.command()
     def up(
@@ -43,10 +47,14 @@ def register(app: typer.Typer, prepare: Callable[[], None]) -> None:
     def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
         """Say what runs and whether it is healthy. Exit code 3 where it is not."""
         now = Stack().status()
+        with contextlib.suppress(StackDown):
+            now["backlog"] = backlog()
         if as_json:
             typer.echo(json.dumps(now, indent=2))
         else:
             _show(now)
+            for domain, waits in now.get("backlog", {}).items():
+                typer.echo(f"{domain}: {waits['events']} events wait, the oldest for {waits['oldest_seconds']:.0f} s")
         raise typer.Exit(0 if now["healthy"] else 3)
 
 
