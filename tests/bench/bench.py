@@ -16,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -50,6 +51,7 @@ from producers.simulate.mllp_client import send
 from schemas.topics import SIGNALS
 
 BULK, CEILING = 2000, 20_000
+PACE = 500  # messages a second of the paced rounds
 console = Console(stderr=True)
 Rows = dict[str, list[float]]
 
@@ -129,6 +131,9 @@ class Bench:
             taken: list[float] = []
             await asyncio.gather(*(_one_by_one(producer, some, taken) for some in each))
             self._quantiles(f"kafka_confirm_{lanes}", taken)
+        taken = []
+        await _paced(producer, sample[: PACE * self.seconds // 3], taken)
+        self._quantiles("kafka_paced", taken)
         await asyncio.to_thread(producer.close)
 
     def mllp(self, connections: int) -> None:
@@ -141,6 +146,16 @@ class Bench:
             done = asyncio.run(send(messages[200:], "127.0.0.1", port, connections=connections))
         self.rows[f"mllp_answers_{connections}"].append(len(done.latencies) / done.seconds)
         self._quantiles(f"mllp_{connections}", done.latencies)
+
+    def mllp_paced(self) -> None:
+        """Answers at a steady rate that both bare Kafka and the listener keep up with, on 50 connections."""
+        made = load.hospital_of(500 + PACE * self.seconds // 3, 8000 + self._seed)
+        messages = [load.Message(one.body, str(number)) for number, one in enumerate(made)]
+        self._seed += 50
+        with listener(self.home) as (port, _):
+            asyncio.run(send(messages[:500], "127.0.0.1", port, PACE / 2, 50))
+            done = asyncio.run(send(messages[500:], "127.0.0.1", port, PACE, 50))
+        self._quantiles("mllp_paced", done.latencies)
 
     def visible(self, rate: float = 500) -> None:
         """Wire to searchable at a steady rate on a fixed schedule."""
@@ -180,6 +195,37 @@ class Bench:
         self.rows["worker_memory"].append(max(mib for _, mib in seen))
         self.rows["worker_memory_growth"].append((half[-1] - half[0]) / max(1, (len(half) - 1) * size) * 100_000)
         (ROOT / "build" / "memory.json").write_text(json.dumps(seen))
+
+    def replay(self, count: int) -> dict[str, Any]:
+        """Rebuild so many records beside live traffic, while somebody counts all the time: a count may never fall."""
+        skip_to_end(group("ours"))
+        counts: list[int] = []
+        over = threading.Event()
+
+        def watch() -> None:
+            with client() as server:
+                while not over.wait(0.01):
+                    counts.append(server.count(index=DOMAIN.alias, query={"range": {"part": {"gte": 0}}})["count"])
+
+        with process(self.home, "ours", WORKERS["ours"]), listener(self.home) as (port, _):
+            asyncio.run(send(load.small(count, f"R{int(time.time())}"), "127.0.0.1", port, connections=50))
+            until_idle(600)
+            watching = threading.Thread(target=watch)
+            watching.start()
+            live = threading.Thread(
+                target=lambda: asyncio.run(send(load.small(20_000, f"L{int(time.time())}"), "127.0.0.1", port, 100, 50))
+            )
+            live.start()
+            done = subprocess.run(
+                [*COMMAND, "replay", "--into", f"{DOMAIN.name}-rebuilt", "--json"], capture_output=True, text=True
+            )
+            rebuilt_while_live = live.is_alive()
+            live.join()
+            until_idle(120)
+            over.set()
+            watching.join()
+        fell = sum(later < earlier for earlier, later in zip(counts, counts[1:], strict=False))
+        return json.loads(done.stdout) | {"searches": len(counts), "fell": fell, "live_traffic": rebuilt_while_live}
 
     def overload(self, times: float = 3.0, seconds: float = 180.0) -> dict[str, Any]:
         """Three times what one worker can do, for three minutes; then until nothing waits."""
@@ -229,6 +275,21 @@ async def _bulk(index: str, writes: list[Write]) -> float:
     return len(writes) / seconds
 
 
+async def _paced(producer: Producer, some: list[Outgoing], taken: list[float]) -> None:
+    """On a schedule fixed at the start, however long each takes."""
+
+    async def one(message: Outgoing) -> None:
+        started = time.perf_counter()
+        await producer.send([message])
+        taken.append(time.perf_counter() - started)
+
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for number, message in enumerate(some):
+            await asyncio.sleep(max(0.0, began + number / PACE - time.perf_counter()))
+            group.create_task(one(message))
+
+
 async def _one_by_one(producer: Producer, some: list[Outgoing], taken: list[float]) -> None:
     for message in some:
         started = time.perf_counter()
@@ -252,12 +313,16 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
     ("kafka_confirm_1_p99", "s", None),
     ("kafka_confirm_50_p50", "s", None),
     ("kafka_confirm_50_p99", "s", None),
+    ("kafka_paced_p50", "s", None),
+    ("kafka_paced_p99", "s", None),
     ("mllp_answers_1", "answers/s", None),
     ("mllp_1_p50", "s", "kafka_confirm_1_p50"),
     ("mllp_1_p99", "s", "kafka_confirm_1_p99"),
     ("mllp_answers_50", "answers/s", None),
     ("mllp_50_p50", "s", "kafka_confirm_50_p50"),
     ("mllp_50_p99", "s", "kafka_confirm_50_p99"),
+    ("mllp_paced_p50", "s", "kafka_paced_p50"),
+    ("mllp_paced_p99", "s", "kafka_paced_p99"),
     ("wire_to_searchable_rate", "messages/s", None),
     ("wire_to_searchable_p50", "s", None),
     ("wire_to_searchable_p99", "s", None),
@@ -325,6 +390,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="these rounds and no others")
     parser.add_argument("--long", action="store_true", help="memory over 500,000 messages")
     parser.add_argument("--overload", action="store_true", help="three times the capacity for three minutes; only that")
+    parser.add_argument("--replay", action="store_true", help="100,000 records rebuilt beside live traffic; only that")
     parser.add_argument("--profile", action="store_true", help="a flame graph of the worker into docs/; only that")
     given = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="wardstream-bench-"))
@@ -338,6 +404,11 @@ def main() -> None:
                 (build / "overload.json").write_text(json.dumps(found, indent=2) + "\n")
                 console.print_json(data=found)
                 return
+            if given.replay:
+                found = bench.replay(5000 if given.quick else 100_000)
+                (build / "replay.json").write_text(json.dumps(found, indent=2) + "\n")
+                console.print_json(data=found)
+                return
             if given.profile:
                 profile(bench)
                 return
@@ -347,6 +418,7 @@ def main() -> None:
                 "kafka": bench.kafka,
                 "mllp_1": lambda: bench.mllp(1),
                 "mllp_50": lambda: bench.mllp(50),
+                "mllp_paced": bench.mllp_paced,
                 "visible": bench.visible,
             }
             chosen = {name: one for name, one in rounds.items() if not given.only or name in given.only}
