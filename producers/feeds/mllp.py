@@ -153,12 +153,13 @@ class Listener:
         frames = Frames(settings().mllp_max_bytes)
         try:
             with contextlib.suppress(TimeoutError, ConnectionError, asyncio.CancelledError):
-                while data := await _read(reader):
-                    for frame in frames.feed(data):
-                        task = asyncio.create_task(self._answer(frame))
-                        await answers.put(task)
-                        if self._publisher.full:  # then the peer waits, and its messages in its own memory
-                            await asyncio.wait([task])
+                async with asyncio.timeout(None) as idle:
+                    while data := await _read(reader, idle):
+                        for frame in frames.feed(data):
+                            task = asyncio.create_task(self._answer(frame))
+                            await answers.put(task)
+                            if self._publisher.full:  # then the peer waits, and its messages in its own memory
+                                await asyncio.wait([task])
             for frame in frames.end():
                 await answers.put(asyncio.create_task(self._answer(frame)))
             await answers.put(None)
@@ -200,9 +201,9 @@ class Listener:
         return answers
 
 
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(settings().mllp_idle_seconds):
-        return await reader.read(1 << 18)
+async def _read(reader: asyncio.StreamReader, idle: asyncio.Timeout) -> bytes:
+    idle.reschedule(asyncio.get_running_loop().time() + settings().mllp_idle_seconds)
+    return await reader.read(1 << 18)
 
 
 def _problem(receipt: Receipt) -> BadMessage | None:

@@ -10,6 +10,7 @@ so nothing is split before it is decoded by MSH-18. What cannot be read is refus
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ _END_OF_LINE = re.compile(r"[\r\n]")
 _BLANKS = b" \t\r\n"
 _CONTROLS = bytes(set(range(32)) - set(b"\t\r\n"))
 _CONTROLS_BUT_ESC = _CONTROLS.replace(b"\x1b", b"")
+_PLAIN_HEADER = re.compile(rb"MSH([!-~])(?=[!-~]*\1)[ -~]*(?=\r)")
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
@@ -707,6 +709,12 @@ def acknowledge(
 def _made_out(raw: bytes, charset: str | None) -> tuple[str, str, list[str]]:
     """Codec, MSH-1 and MSH-2, and the header's fields as they stand, of a message however broken."""
     raw = raw.lstrip(b"\x0b" + _BLANKS)
+    if (plain := _PLAIN_HEADER.match(raw)) is not None:  # nearly all: no character set can read it otherwise
+        line = plain[0].decode()
+        marks = line[3 : line.find(line[3], 4)]
+        with contextlib.suppress(BadMessage):
+            _dialect(marks, "ascii")
+            return "ascii", marks, ["MSH", *line[3:].split(marks[0], 30)[1:]]
     nothing = ("ascii", "|^~\\&", ["MSH"])
     if not raw.startswith(b"MSH") and not _marked(raw):
         return nothing

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -224,7 +225,7 @@ class Bench:
             until_idle(120)
             over.set()
             watching.join()
-        fell = sum(later < earlier for earlier, later in zip(counts, counts[1:], strict=False))
+        fell = sum(later < earlier for earlier, later in itertools.pairwise(counts))
         return json.loads(done.stdout) | {"searches": len(counts), "fell": fell, "live_traffic": rebuilt_while_live}
 
     def overload(self, times: float = 3.0, seconds: float = 180.0) -> dict[str, Any]:
@@ -248,7 +249,9 @@ class Bench:
                         peak[name] = max(peak[name], one.memory_info().rss / 2**20)
 
             before = documents()
-            some = load.small(int(rate * seconds), tag)
+            until = time.monotonic() + seconds
+            endless = load.small(int(10 * rate * seconds), tag)
+            some = itertools.takewhile(lambda _: time.monotonic() < until, endless)
             done = asyncio.run(send(some, "127.0.0.1", port, rate, 50, note, attempts=1))
             behind = until_idle(3600)
             made = documents() - before
