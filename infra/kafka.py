@@ -245,32 +245,33 @@ class Reader:
         self._consumer.assign(partitions)
 
     def until_end(self) -> Iterator[Message]:
-        """Every message up to the ends as they were when the reader was made."""
+        """Every message up to the ends as they were when the reader was made, and none after them."""
+        return (one for one in self._taken() if (one.offset() or 0) < self._ends[one.partition() or 0][1])
+
+    def to_end(self) -> Iterator[Message]:
+        """What came since, up to the ends as they are now; and what comes in with it, which is not seen again."""
+        for number in self._ends:
+            self._ends[number] = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=10)
+        return self._taken()
+
+    def _taken(self) -> Iterator[Message]:
+        """All that is read until every partition is at its end."""
         ends = {number: high for number, (low, high) in self._ends.items() if high > low}
-        for place in self._consumer.position([TopicPartition(self._topic, number) for number in ends]):
-            if place.offset >= ends[place.partition]:  # read before
-                del ends[place.partition]
         deadline = time.monotonic() + 30
-        while ends:
-            for message in self._consumer.consume(500, timeout=0.2):
-                if message.error() is not None:
-                    raise KafkaException(message.error())
-                deadline = time.monotonic() + 30
-                partition, offset = message.partition(), message.offset()
-                if partition is not None and offset is not None and offset < self._ends[partition][1]:
-                    yield message
+        while True:
             # By position and not by the last message: a compacted or transactional topic may end in a hole.
             for place in self._consumer.position([TopicPartition(self._topic, number) for number in ends]):
                 if place.offset >= ends[place.partition]:
                     del ends[place.partition]
+            if not ends:
+                return
+            for message in self._consumer.consume(500, timeout=0.2):
+                if message.error() is not None:
+                    raise KafkaException(message.error())
+                deadline = time.monotonic() + 30
+                yield message
             if time.monotonic() > deadline:
                 raise StackDown("Kafka stopped answering while a topic was read")
-
-    def to_end(self) -> Iterator[Message]:
-        """What came since, up to the ends as they are now."""
-        for number in self._ends:
-            self._ends[number] = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=10)
-        return self.until_end()
 
     def poll(self, seconds: float) -> list[Message]:
         """What arrives within `seconds`."""

@@ -15,9 +15,10 @@ import pytest
 
 from infra.crypto import field_key_version, open_field
 from infra.elastic import client
-from infra.kafka import lag
+from infra.kafka import Outgoing, Producer, Reader, lag
 from infra.keystore import KeyStore
 from schemas.registry import DOMAINS
+from schemas.topics import SIGNALS
 
 Run = Callable[..., Any]
 Manifest = Callable[[Path], list[dict[str, Any]]]
@@ -91,6 +92,23 @@ def bodies(count: int, first: int) -> list[str]:
         f"PID|1||RP{n % 97}^^^HOSP^MR||A{n}^B\rPV1|1|I|W{n % 7}^{n % 5}^1\rDG1|1||R07.4^Chest pain^I10\r"
         for n in range(first, first + count)
     ]
+
+
+def test_a_reader_that_goes_on_misses_nothing(stack: Path) -> None:
+    """Messages that arrive while it reads to an earlier end are its own or the next call's, never nobody's."""
+    producer, reader, key = Producer(), Reader(SIGNALS.name, from_end=True), b"a reader goes on"
+
+    def send(first: int) -> None:
+        producer.send_now(Outgoing(SIGNALS.name, key, b"%d" % number) for number in range(first, first + 50))
+
+    send(0)
+    earlier = reader.to_end()  # its end is fixed here
+    send(50)
+    seen = [message.value() for message in earlier if message.key() == key]
+    seen += [message.value() for message in reader.to_end() if message.key() == key]
+    producer.close()
+    reader.close()
+    assert seen == [b"%d" % number for number in range(100)]
 
 
 @DOMAIN

@@ -52,6 +52,7 @@ from producers.simulate.mllp_client import send
 from schemas.topics import SIGNALS
 
 BULK, CEILING = 2000, 20_000
+LIVE = 20_000  # messages beside a replay
 PACE = 500  # messages a second of the paced rounds
 console = Console(stderr=True)
 Rows = dict[str, list[float]]
@@ -214,7 +215,7 @@ class Bench:
             watching = threading.Thread(target=watch)
             watching.start()
             live = threading.Thread(
-                target=lambda: asyncio.run(send(load.small(20_000, f"L{int(time.time())}"), "127.0.0.1", port, 100, 50))
+                target=lambda: asyncio.run(send(load.small(LIVE, f"L{int(time.time())}"), "127.0.0.1", port, 100, 50))
             )
             live.start()
             done = subprocess.run(
@@ -226,7 +227,9 @@ class Bench:
             over.set()
             watching.join()
         fell = sum(later < earlier for earlier, later in itertools.pairwise(counts))
-        return json.loads(done.stdout) | {"searches": len(counts), "fell": fell, "live_traffic": rebuilt_while_live}
+        missing = 2 * (count + LIVE) - documents()  # each has two
+        figures = {"searches": len(counts), "fell": fell, "missing": missing, "live_traffic": rebuilt_while_live}
+        return json.loads(done.stdout) | figures
 
     def overload(self, times: float = 3.0, seconds: float = 180.0) -> dict[str, Any]:
         """Three times what one worker can do, for three minutes; then until nothing waits."""
