@@ -240,6 +240,7 @@ class Reader:
         )
         partitions = [TopicPartition(topic, number) for number in range(partitions_of(topic))]
         self._ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10) for p in partitions}
+        self._starts = {number: high if from_end else low for number, (low, high) in self._ends.items()}
         for partition in partitions:
             partition.offset = self._ends[partition.partition][1] if from_end else OFFSET_BEGINNING
         self._consumer.assign(partitions)
@@ -261,7 +262,8 @@ class Reader:
         while True:
             # By position and not by the last message: a compacted or transactional topic may end in a hole.
             for place in self._consumer.position([TopicPartition(self._topic, number) for number in ends]):
-                if place.offset >= ends[place.partition]:
+                at = place.offset if place.offset >= 0 else self._starts[place.partition]  # nothing consumed yet
+                if at >= ends[place.partition]:
                     del ends[place.partition]
             if not ends:
                 return

@@ -96,7 +96,9 @@ def bodies(count: int, first: int) -> list[str]:
 
 def test_a_reader_that_goes_on_misses_nothing(stack: Path) -> None:
     """Messages that arrive while it reads to an earlier end are its own or the next call's, never nobody's."""
-    producer, reader, key = Producer(), Reader(SIGNALS.name, from_end=True), b"a reader goes on"
+    producer, key = Producer(), b"a reader goes on"
+    producer.send_now(Outgoing(SIGNALS.name, b"%d" % number, b"before") for number in range(50))
+    reader = Reader(SIGNALS.name, from_end=True)
 
     def send(first: int) -> None:
         producer.send_now(Outgoing(SIGNALS.name, key, b"%d" % number) for number in range(first, first + 50))
