@@ -36,7 +36,7 @@ bench: .venv/ready .venv-bench/ready ## measured figures into build/bench.json
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
-faults: .venv/ready ## twenty minutes of failing servers and processes, and the account of every message
+faults: .venv/ready ## ten minutes of failing servers and processes, and the account of every message
 	$(RUN) tests/faults/run.py
 
 check: .venv/ready ## the fast checks that a commit runs

@@ -97,6 +97,8 @@ async def rebuild(of: Domain, into: str, window: Window, on_progress: Callable[[
         return work.done
     except ConnectionLost:
         raise StackDown("Elasticsearch does not answer") from None
+    except ApiError as error:
+        raise StackDown(f"Elasticsearch answers {error.status_code}") from None
     finally:
         await server.close()
 

@@ -33,12 +33,6 @@ NEW: Place = ("", -1, -1)  # the place of a document that is not there yet
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    source: dict[str, Any]
-    place: Place
-
-
-@dataclass(frozen=True, slots=True)
 class Write:
     """One finished document. Without `over` it is immutable and may be written again for ever, as version 1.
 
@@ -129,6 +123,8 @@ class Index:
         A document that was to take the place of another and found something else there is refused with CONFLICT.
         `places` is filled with the places that the written ones got, where somebody wants to know.
         """
+        if not writes:
+            return {}  # nothing was asked, so nothing is known of the server either
         waiting = list(writes)
         refused: dict[str, str] = {}
         wanted = SHORT if places is None else PLACED
@@ -144,6 +140,8 @@ class Index:
             except (ConnectionLost, ConnectionTimeout):
                 reason = "connection"
             except ApiError as error:
+                if error.status_code in REFUSALS:  # an answer, if no good one
+                    self.target.succeeded()
                 if error.status_code == 413 and len(waiting) > 1:  # the request is too large, not a document in it
                     half = len(waiting) // 2
                     return refused | await self.bulk(waiting[:half], places) | await self.bulk(waiting[half:], places)
@@ -165,8 +163,8 @@ class Index:
         self.target.succeeded()
         return refused
 
-    async def get(self, ids: Collection[str]) -> dict[str, Stored]:
-        """Documents by id, as last written, searchable or not."""
+    async def get(self, ids: Collection[str]) -> dict[str, tuple[dict[str, Any], Place]]:
+        """Documents by id, each with its place, as last written, searchable or not."""
         while True:
             await self.target.admitted()
             try:
@@ -180,7 +178,7 @@ class Index:
             else:
                 self.target.succeeded()
                 return {
-                    doc["_id"]: Stored(doc["_source"], (doc["_index"], doc["_seq_no"], doc["_primary_term"]))
+                    doc["_id"]: (doc["_source"], (doc["_index"], doc["_seq_no"], doc["_primary_term"]))
                     for doc in answer["docs"]
                     if doc.get("found")
                 }

@@ -52,7 +52,7 @@ class Health:
             turned = time.monotonic()
             await asyncio.sleep(1)
 
-    def watchdog(self, end: Callable[[int], Any] = os._exit) -> threading.Thread:
+    def watchdog(self, end: Callable[[int], Any] = os._exit) -> None:
         """End the process when it is not alive at two looks in a row: one may come right after a SIGCONT."""
 
         def run() -> None:
@@ -66,9 +66,7 @@ class Health:
                     return
                 before = now
 
-        thread = threading.Thread(target=run, name="watchdog", daemon=True)
-        thread.start()
-        return thread
+        threading.Thread(target=run, name="watchdog", daemon=True).start()
 
     def answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         """WSGI: /livez and /readyz as 200 or 503 with JSON; everything else is /metrics."""

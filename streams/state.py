@@ -81,7 +81,7 @@ class Indexed:
         found: dict[str, Held] = {one: held for one in ids if (held := self._held.get(one)) is not None}
         if unknown := [one for one in ids if one not in found]:
             for one, stored in (await self._index.get(unknown)).items():
-                found[one] = self._held.keep(one, Held(stored.source, stored.place))
+                found[one] = self._held.keep(one, Held(*stored))
         return found
 
     async def write(self, puts: Collection[Put]) -> set[str]:

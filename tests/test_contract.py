@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from elasticsearch.helpers import scan
 
 from infra.elastic import client
 from infra.kafka import Outgoing, Producer, Reader, lag
@@ -74,19 +75,12 @@ def documents(alias: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with client() as server:
         server.indices.refresh(index=alias)
-        after = None
-        while True:
-            page = server.search(
-                index=alias, size=2000, sort=["event_id", "part", "kind"], search_after=after, version=True
-            )["hits"]["hits"]
-            if not page:
-                return found
-            for hit in page:
-                source = hit["_source"]
-                if "sealed" in source:
-                    source["sealed"] = sorted(source["sealed"])
-                found[hit["_id"]] = (hit["_version"], source)
-            after = page[-1]["sort"]
+        for hit in scan(server, index=alias, query={"version": True}, size=2000):
+            source = hit["_source"]
+            if "sealed" in source:
+                source["sealed"] = sorted(source["sealed"])
+            found[hit["_id"]] = (hit["_version"], source)
+    return found
 
 
 def taken(topic: str) -> list[Outgoing]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from elasticsearch.helpers import scan
 
 from infra.elastic import client
 from infra.kafka import Outgoing, Producer, Reader, headers
@@ -54,15 +55,8 @@ def texts_of(store: Store, home: Path) -> Iterator[bytes]:
     elif store.kind == "index":
         with client() as server:
             server.indices.refresh(index=f"{store.name}-*")
-            after = None
-            while True:
-                page = server.search(
-                    index=f"{store.name}-*", size=1000, sort=["event_id", "part", "kind"], search_after=after
-                )["hits"]["hits"]
-                if not page:
-                    break
-                yield from (json.dumps(hit, ensure_ascii=False).encode() for hit in page)
-                after = page[-1]["sort"]
+            for hit in scan(server, index=f"{store.name}-*"):
+                yield json.dumps(hit, ensure_ascii=False).encode()
     elif store.kind == "sqlite":
         with sqlite3.connect(home / store.name) as db:
             yield from ("\n".join(db.iterdump()).encode(),)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elasticsearch.helpers import scan
 
 from infra.crypto import field_key_version, open_field
 from infra.elastic import client
@@ -31,22 +32,17 @@ def opened(index: str, domain: str) -> dict[str, Any]:
     """All documents by id, with every seal of a patient opened: nonces differ, contents may not."""
     _, keys = KeyStore.local()
     found: dict[str, Any] = {}
-    after = None
     with client() as server:
         server.indices.refresh(index=index)
-        while page := server.search(
-            index=index, size=2000, sort=["event_id", "part", "kind"], search_after=after
-        )["hits"]["hits"]:  # fmt: skip
-            for hit in page:
-                source, made = hit["_source"], hit["_id"]
-                ref = source.get("patient_ref") or source.get("sealed_by")
-                for name, value in source.get("sealed", {}).items():
-                    for one in value if isinstance(value, list) else [{"ref": ref, "seal": value}]:
-                        key = keys.of_ref(one["ref"], field_key_version(one["seal"]))
-                        one["seal"] = open_field(key, domain, made, name, one["seal"])
-                        source["sealed"][name] = one if not isinstance(value, list) else value
-                found[made] = source
-            after = page[-1]["sort"]
+        for hit in scan(server, index=index, size=2000):
+            source, made = hit["_source"], hit["_id"]
+            ref = source.get("patient_ref") or source.get("sealed_by")
+            for name, value in source.get("sealed", {}).items():
+                for one in value if isinstance(value, list) else [{"ref": ref, "seal": value}]:
+                    key = keys.of_ref(one["ref"], field_key_version(one["seal"]))
+                    one["seal"] = open_field(key, domain, made, name, one["seal"])
+                    source["sealed"][name] = one if not isinstance(value, list) else value
+            found[made] = source
     return found
 
 

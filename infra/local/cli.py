@@ -47,8 +47,9 @@ def register(app: typer.Typer, prepare: Callable[[], None], backlog: Callable[[]
     def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
         """Say what runs and whether it is healthy. Exit code 3 where it is not."""
         now = Stack().status()
-        with contextlib.suppress(StackDown):
-            now["backlog"] = backlog()
+        if any(program["name"] == "kafka" and program["healthy"] for program in now["programs"]):
+            with contextlib.suppress(StackDown):
+                now["backlog"] = backlog()
         if as_json:
             typer.echo(json.dumps(now, indent=2))
         else:

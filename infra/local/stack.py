@@ -145,7 +145,8 @@ class Stack:
         if workers:
             worker = [sys.executable, str(ROOT / "wardstream.py"), "worker"]
             programs.append(
-                f"[program:worker]\ncommand={_quoted(worker)}\ndirectory={ROOT}\nautostart=false\nautorestart=unexpected\nexitcodes={DeadLetterLimit.exit_code}\n"
+                f"[program:worker]\ncommand={_quoted(worker)}\ndirectory={ROOT}\nautostart=false\n"
+                f"autorestart=unexpected\nexitcodes={DeadLetterLimit.exit_code}\n"
                 f"startsecs=3\nstartretries=10\npriority=20\nstopwaitsecs=15\nnumprocs={workers}\n"
                 f"process_name=worker-%(process_num)d\nstdout_logfile={logs}/worker-%(process_num)d.log\n{rotated}"
             )

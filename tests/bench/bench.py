@@ -1,6 +1,7 @@
 """`make bench`: what the path does in a second, beside a ceiling and peers, measured in turns on one stack.
 
-    python tests/bench/bench.py [--repeats N] [--quick] [--only ROW ...] [--long] [--overload] [--profile]
+    python tests/bench/bench.py [--repeats N] [--quick] [--only ROW ...] [--long]
+    python tests/bench/bench.py --overload | --replay | --profile
 
 Rounds are interleaved (A B C A B C ...), so that a slow minute of the machine meets all of them. build/bench.json has
 medians and spread (range over median), build/bench.svg the picture.
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import load
+from elasticsearch.helpers import scan
 from peers import group
 from rich.console import Console
 from rich.table import Table
@@ -76,7 +78,7 @@ class Bench:
         name = {"ours": "ehr"}.get(worker, worker)
         skip_to_end(group(worker))
         with process(self.home, worker, WORKERS[worker]) as running:
-            self._files(self.fresh(20))  # the worker has joined, and is warm
+            self.produce(self.fresh(20))  # the worker has joined, and is warm
             messages = self.fresh(self.patients)
             load.files(self.home / "messages", messages)
             there = servers() | {"worker": running}
@@ -93,24 +95,16 @@ class Bench:
             self.rows[f"end_to_end_{name}"].append((documents() - before) / seconds)
             self.rows[f"events_{name}"].append(len(messages) / seconds)
 
-    def _files(self, messages: list[load.Message]) -> None:
+    def produce(self, messages: list[load.Message]) -> None:
         load.files(self.home / "messages", messages)
         run("produce", "files", str(self.home / "messages"))
 
     def ceiling(self) -> None:
         """Documents a second when all that is left to do is to write them: finished ones, read back."""
-        writes: list[Write] = []
-        after = None
+        parts = {"query": {"range": {"part": {"gte": 0}}}}
         with client() as server:
-            while len(writes) < CEILING:
-                page = server.search(
-                    index=DOMAIN.alias, size=5000, sort=["event_id", "part"], search_after=after,
-                    query={"range": {"part": {"gte": 0}}},
-                )["hits"]["hits"]  # fmt: skip
-                if not page:
-                    break
-                writes += [Write(hit["_id"], dump(hit["_source"])) for hit in page]
-                after = page[-1]["sort"]
+            found = itertools.islice(scan(server, index=DOMAIN.alias, query=parts), CEILING)
+            writes = [Write(hit["_id"], dump(hit["_source"])) for hit in found]
         create_index("ceiling", "ceiling-1", DOMAIN.mapping())
         try:
             self.rows["bulk_ceiling_ehr"].append(asyncio.run(_bulk("ceiling", writes)))
@@ -138,26 +132,16 @@ class Bench:
         self._quantiles("kafka_paced", taken)
         await asyncio.to_thread(producer.close)
 
-    def mllp(self, connections: int) -> None:
-        """Answers a second and how long each took, closed loop; no worker, so that the feed alone is measured."""
+    def mllp(self, connections: int, rate: float, name: str) -> None:
+        """How long answers took, without a worker, so that the feed alone is measured; rate 0 is closed loop."""
         made = load.hospital_of(self.sent, 7000 + self._seed)
         messages = [load.Message(one.body, str(number)) for number, one in enumerate(made)]  # over all connections
         self._seed += 50
         with listener(self.home) as (port, _):
-            asyncio.run(send(messages[:200], "127.0.0.1", port, connections=connections))
-            done = asyncio.run(send(messages[200:], "127.0.0.1", port, connections=connections))
-        self.rows[f"mllp_answers_{connections}"].append(len(done.latencies) / done.seconds)
-        self._quantiles(f"mllp_{connections}", done.latencies)
-
-    def mllp_paced(self) -> None:
-        """Answers at a steady rate that both bare Kafka and the listener keep up with, on 50 connections."""
-        made = load.hospital_of(500 + PACE * self.seconds // 3, 8000 + self._seed)
-        messages = [load.Message(one.body, str(number)) for number, one in enumerate(made)]
-        self._seed += 50
-        with listener(self.home) as (port, _):
-            asyncio.run(send(messages[:500], "127.0.0.1", port, PACE / 2, 50))
-            done = asyncio.run(send(messages[500:], "127.0.0.1", port, PACE, 50))
-        self._quantiles("mllp_paced", done.latencies)
+            asyncio.run(send(messages[:200], "127.0.0.1", port, rate, connections))
+            done = asyncio.run(send(messages[200:], "127.0.0.1", port, rate, connections))
+        self.rows[f"mllp_answers_{name}"].append(len(done.latencies) / done.seconds)
+        self._quantiles(f"mllp_{name}", done.latencies)
 
     def visible(self, rate: float = 500) -> None:
         """Wire to searchable at a steady rate on a fixed schedule."""
@@ -281,29 +265,27 @@ async def _bulk(index: str, writes: list[Write]) -> float:
     return len(writes) / seconds
 
 
+async def _timed(producer: Producer, message: Outgoing, taken: list[float]) -> None:
+    started = time.perf_counter()
+    await producer.send([message])
+    taken.append(time.perf_counter() - started)
+
+
 async def _paced(producer: Producer, some: list[Outgoing], taken: list[float]) -> None:
     """On a schedule fixed at the start, however long each takes."""
-
-    async def one(message: Outgoing) -> None:
-        started = time.perf_counter()
-        await producer.send([message])
-        taken.append(time.perf_counter() - started)
-
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for number, message in enumerate(some):
             await asyncio.sleep(max(0.0, began + number / PACE - time.perf_counter()))
-            group.create_task(one(message))
+            group.create_task(_timed(producer, message, taken))
 
 
 async def _one_by_one(producer: Producer, some: list[Outgoing], taken: list[float]) -> None:
     for message in some:
-        started = time.perf_counter()
-        await producer.send([message])
-        taken.append(time.perf_counter() - started)
+        await _timed(producer, message, taken)
 
 
-# name, unit, what it stands beside, and whether as value / other or other / value: higher is better either way
+# Name, unit, and the row that it is divided by.
 TABLE: tuple[tuple[str, str, str | None], ...] = (
     ("end_to_end_ehr", "documents/s", "bulk_ceiling_ehr"),
     ("bulk_ceiling_ehr", "documents/s", None),
@@ -422,9 +404,9 @@ def main() -> None:
                 **{worker: (lambda worker=worker: bench.end_to_end(worker)) for worker in WORKERS},
                 "ceiling": bench.ceiling,
                 "kafka": bench.kafka,
-                "mllp_1": lambda: bench.mllp(1),
-                "mllp_50": lambda: bench.mllp(50),
-                "mllp_paced": bench.mllp_paced,
+                "mllp_1": lambda: bench.mllp(1, 0, "1"),
+                "mllp_50": lambda: bench.mllp(50, 0, "50"),
+                "mllp_paced": lambda: bench.mllp(50, PACE, "paced"),
                 "visible": bench.visible,
             }
             chosen = {name: one for name, one in rounds.items() if not given.only or name in given.only}
@@ -450,8 +432,7 @@ def profile(bench: Bench) -> None:
     """Where the worker's time goes, by py-spy, while it is under full load."""
     target = ROOT / "docs" / "flamegraph-worker.svg"
     with process(bench.home, "ours", WORKERS["ours"]) as running:
-        load.files(bench.home / "messages", bench.fresh(20))
-        run("produce", "files", str(bench.home / "messages"))
+        bench.produce(bench.fresh(20))
         load.files(bench.home / "messages", bench.fresh(bench.patients))
         spy = subprocess.Popen(
             [str(ROOT / ".venv-bench" / "bin" / "py-spy"), "record", "--pid", str(running.pid), "--duration", "20",

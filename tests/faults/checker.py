@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from elasticsearch.helpers import scan
 from workload import NAME, SOURCE, Message
 
 from infra.crypto import open_payload
@@ -180,17 +181,8 @@ def _event(message: Any) -> str:
 
 
 def _documents(seen: Evidence) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    after = None
     with client() as server:
         server.indices.refresh(index=DOMAIN.alias)
-        while page := server.search(
-            index=DOMAIN.alias, size=5000, sort=["event_id", "part", "kind"], search_after=after,
-            query={"term": {"source": SOURCE}},
-        )["hits"]["hits"]:  # fmt: skip
-            for hit in page:
-                found.append(hit["_source"])
-                if NAME in json.dumps(hit):
-                    seen.in_clear.append(f"document {hit['_id']}")
-            after = page[-1]["sort"]
-    return found
+        found = list(scan(server, index=DOMAIN.alias, query={"query": {"term": {"source": SOURCE}}}))
+    seen.in_clear += [f"document {hit['_id']}" for hit in found if NAME in json.dumps(hit)]
+    return [hit["_source"] for hit in found]

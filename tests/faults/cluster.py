@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from proxy import Link, Node
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from infra.local import elasticsearch
 from infra.local.artifacts import JAVA_HOME, install
+from infra.local.stack import _free
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKERS, WORKERS, LISTENERS = 3, 2, 2
@@ -200,14 +201,5 @@ class Cluster:
 
 def free_ports(count: int) -> Iterator[int]:
     """Ports below the ephemeral range, so that nobody's outgoing connection takes one meanwhile."""
-    port = 20_000 + os.getpid() % 5000
-    while count:
-        port += 1
-        with socket.socket() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        count -= 1
-        yield port
+    candidates = (port for port in range(20_000 + os.getpid() % 5000, 30_000) if _free(port))
+    return islice(candidates, count)

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cluster import LIMIT_EXIT, Cluster, Program
-from elasticsearch import Elasticsearch
 from workload import Workload
 
+from infra.elastic import client
 from infra.kafka import lag
 from schemas.registry import DOMAINS
 
@@ -173,7 +173,7 @@ async def index_half_open(scene: Scene) -> None:
 
 async def index_read_only(scene: Scene) -> None:
     def block(value: bool | None) -> None:
-        with Elasticsearch(f"http://127.0.0.1:{scene.cluster.http}") as server:
+        with client() as server:
             server.indices.put_settings(index=DOMAIN.alias, settings={"index.blocks.write": value})
 
     await asyncio.to_thread(block, True)
@@ -280,10 +280,8 @@ def _waiting() -> int:
 
 
 def _controller(cluster: Cluster) -> Program:
-    """The broker that leads the metadata quorum, as its log last said; any where none says so."""
-    said = {broker.name: broker.log.read_bytes().rfind(b"Completed transition to Leader") for broker in cluster.brokers}
-    epochs = {broker.name: _epoch(broker.log.read_text(errors="replace")) for broker in cluster.brokers}
-    return max(cluster.brokers, key=lambda broker: (epochs[broker.name], said[broker.name]))
+    """The broker that leads the metadata quorum: whose log last said so, in the highest epoch."""
+    return max(cluster.brokers, key=lambda broker: _epoch(broker.log.read_text(errors="replace")))
 
 
 def _epoch(log: str) -> int:
