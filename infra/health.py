@@ -25,8 +25,34 @@ from infra.settings import settings
 Check = Callable[[], str]  # empty: well; else what is wrong, in words of ours
 SILENT_EXIT = 9  # exit code of a process that its watchdog ended
 LOOP_SECONDS = 30.0  # an event loop that did not turn for so long is stuck
+SILENT_SECONDS = 120.0  # an agent with work in hand, and a server that answers, moves within this
+STARVED_SECONDS = 30.0  # an agent is given what is on its topic within this
 LOOK_SECONDS = 2.0
 _TRIES = 50
+
+
+class Pulse:
+    """Of an agent: whether it moves while it has work in hand, and is given what is there for it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._moved = self._fed = time.monotonic()
+
+    def moved(self) -> None:
+        self._moved = self._fed = time.monotonic()
+
+    def waits_for(self, events: int) -> None:
+        """Tell, once a second or so, how many events there are that the agent was not given yet."""
+        if not events:
+            self._fed = time.monotonic()
+
+    def trouble(self, busy: bool, answered: float = 0.0) -> str:
+        """Empty: well. `answered` is when a server that the agent asks last did; waiting for one is no silence."""
+        now = time.monotonic()
+        if busy:
+            self._fed = now
+            return f"{self._name} stopped moving" if now - max(self._moved, answered) > SILENT_SECONDS else ""
+        return f"{self._name} is not given what is on its topic" if now - self._fed > STARVED_SECONDS else ""
 
 
 class Health:

@@ -19,7 +19,7 @@ import mode
 from infra import metrics
 from infra.elastic import Index, async_client
 from infra.errors import BadMessage, DeadLetterLimit, KeyStoreBusy, WardstreamError
-from infra.health import health
+from infra.health import Pulse, health
 from infra.kafka import Outgoing, Producer, PublishFailed
 from infra.keystore import KeyStore
 from infra.retry import Target
@@ -27,12 +27,12 @@ from infra.settings import settings
 from schemas.peers import Peers
 from schemas.registry import Domain
 from streams.app import app
+from streams.gapless import Gapless
 from streams.process import Batch, Incoming, Processor, letter
 from streams.stages import STAGES
 from streams.state import Indexed, advance
 
 LIMIT_WINDOW = 500
-SILENT_SECONDS = 120.0  # an agent with work in hand, and a server that answers, moves within this
 T = TypeVar("T")
 
 
@@ -49,8 +49,8 @@ class Agent:
         self._broker, self._key_store = Target("kafka"), Target("keystore")
         self._producer = Producer(linger_ms=5)
         self._received: deque[float] = deque()  # of each batch under way: when its oldest event came in
-        self._moved = time.monotonic()
-        health.live[domain.name] = self._silent
+        self._pulse = Pulse(f"agent {domain.name}")
+        health.live[domain.name] = self._trouble
         health.ready[domain.name] = self._away
         self._refused: deque[bool] = deque(maxlen=LIMIT_WINDOW)
 
@@ -79,7 +79,7 @@ class Agent:
         while True:
             events, batch = await read.get()
             await self.index(batch)
-            self._moved = time.monotonic()
+            self._pulse.moved()
             await indexed.put((events, batch))
 
     async def _finish_each(self, indexed: asyncio.Queue[tuple[list[Any], Batch]]) -> None:
@@ -88,17 +88,19 @@ class Agent:
             await self.finish(batch)
             for event in events:  # in offset order: an acknowledgement stands for everything before it
                 event.ack()
-            self._moved = time.monotonic()
+            self._pulse.moved()
             self._received.popleft()
 
     def oldest_seconds(self) -> float:
         """Age of the oldest event in hand; 0 without one."""
         return max(0.0, time.time() - min(self._received)) if self._received else 0.0
 
-    def _silent(self) -> str:
-        """Liveness. Waiting for a server that is away is no silence: that is what the retries are for."""
-        silent = time.monotonic() - max(self._moved, *(target.moved for target in self._targets()))
-        return f"agent {self._domain.name} stopped moving" if self._received and silent > SILENT_SECONDS else ""
+    def waits_for(self, events: int) -> None:
+        """Tell, once a second or so, how many events are on the topic that the agent was not given yet."""
+        self._pulse.waits_for(events)
+
+    def _trouble(self) -> str:
+        return self._pulse.trouble(bool(self._received), max(target.moved for target in self._targets()))
 
     def _away(self) -> str:
         return ", ".join(f"{target.name} counts as away" for target in self._targets() if target.open)
@@ -108,7 +110,7 @@ class Agent:
 
     async def _read(self, incoming: Sequence[Incoming]) -> Batch:
         """`read` in a thread, waiting for the key store where somebody holds it."""
-        self._moved = time.monotonic()
+        self._pulse.moved()
         self._received.append(min(message.timestamp for message in incoming))
         return await self._until_done(self._key_store, lambda: asyncio.to_thread(self.read, incoming), KeyStoreBusy)
 
@@ -187,7 +189,19 @@ class Agent:
 
 
 AGENTS: dict[str, Agent] = {}
+GAPLESS: dict[str, Gapless] = {}
 failures: list[WardstreamError] = []  # what ended this process: its exit code tells a supervisor whether to restart
+
+
+def batches(domain: Domain, stream: Any) -> AsyncIterator[list[Any]]:
+    """What a stream brings, for us to acknowledge, with no message left out."""
+
+    async def earliest(place: Any) -> int:
+        return int((await app.consumer.earliest_offsets(place))[place])
+
+    of = settings()
+    gapless = GAPLESS[domain.name] = Gapless(app.consumer._committed_offset.get, earliest)
+    return gapless.check(stream.noack().noack_take(of.worker_batch, within=of.worker_linger_seconds))
 
 
 def register(domain: Domain) -> None:
@@ -195,10 +209,9 @@ def register(domain: Domain) -> None:
     topic = app.topic(domain.raw.name, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
 
     async def consume(stream: Any) -> None:
-        of = settings()
         agent = AGENTS[domain.name] = Agent(domain)
         try:
-            await agent.run(stream.noack().noack_take(of.worker_batch, within=of.worker_linger_seconds))
+            await agent.run(batches(domain, stream))
         except WardstreamError as error:
             failures.append(error)
             raise

@@ -14,12 +14,34 @@ import mode.loop
 mode.loop.use("uvloop")  # before faust is imported: it makes its loop then
 
 import faust  # noqa: E402
+from faust.transport.drivers import aiokafka  # noqa: E402
 from faust.types.auth import CredentialsT  # noqa: E402
 
 from infra.kafka import GROUP  # noqa: E402
 from infra.settings import settings  # noqa: E402
 
 OUTAGE_SECONDS = 3600.0  # an index outage up to this is ridden out without losing the partition
+
+
+class _Consumer(aiokafka.Consumer):
+    """Faust's own without two ways of losing messages at a rebalance; streams/gapless.py watches for others."""
+
+    async def seek_to_committed(self) -> Any:
+        """Go back where nothing was committed yet as well.
+
+        aiokafka seeks only where there is a commit (`if offset and offset > 0`); elsewhere it would go on behind what
+        Faust has just thrown out of its buffers.
+        """
+        committed = await super().seek_to_committed()
+        if fresh := [place for place, offset in committed.items() if not offset]:
+            await self.seek_wait(await self.earliest_offsets(*fresh))
+        return committed
+
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        """Offsets that did not come do not count as acknowledged; nor does `offset_to`, which is on its way."""
+
+
+aiokafka.Transport.Consumer = _Consumer
 
 
 def _credentials() -> CredentialsT | None:

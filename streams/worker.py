@@ -44,12 +44,15 @@ async def _watch_lag() -> None:
     while True:
         await asyncio.sleep(1)
         for domain in DOMAINS.values():
-            waiting = 0
-            for place in app.consumer.assignment():
-                end = app.consumer.highwater(place) if place.topic == domain.raw.name else None
-                read = app.consumer._read_offset.get(place)
-                if end is not None and read is not None:
-                    waiting += max(0, end - read - 1)
+            if domain.name not in agent.AGENTS:
+                continue
+            of, wanted = agent.AGENTS[domain.name], agent.GAPLESS[domain.name].wanted
+            mine = [place for place in app.consumer.assignment() if place.topic == domain.raw.name]
+            ends = {place: app.consumer.highwater(place) or 0 for place in mine}
+            done = {
+                place: max(wanted.get(place, -1), app.consumer._committed_offset.get(place) or -1) for place in mine
+            }
+            waiting = sum(max(0, ends[place] - done[place]) for place in mine if done[place] >= 0)  # -1: not known yet
+            of.waits_for(waiting)
             metrics.LAG_EVENTS.labels(domain.name).set(waiting)
-            if domain.name in agent.AGENTS:
-                metrics.OLDEST_SECONDS.labels(domain.name).set(agent.AGENTS[domain.name].oldest_seconds())
+            metrics.OLDEST_SECONDS.labels(domain.name).set(of.oldest_seconds())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from infra import health as module
-from infra.health import SILENT_EXIT, Health
+from infra.health import SILENT_EXIT, SILENT_SECONDS, STARVED_SECONDS, Health, Pulse
 from infra.retry import LONGEST_SECONDS, TRIPS, Target
 
 
@@ -75,6 +75,46 @@ def test_watchdog_forgives_one_look(impatient: None) -> None:
     one.watchdog(lambda code: ended.set())
     time.sleep(0.5)
     assert not ended.is_set()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """One element: the time."""
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_an_agent_with_work_has_to_move(clock: list[float]) -> None:
+    pulse = Pulse("agent")
+    clock[0] += SILENT_SECONDS - 1
+    assert not pulse.trouble(busy=True)
+    clock[0] += 2
+    assert pulse.trouble(busy=True) == "agent stopped moving"
+    assert not pulse.trouble(busy=True, answered=clock[0] - 5)  # it waits for a server that says no
+    pulse.moved()
+    assert not pulse.trouble(busy=True)
+
+
+def test_an_agent_has_to_be_given_its_events(clock: list[float]) -> None:
+    pulse = Pulse("agent")
+    for _ in range(int(STARVED_SECONDS)):
+        clock[0] += 1
+        pulse.waits_for(5)
+        assert not pulse.trouble(busy=False)
+    clock[0] += 1
+    assert pulse.trouble(busy=False) == "agent is not given what is on its topic"
+    pulse.waits_for(0)
+    assert not pulse.trouble(busy=False)
+
+
+def test_an_agent_that_is_busy_may_let_events_wait(clock: list[float]) -> None:
+    pulse = Pulse("agent")
+    for _ in range(60):
+        clock[0] += 1
+        pulse.waits_for(5)
+        assert not pulse.trouble(busy=True, answered=clock[0])
+    assert not pulse.trouble(busy=False)
 
 
 async def test_circuit_opens_and_lets_one_probe_through() -> None:

@@ -1,6 +1,6 @@
 """`make faults`: a hospital that never stops sending, servers and processes that fail, and an account at the end.
 
-    python tests/faults/run.py [--seed N] [--steps N | --only fault[+fault] ...] [--json] [--keep]
+    python tests/faults/run.py [--seed N] [--rate N] [--steps N | --only fault[+fault] ...] [--json] [--keep]
     python tests/faults/run.py --idioms
 
 The same seed gives the same steps on the same messages. Exit code 0 only when nothing was lost, doubled, wrong, out of
@@ -37,7 +37,7 @@ from infra.settings import settings
 from schemas.envelope import document_id
 
 UNSEEN_SECONDS = 60.0
-RATE = 60.0  # messages a second: two workers, three brokers and a node share two cores with the harness
+RATE = 60.0  # messages a second by default: two workers, three brokers and a node share two cores with the harness
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 
@@ -73,12 +73,12 @@ async def settled(visible: Visible, messages: list[Message]) -> list[Message]:
         await asyncio.sleep(0.3)
 
 
-async def faults(cluster: Cluster, seed: int, schedule: list[tuple[str, ...]]) -> dict[str, Any]:
+async def faults(cluster: Cluster, seed: int, rate: float, schedule: list[tuple[str, ...]]) -> dict[str, Any]:
     """Run the steps under load, then the account."""
     await cluster.start()
     address(cluster)
     key = Keyring.open(cluster.home / "keys" / "keyring.json").event
-    workload = Workload(key, seed, [link.port for link in cluster.mllp], RATE)
+    workload = Workload(key, seed, [link.port for link in cluster.mllp], rate)
     scene = steps.Scene(cluster, workload, random.Random(seed), [], [])
     visible = await asyncio.to_thread(Visible)  # never on this loop: it carries the proxies
     unseen: list[str] = []
@@ -151,6 +151,7 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=RATE, help="messages a second")
     parser.add_argument("--only", nargs="+", help="these steps and no others: a fault, or two joined by +")
     parser.add_argument("--idioms", action="store_true", help="show which Faust idioms lose data")
     parser.add_argument("--json", action="store_true")
@@ -165,7 +166,7 @@ async def main() -> int:
             result = await losing.show(cluster, given.seed, Visible, address)
         else:
             only = [tuple(one.split("+")) for one in given.only or ()]
-            result = await faults(cluster, given.seed, only or steps.schedule(given.seed, given.steps))
+            result = await faults(cluster, given.seed, given.rate, only or steps.schedule(given.seed, given.steps))
             show(result)
     except StackDown as error:
         console.print(f"[red]{error}")
