@@ -37,6 +37,7 @@ from infra.settings import settings
 from schemas.envelope import document_id
 
 UNSEEN_SECONDS = 60.0
+FLOWING = 60  # answers that show that senders are served again
 RATE = 60.0  # messages a second by default: two workers, three brokers and a node share two cores with the harness
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
@@ -60,6 +61,16 @@ class Visible:
         return [one for one in asked if one.event_id not in self._done]
 
 
+async def flowing(workload: Workload) -> bool:
+    """Wait until answers come again, so that each fault meets a path at work; whether they do within a minute."""
+    deadline, before = time.monotonic() + UNSEEN_SECONDS, len(workload.answered)
+    while len(workload.answered) < before + FLOWING:
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.2)
+    return True
+
+
 async def settled(visible: Visible, messages: list[Message]) -> list[Message]:
     """Wait until all of them are visible; gives those that are not after a minute."""
     deadline = time.monotonic() + UNSEEN_SECONDS
@@ -81,7 +92,7 @@ async def faults(cluster: Cluster, seed: int, rate: float, schedule: list[tuple[
     workload = Workload(key, seed, [link.port for link in cluster.mllp], rate)
     scene = steps.Scene(cluster, workload, random.Random(seed), [], [])
     visible = await asyncio.to_thread(Visible)  # never on this loop: it carries the proxies
-    unseen: list[str] = []
+    unseen: dict[str, Message] = {}  # given up: one lost message must not cost every later step its minute
     sending = asyncio.create_task(workload.run())
     started = time.monotonic()
     while len(workload.answered) < 100:
@@ -90,8 +101,10 @@ async def faults(cluster: Cluster, seed: int, rate: float, schedule: list[tuple[
         began = time.monotonic()
         await steps.run(scene, names)
         healed = time.monotonic()
-        missing = await settled(visible, workload.answered)
-        unseen += [one.control for one in missing]
+        if not await flowing(workload):
+            scene.stuck.append(f"the senders after step {number}")
+        missing = await settled(visible, [one for one in workload.answered if one.event_id not in unseen])
+        unseen |= {one.event_id: one for one in missing}
         console.print(
             f"{number:3}/{len(schedule)}  {'+'.join(names):42} {healed - began:5.1f} s, seen after "
             f"{time.monotonic() - healed:4.1f} s  {len(workload.answered):6} answered"
@@ -100,11 +113,12 @@ async def faults(cluster: Cluster, seed: int, rate: float, schedule: list[tuple[
         )
     workload.stop()
     await asyncio.wait([sending], timeout=90)
-    missing = await settled(visible, workload.answered)
+    missing = await settled(visible, [one for one in workload.answered if one.event_id not in unseen])
+    unseen |= {one.event_id: one for one in missing}
     scene.stuck += await cluster.stop_ours()
     evidence = await asyncio.to_thread(gather, workload.messages, cluster.home)
     verdicts = judge(evidence)
-    verdicts["unseen"] += unseen + [one.control for one in missing]
+    verdicts["unseen"] += [one.control for one in unseen.values()]
     verdicts["stuck"] += scene.stuck + (["the sender"] if not sending.done() else [])
     verdicts["wrong"] += scene.wrong
     if sending.done():
