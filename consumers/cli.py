@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from collections import Counter
@@ -22,6 +21,7 @@ from consumers.reveal import reveal as reveal_field
 from consumers.search import domain, line
 from consumers.search import search as search_index
 from infra.errors import UsageError
+from infra.runtime import run_to_end
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OfDomain = Annotated[str, typer.Option("--domain", help="Which domain's index.")]
@@ -85,20 +85,27 @@ def register(app: typer.Typer) -> None:
         into: Annotated[str, typer.Option(help="Name of the new index, such as ehr-v2.")],
         since: Annotated[datetime | None, typer.Option("--from", help="Only what was received since, UTC.")] = None,
         until: Annotated[datetime | None, typer.Option("--to", help="Only what was received before, UTC.")] = None,
+        abandon: Annotated[bool, typer.Option("--abandon", help="Put right what a killed replay has left.")] = False,
         of: OfDomain = "ehr",
         as_json: Json = False,
     ) -> None:
         """Rebuild an index from the sealed topic beside the live one, then move the alias to it.
 
         Searches go on and miss nothing; workers go on, but for a moment. With --from or --to the index is only made,
-        and the alias stays. The old index stays too, blocked for writing. Exit code 1 where a record could not be
-        rebuilt: then the alias stays.
+        and the alias stays. The old index stays too, blocked for writing: delete it when you are sure. Exit code 1
+        where a record could not be rebuilt: then the alias stays. A replay that fails or is ended leaves nothing; one
+        that was killed may leave the live index blocked: --abandon.
         """
+        if abandon:
+            moved = run_to_end(replay_sealed.abandon(domain(of), into))
+            said = f"{into} {'is the live index' if moved else 'is gone, and the live index takes writes'}"
+            typer.echo(json.dumps({"index": into, "live": moved}) if as_json else said)
+            return
         window = replay_sealed.Window(since and since.replace(tzinfo=UTC), until and until.replace(tzinfo=UTC))
         figures = TextColumn("{task.completed:.0f} records")
         with Progress(SpinnerColumn(), figures, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
             advance = partial(progress.advance, progress.add_task("", total=None))
-            made = asyncio.run(replay_sealed.rebuild(domain(of), into, window, advance))
+            made = run_to_end(replay_sealed.rebuild(domain(of), into, window, advance))
         row = {**dataclasses.asdict(made), "index": into, "left_out": dict(made.left_out)}
         if as_json:
             typer.echo(json.dumps(row))

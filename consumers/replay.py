@@ -14,14 +14,17 @@ The order makes it safe, with workers writing all the while:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from elasticsearch import ApiError, AsyncElasticsearch
+from confluent_kafka import KafkaException
+from elasticsearch import ApiError, AsyncElasticsearch, ConnectionTimeout
 from elasticsearch import ConnectionError as ConnectionLost
 
 from infra.elastic import SETTINGS, Index, async_client
@@ -37,6 +40,9 @@ from streams.stages import STAGES
 from streams.state import Indexed, advance
 
 BATCH = 500
+RETRIES = 5
+SETTLE_SECONDS = 300.0  # patience for a server that has gone away while an index is blocked
+NAMED = 20  # records that could not be rebuilt and are named
 NEAR = 200  # records behind which the live index is blocked: well under a second of work
 
 
@@ -48,6 +54,7 @@ class Rebuilt:
     documents: int = 0
     entities: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    unread: list[str] = field(default_factory=list)  # event ids of the first that could not be rebuilt
     swapped: bool = False
     blocked_seconds: float = 0.0  # how long the agents had to wait
 
@@ -79,26 +86,55 @@ class Window:
 async def rebuild(of: Domain, into: str, window: Window, on_progress: Callable[[int], None]) -> Rebuilt:
     """Fill `into`, and move the alias to it when the whole topic was asked for and all of it could be rebuilt.
 
-    Raises UsageError where `into` is there already, StackDown where a server is not.
+    However it ends, the live index takes writes again, and a half-filled `into` is gone. Raises UsageError where
+    `into` is there already or the live index is blocked, StackDown where a server is away or goes away.
     """
-    server = async_client()
+    server = async_client(RETRIES)
     try:
-        await _create(server, of, into)
         work = _Rebuild(of, server, into, window, on_progress)
         try:
-            while await work.catch_up() > NEAR:
-                pass
-            if window.whole and work.done.complete():
-                await _swap(server, of, into, work)
-            else:
-                await server.indices.refresh(index=into)
+            await _look(server, of, into)
+            try:
+                await _create(server, of, into)
+                while await work.catch_up() > NEAR:
+                    pass
+                if window.whole and work.done.complete():
+                    await _swap(server, of, into, work)
+                else:
+                    await server.indices.refresh(index=into)
+            except UsageError:  # not ours to delete
+                raise
+            except BaseException:
+                await _discard(server, of, into)
+                raise
         finally:
             work.close()
         return work.done
-    except ConnectionLost:
+    except (ConnectionLost, ConnectionTimeout):
         raise StackDown("Elasticsearch does not answer") from None
     except ApiError as error:
         raise StackDown(f"Elasticsearch answers {error.status_code}") from None
+    except KafkaException as error:
+        raise StackDown(f"Kafka: {error.args[0].name()}") from None
+    finally:
+        await server.close()
+
+
+async def abandon(of: Domain, into: str) -> bool:
+    """Put right what a killed replay has left: the live index takes writes again, `into` is deleted.
+
+    Gives whether the alias had moved before the kill: then `into` is the live index, and stays. Not for while a
+    replay is at work. Raises StackDown.
+    """
+    server = async_client(RETRIES)
+    try:
+        (live,) = (await server.indices.get_alias(name=of.alias)).body
+        await _settle(server, of, live)
+        if live != into:
+            await server.indices.delete(index=into, ignore_unavailable=True)
+        return bool(live == into)
+    except (ConnectionLost, ConnectionTimeout):
+        raise StackDown("Elasticsearch does not answer") from None
     finally:
         await server.close()
 
@@ -133,11 +169,15 @@ class _Rebuild:
         latest = {message.key: message for message in incoming}
         wanted: list[Incoming] = []
         for message in latest.values():
+            key = message.key or b""
+            partition, offset = self._removed.get(key, (-1, -1))
+            if message.partition == partition and message.offset <= offset:
+                continue  # the tombstone that we know of, or what it removed
             if not message.value:
-                await self._remove(message.key or b"")
+                await self._remove(key)
             elif not self._window.holds(message):
                 self.done.left_out["outside"] += 1
-            elif message.key not in self._removed:
+            else:
                 wanted.append(message)
         batch = await asyncio.to_thread(self._processor.read, wanted)
         refused = await self._index.bulk([write for event in batch.ready for write in event.writes])
@@ -145,17 +185,21 @@ class _Rebuild:
         for event in batch.ready if refused else ():
             if event not in kept:
                 await self._index.remove([write.id for write in event.writes])
-                self.done.left_out["index_refused"] += 1
+                self._leave_out("index_refused", event.incoming)
         self.done.entities += await advance(self._entities, self._processor.folds(kept))
         self.done.records += len(kept)
         self.done.documents += sum(len(event.writes) for event in kept)
-        self.done.left_out.update(reason.reason for _, reason in batch.letters)
+        for message, reason in batch.letters:
+            self._leave_out(reason.reason, message)
         self.done.left_out.update(why for _, why in batch.dropped)
+
+    def _leave_out(self, reason: str, message: Incoming) -> None:
+        self.done.left_out[reason] += 1
+        if len(self.done.unread) < NAMED:
+            self.done.unread.append((message.key or b"").decode("ascii", "replace"))
 
     async def _remove(self, event_id: bytes) -> None:
         """Take back the documents of an event whose tombstone came while we were at it."""
-        if event_id in self._removed:
-            return
         of_event = [{"term": {"event_id": event_id.decode()}}, {"range": {"part": {"gte": 0}}}]
         await self._server.indices.refresh(index=self._index.name)
         found = await self._server.search(
@@ -164,33 +208,46 @@ class _Rebuild:
         await self._index.remove([hit["_id"] for hit in found["hits"]["hits"]])
 
 
-def _removed(of: Domain) -> set[bytes]:
-    """Events whose last word in the topic is a tombstone."""
-    removed: set[bytes] = set()
+def _removed(of: Domain) -> dict[bytes, tuple[int, int]]:
+    """Where each event's last tombstone stands: partition and offset. What comes after it counts again."""
+    removed: dict[bytes, tuple[int, int]] = {}
     reader = Reader(of.sealed.name)
     for message in reader.until_end():
-        key: Any = message.key()
-        (removed.discard if message.value() else removed.add)(key)
+        if not message.value():
+            key: Any = message.key()
+            removed[key] = (message.partition() or 0, message.offset() or 0)
     reader.close()
     return removed
 
 
-async def _create(server: AsyncElasticsearch, of: Domain, into: str) -> None:
+async def _look(server: AsyncElasticsearch, of: Domain, into: str) -> None:
+    """Raises UsageError where a rebuild cannot begin."""
     if not into.startswith(f"{of.name}-"):
         raise UsageError(f"--into is a name such as {of.name}-v2: every index of {of.name} starts with {of.name}-")
+    for live, found in (await server.indices.get_settings(index=of.alias, flat_settings=True)).body.items():
+        if found["settings"].get("index.blocks.write") == "true":
+            raise UsageError(
+                f"{live} is blocked for writing: another replay is at work, or one was killed; "
+                f"`wardstream replay --domain {of.name} --into NAME --abandon` puts that right"
+            )
+    if await server.indices.exists(index=into):
+        raise UsageError(f"{into} is there already: a rebuild starts with a new index")
+
+
+async def _create(server: AsyncElasticsearch, of: Domain, into: str) -> None:
     try:
         await server.indices.create(index=into, mappings=of.mapping(), settings=SETTINGS)
     except ApiError as error:
-        if error.status_code == 400 and "exists" in str(error.error):
-            raise UsageError(f"{into} is there already: a rebuild starts with a new index") from None
         raise UsageError(f"{into} cannot be made: {error.error}") from None
 
 
 async def _swap(server: AsyncElasticsearch, of: Domain, into: str, work: _Rebuild) -> None:
     (live,) = (await server.indices.get_alias(name=of.alias)).body
-    started = datetime.now(UTC)
-    await server.indices.add_block(index=live, block="write")
+    started = time.monotonic()
     try:
+        blocked = await server.indices.add_block(index=live, block="write")
+        if not (blocked["acknowledged"] and blocked["shards_acknowledged"]):  # a write may still be under way
+            raise StackDown(f"{live} could not be blocked for writing")
         await work.catch_up()
         if work.done.complete():
             await server.indices.refresh(index=into)
@@ -198,12 +255,42 @@ async def _swap(server: AsyncElasticsearch, of: Domain, into: str, work: _Rebuil
                 {"remove": {"index": live, "alias": of.alias}},
                 {"add": {"index": into, "alias": of.alias, "is_write_index": True}},
             ]
-            await server.indices.update_aliases(actions=move)
-            work.done.swapped = True
+            with contextlib.suppress(ConnectionLost, ConnectionTimeout, ApiError):  # done or not: the next line knows
+                await server.indices.update_aliases(actions=move)
     finally:
-        if not work.done.swapped:  # swapped, it stays blocked: no late write may lie where nobody looks
+        work.done.swapped = await _settle(server, of, live)
+        work.done.blocked_seconds = round(time.monotonic() - started, 3)
+    if work.done.complete() and not work.done.swapped:
+        raise StackDown("Elasticsearch did not move the alias")
+
+
+async def _settle(server: AsyncElasticsearch, of: Domain, live: str) -> bool:
+    """Whether the alias has left `live`, whatever our last request was answered. If not, `live` takes writes again.
+
+    An index that the alias has left stays blocked: no late write may lie where nobody looks.
+    """
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        try:
+            await server.cluster.health(wait_for_events="languid")  # so that no change of the alias is on its way
+            if live not in (await server.indices.get_alias(name=of.alias)).body:
+                return True
             await server.indices.put_settings(index=live, settings={"index.blocks.write": None})
-    work.done.blocked_seconds = (datetime.now(UTC) - started).total_seconds()
+            return False
+        except (ConnectionLost, ConnectionTimeout, ApiError):
+            if time.monotonic() > deadline:
+                raise StackDown(
+                    f"Elasticsearch does not answer, and {live} may still be blocked for writing: "
+                    f"`wardstream replay --domain {of.name} --into NAME --abandon` once it does"
+                ) from None
+            await asyncio.sleep(1)
+
+
+async def _discard(server: AsyncElasticsearch, of: Domain, into: str) -> None:
+    """Delete a half-filled index, so that the same command can be given again."""
+    with contextlib.suppress(ConnectionLost, ConnectionTimeout, ApiError):
+        if into not in (await server.indices.get_alias(name=of.alias)).body:
+            await server.indices.delete(index=into, ignore_unavailable=True)
 
 
 def _incoming(batch: list[Any]) -> Iterator[Incoming]:

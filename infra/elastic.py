@@ -24,6 +24,7 @@ SHORT = "errors"
 WHOLE = "errors,items.*.status,items.*.error.type"
 PLACED = f"{WHOLE},items.*._id,items.*._index,items.*._seq_no,items.*._primary_term"
 FOUND = "docs._id,docs._index,docs.found,docs._source,docs._seq_no,docs._primary_term"
+REMOVE = b'{"delete":{"_id":"%b","version":1,"version_type":"external_gte"}}\n'
 REFUSALS = frozenset({400, 413})  # the document is at fault; anything else may pass later
 CONFLICT = "version_conflict_engine_exception"
 
@@ -60,7 +61,7 @@ def _options() -> dict[str, Any]:
     of = settings()
     options: dict[str, Any] = {
         "hosts": [of.elasticsearch_url()],
-        "request_timeout": 30,
+        "request_timeout": of.elasticsearch_timeout,
         "retry_on_timeout": False,
         "serializer": OrjsonSerializer(),
     }
@@ -75,8 +76,10 @@ def client() -> Elasticsearch:
     return Elasticsearch(**_options())
 
 
-def async_client() -> AsyncElasticsearch:
-    return AsyncElasticsearch(**_options(), max_retries=0)  # agents have a budget of their own (infra/retry.py)
+def async_client(retries: int = 0) -> AsyncElasticsearch:
+    """Without retries of its own by default: agents have a budget (infra/retry.py)."""
+    options = _options() | {"retry_on_timeout": retries > 0, "retry_on_status": (429, 502, 503, 504)}
+    return AsyncElasticsearch(**options, max_retries=retries)
 
 
 SETTINGS = {
@@ -142,7 +145,7 @@ class Index:
             except ApiError as error:
                 if error.status_code in REFUSALS:  # an answer, if no good one
                     self.target.succeeded()
-                if error.status_code == 413 and len(waiting) > 1:  # the request is too large, not a document in it
+                if error.status_code in REFUSALS and len(waiting) > 1:  # the request is at fault, or one document in it
                     half = len(waiting) // 2
                     return refused | await self.bulk(waiting[:half], places) | await self.bulk(waiting[half:], places)
                 if error.status_code in REFUSALS:
@@ -185,11 +188,15 @@ class Index:
             await asyncio.sleep(self.target.failed(reason))
 
     async def remove(self, ids: Collection[str]) -> None:
-        """Delete documents by id; one that is not there is gone already."""
+        """Delete immutable documents by id; one that is not there is gone already.
+
+        As version 1 as well: a delete of the server's own making would be version 2, and for a minute the server would
+        take the event, should it come again, for an older state.
+        """
         left = list(ids)
         while left:
             await self.target.admitted()
-            lines = cast(Any, [b'{"delete":{"_id":"%b"}}\n' % one.encode() for one in left])
+            lines = cast(Any, [REMOVE % one.encode() for one in left])
             try:
                 answer = await self._server.bulk(index=self.name, operations=lines, require_alias=self._is_alias)
                 left = [item["delete"]["_id"] for item in answer["items"] if item["delete"]["status"] not in (200, 404)]
@@ -222,7 +229,7 @@ def _sorted_out(waiting: list[Write], items: list[dict[str, Any]], refused: dict
                 refused[write.id] = CONFLICT
         elif status >= 300:
             reason = str(status)
-            if status == 403 and write.over is not None:  # a write block: by its end the alias may have moved
+            if status in (403, 404) and write.over is not None:  # blocked, or gone: the alias may have moved meanwhile
                 refused[write.id] = CONFLICT
             else:
                 left.append(write)

@@ -50,7 +50,6 @@ class Pulse:
         """Empty: well. `answered` is when a server that the agent asks last did; waiting for one is no silence."""
         now = time.monotonic()
         if busy:
-            self._fed = now
             return f"{self._name} stopped moving" if now - max(self._moved, answered) > SILENT_SECONDS else ""
         return f"{self._name} is not given what is on its topic" if now - self._fed > STARVED_SECONDS else ""
 

@@ -102,32 +102,34 @@ class KeyStore:
         keyring = Keyring.open(keys / "keyring.json")
         return keyring, cls(keys / "keystore.sqlite", keyring)
 
-    def resolve(self, wanted: Sequence[Wanted]) -> list[DataKey]:
+    def resolve(self, wanted: Sequence[Wanted]) -> list[DataKey | None]:
         """The current data key of each person, made where unknown; aliases followed.
 
         The first identifier that is known decides; the others are then known too, unless they already belong to
-        somebody else. Raises KeyShredded for an erased person.
+        somebody else. None stands for an erased person: one must not stop a batch.
         """
         with self._lock:
             self._drop_stale()
             hashes = [self._hashes(person) for person in wanted]
-            found: list[DataKey | None] = [self._cached(of) for of in hashes]
+            found = [self._cached(of) for of in hashes]
             missing = [i for i, key in enumerate(found) if key is None]
             if missing:
                 refs = self._find_or_make([(wanted[i].kind, hashes[i]) for i in missing])
                 keys = self._load(set(refs))
                 for i, ref in zip(missing, refs, strict=True):
                     key = found[i] = keys[ref]
-                    if key is None:
-                        raise KeyShredded("this person's keys were destroyed on purpose")
-                    for one in hashes[i]:
-                        self._by_identifier.keep(one, key)
-            return [key for key in found if key is not None]
+                    if key is not None:
+                        for one in hashes[i]:
+                            self._by_identifier.keep(one, key)
+            return found
 
     def of_source(self, source: str, at: float) -> DataKey:
         """The key of a source's ISO week: for what has no patient. Destroyed with the week's retention."""
         week = time.strftime("%G-W%V", time.gmtime(at))
-        return self.resolve([Wanted("source", ((source, "week", week),))])[0]
+        (key,) = self.resolve([Wanted("source", ((source, "week", week),))])
+        if key is None:
+            raise KeyShredded("this source's key of that week was destroyed with its retention")
+        return key
 
     def of_tokens(self, tokens: Iterable[str]) -> dict[str, DataKey | None]:
         """Data keys by Kafka token, aliases not followed: what was sealed under a reference opens under it.
@@ -307,7 +309,7 @@ def _pairs(db: sql.Connection, query: sql.Select[Any], column: Any, values: Iter
 def _configure(connection: Any, _: Any) -> None:
     """WAL lets readers and one writer work at once; FULL, because a key lost in a power cut is a person's data lost."""
     connection.isolation_level = None  # we say BEGIN ourselves, below
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")
 
 

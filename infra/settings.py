@@ -36,6 +36,9 @@ class Settings(BaseSettings):
 
     elasticsearch: str = Field("", description="URL of an external Elasticsearch, https://host:port")
     elasticsearch_ca: Path | None = Field(None, description="PEM file of the authority that signed its certificate")
+    elasticsearch_timeout: float = Field(
+        30.0, description="seconds without an answer after which a request is repeated"
+    )
     elasticsearch_api_key: SecretStr = Field(SecretStr(""), description="encoded API key")
 
     kafka_port: int = Field(9092, description="embedded Kafka: preferred port; the next free one is taken")
@@ -50,6 +53,7 @@ class Settings(BaseSettings):
     edge_bytes: int = Field(64_000_000, description="messages a feed holds unconfirmed; beyond it senders wait")
     edge_patience_seconds: float = Field(5.0, description="longest wait for room at the edge; then AR overloaded")
     worker_batch: int = Field(500, description="messages an agent takes at once")
+    worker_bytes: int = Field(16_000_000, description="sealed bytes after which an agent's batch is full")
     worker_linger_seconds: float = Field(0.05, description="longest wait for a batch to fill")
     dead_letter_limit: float = Field(0.5, description="share of refused messages above which an agent stops")
 

@@ -12,10 +12,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
 from infra import metrics
 from infra.crypto import DataKey, keyed_hash, seal_payload
-from infra.errors import BadMessage, Overloaded
+from infra.errors import BadMessage, KeyShredded, Overloaded
 from infra.kafka import Outgoing, Producer, PublishFailed
 from infra.keyring import Keyring
 from infra.keystore import KeyStore, Wanted
@@ -77,7 +78,8 @@ class Publisher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._loop.cancel()
+        for one in (self._loop, *self._tasks):  # nobody is left who waits for an answer
+            one.cancel()
         await asyncio.gather(self._loop, *self._tasks, return_exceptions=True)
 
     async def publish(self, arrival: Arrival) -> Receipt:
@@ -156,11 +158,12 @@ class Publisher:
                 controls.add(send.control)
                 new.append(send)
         wanted = [_wanted(send) for send in new]
-        keys = self._keys.resolve([person for persons in wanted for person in persons])
-        at = 0
+        found = iter(self._keys.resolve([person for persons in wanted for person in persons]))
         for send, persons in zip(new, wanted, strict=True):
-            send.message = self._message(send, keys[at : at + len(persons)])
-            at += len(persons)
+            theirs = list(islice(found, len(persons)))
+            keys = [key for key in theirs if key is not None]
+            if len(keys) == len(theirs):
+                send.message = self._message(send, keys)
         return sends
 
     def _message(self, send: _Send, keys: Sequence[DataKey]) -> Outgoing:
@@ -196,6 +199,8 @@ class Publisher:
         try:
             new = [send for send in sends if send.message is not None]
             for send in sends:
+                if send.before is None and send.message is None:
+                    _settle(send.receipt, KeyShredded("a person in this message was erased"))
                 if send.before is not None:
                     metrics.DUPLICATES.labels(send.arrival.domain).inc()
                     before = send.before

@@ -35,8 +35,19 @@ class Seen:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         self._writing = threading.Lock()  # one connection, several threads: their transactions must not mix
+        try:
+            self._open(path)
+        except sqlite3.OperationalError:  # locked
+            raise
+        except sqlite3.DatabaseError:  # a power cut broke it: begin a new memory
+            self._db.close()
+            for end in ("", "-wal", "-shm"):
+                path.with_name(path.name + end).unlink(missing_ok=True)
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         os.chmod(path, 0o600)
         for statement in (
             "PRAGMA journal_mode=WAL",
@@ -62,16 +73,16 @@ class Seen:
         """Remember. What cannot be written is forgotten: its event is durable, and a repeat does no harm."""
         now = time.time()
         rows = [(one.event_id, one.control, one.reason, one.where, now) for one in answers]
-        with self._writing, contextlib.suppress(sqlite3.OperationalError):
+        with self._writing, contextlib.suppress(sqlite3.DatabaseError):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 self._db.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?)", rows)
                 self._db.execute("COMMIT")
-            except sqlite3.OperationalError:
+            except sqlite3.DatabaseError:
                 self._db.execute("ROLLBACK")
 
     def _ask(self, query: str, value: str) -> Any:
-        with contextlib.suppress(sqlite3.OperationalError):
+        with contextlib.suppress(sqlite3.DatabaseError):
             return self._db.execute(query, (value,)).fetchone()
         return None
 

@@ -1,6 +1,6 @@
 """The one impure loop: takes batches from Kafka, makes every effect of them durable, then acknowledges.
 
-The Faust pattern that loses nothing: `noack().noack_take()`, acknowledge each event in offset order after the batch
+The Faust pattern that loses nothing: a stream without acks, acknowledge each event in offset order after its batch
 is durable, crash on any error and let the supervisor start a new process. Reprocessing is harmless: documents are
 written by event id, entities fold a repeated event to what they are, letters and sealed records are the same again.
 """
@@ -27,6 +27,7 @@ from infra.settings import settings
 from schemas.peers import Peers
 from schemas.registry import Domain
 from streams.app import app
+from streams.batches import take
 from streams.gapless import Gapless
 from streams.process import Batch, Incoming, Processor, letter
 from streams.stages import STAGES
@@ -67,9 +68,7 @@ class Agent:
                 group.create_task(self._index_each(read, indexed))
                 group.create_task(self._finish_each(indexed))
                 async for events in batches:
-                    batch = await self._read([_incoming(event.message) for event in events])
-                    self._stop_at_limit(batch)
-                    await read.put((events, batch))
+                    await read.put((events, await self._read([_incoming(event.message) for event in events])))
         except BaseExceptionGroup as failed:  # one reason to end is enough, and tells its exit code
             raise failed.exceptions[0] from None
 
@@ -79,6 +78,7 @@ class Agent:
         while True:
             events, batch = await read.get()
             await self.index(batch)
+            self._stop_at_limit(batch)  # before a letter is sent
             self._pulse.moved()
             await indexed.put((events, batch))
 
@@ -201,7 +201,8 @@ def batches(domain: Domain, stream: Any) -> AsyncIterator[list[Any]]:
 
     of = settings()
     gapless = GAPLESS[domain.name] = Gapless(app.consumer._committed_offset.get, earliest)
-    return gapless.check(stream.noack().noack_take(of.worker_batch, within=of.worker_linger_seconds))
+    events = aiter(stream.noack().events())
+    return gapless.check(take(events, of.worker_batch, of.worker_bytes, of.worker_linger_seconds))
 
 
 def register(domain: Domain) -> None:
@@ -216,6 +217,7 @@ def register(domain: Domain) -> None:
             failures.append(error)
             raise
 
+    health.ready[domain.name] = lambda: "the agent has not started"  # until it puts its own here
     app.agent(topic, name=domain.name, concurrency=1, supervisor_strategy=mode.CrashingSupervisor)(consume)
 
 

@@ -20,6 +20,7 @@ from faust.types.auth import CredentialsT  # noqa: E402
 from infra.kafka import GROUP  # noqa: E402
 from infra.settings import settings  # noqa: E402
 
+BUFFERED = 64  # messages between Faust's fetcher and our batches, whatever they weigh
 OUTAGE_SECONDS = 3600.0  # an index outage up to this is ridden out without losing the partition
 
 
@@ -27,15 +28,18 @@ class _Consumer(aiokafka.Consumer):
     """Faust's own without two ways of losing messages at a rebalance; streams/gapless.py watches for others."""
 
     async def seek_to_committed(self) -> Any:
-        """Go back where nothing was committed yet as well.
+        """Go back where nothing was committed yet as well, and on where retention has deleted what was committed.
 
         aiokafka seeks only where there is a commit (`if offset and offset > 0`); elsewhere it would go on behind what
-        Faust has just thrown out of its buffers.
+        Faust has just thrown out of its buffers. Behind the earliest offset, Faust would wait for ever for those
+        between, and commit nothing.
         """
         committed = await super().seek_to_committed()
-        if fresh := [place for place, offset in committed.items() if not offset]:
-            await self.seek_wait(await self.earliest_offsets(*fresh))
-        return committed
+        earliest = await self.earliest_offsets(*committed)
+        behind = {place: first for place, first in earliest.items() if (committed[place] or 0) <= first}
+        if behind:
+            await self.seek_wait(behind)
+        return {**committed, **behind}
 
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
         """Offsets that did not come do not count as acknowledged; nor does `offset_to`, which is on its way."""
@@ -75,7 +79,7 @@ def _app() -> Any:
         topic_allow_declare=False,  # all topics exist before a worker starts; a missing one went unnoticed for 45 s
         topic_disable_leader=True,
         stream_wait_empty=False,
-        stream_buffer_maxsize=2 * settings().worker_batch,
+        stream_buffer_maxsize=BUFFERED,
         web_enabled=False,  # its web server shows table data
         broker_session_timeout=10,
         broker_heartbeat_interval=2,

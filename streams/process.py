@@ -98,10 +98,9 @@ class Processor:
                 batch.letters.append((message, letter(message, bad)))
             except SealBroken as broken:
                 batch.letters.append((message, letter(message, BadMessage(broken.reason))))
-            except Exception as error:  # a fault of ours that this message brings out: its type tells, its text might
-                # hold a patient's value
-                batch.letters.append((message, letter(message, BadMessage("unexpected", type(error).__name__))))
-        self._seal(batch.ready)
+            except Exception as error:
+                batch.letters.append((message, letter(message, _unexpected(error))))
+        self._seal(batch)
         return batch
 
     def _read(self, message: Incoming, envelope: Envelope, keys: list[DataKey]) -> Ready:
@@ -122,15 +121,20 @@ class Processor:
             self.stage.derive(record),
         )
 
-    def _seal(self, ready: list[Ready]) -> None:
-        staff = self._staff_keys(ready)
-        for event in ready:
-            for part, document in enumerate(event.documents):
-                made = document_id(event.envelope.event_id, part)
-                event.writes.append(Write(made, dump(self._source(event, document, part, made, staff))))
+    def _seal(self, batch: Batch) -> None:
+        staff = self._staff_keys(batch.ready)
+        read, batch.ready = batch.ready, []
+        for event in read:
+            try:
+                for part, document in enumerate(event.documents):
+                    made = document_id(event.envelope.event_id, part)
+                    event.writes.append(Write(made, dump(self._source(event, document, part, made, staff))))
+                batch.ready.append(event)
+            except Exception as error:
+                batch.letters.append((event.incoming, letter(event.incoming, _unexpected(error))))
 
     def _source(
-        self, event: Ready, document: Document, part: int, made: str, staff: dict[Wanted, DataKey]
+        self, event: Ready, document: Document, part: int, made: str, staff: dict[Wanted, DataKey | None]
     ) -> dict[str, Any]:
         envelope, key, domain = event.envelope, event.key_of(document.subject), self.domain.name
         sealed: dict[str, Any] = {
@@ -141,6 +145,8 @@ class Processor:
             sealed[name] = []
             for member in members:
                 theirs = staff[_staff_wanted(member, envelope.source)]
+                if theirs is None:  # erased: nothing of them is kept, not even who it was
+                    continue
                 refs.append(theirs.ref)
                 text = _staff_text(member)
                 sealed[name].append({"ref": theirs.ref, "seal": seal_field(theirs, domain, made, name, text)})
@@ -168,7 +174,7 @@ class Processor:
             source["sealed"] = sealed
         return source
 
-    def _staff_keys(self, ready: list[Ready]) -> dict[Wanted, DataKey]:
+    def _staff_keys(self, ready: list[Ready]) -> dict[Wanted, DataKey | None]:
         wanted = list(
             dict.fromkeys(
                 _staff_wanted(member, event.envelope.source)
@@ -261,6 +267,11 @@ def letter(message: Incoming, bad: BadMessage) -> DeadLetter:
         str(message.offset),
         rfc3339(datetime.now(UTC)),
     )
+
+
+def _unexpected(error: Exception) -> BadMessage:
+    """A fault of ours that one message brings out. Its type tells; its text might hold a patient's value."""
+    return BadMessage("unexpected", type(error).__name__)
 
 
 def _staff_wanted(member: StaffMember, source: str) -> Wanted:

@@ -49,10 +49,10 @@ async def _watch_lag() -> None:
             of, wanted = agent.AGENTS[domain.name], agent.GAPLESS[domain.name].wanted
             mine = [place for place in app.consumer.assignment() if place.topic == domain.raw.name]
             ends = {place: app.consumer.highwater(place) or 0 for place in mine}
-            done = {
-                place: max(wanted.get(place, -1), app.consumer._committed_offset.get(place) or -1) for place in mine
-            }
-            waiting = sum(max(0, ends[place] - done[place]) for place in mine if done[place] >= 0)  # -1: not known yet
+            known = app.consumer._committed_offset  # by partition, once Faust has asked; None is none
+            waiting = sum(
+                max(0, ends[place] - max(wanted.get(place, 0), known[place] or 0)) for place in mine if place in known
+            )
             of.waits_for(waiting)
             metrics.LAG_EVENTS.labels(domain.name).set(waiting)
             metrics.OLDEST_SECONDS.labels(domain.name).set(of.oldest_seconds())

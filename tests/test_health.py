@@ -114,6 +114,7 @@ def test_an_agent_that_is_busy_may_let_events_wait(clock: list[float]) -> None:
         clock[0] += 1
         pulse.waits_for(5)
         assert not pulse.trouble(busy=True, answered=clock[0])
+    pulse.moved()
     assert not pulse.trouble(busy=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from infra import keystore
 from infra.cache import Cache
-from infra.errors import KeyMissing, KeyShredded
+from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy
 from infra.keyring import Keyring, LoosePermissions
 from infra.keystore import KeyStore, Wanted
 
@@ -99,6 +100,25 @@ def test_an_unknown_key_is_never_taken_for_an_erased_one(
     assert fresh.of_tokens([made.token]) == {made.token: None}
     with pytest.raises(KeyShredded):
         fresh.of_ref(made.ref)
+    other = Wanted("patient", (("CITY", "MR", "4712"),))
+    found = fresh.resolve([other, MARIA, other])
+    assert found[1] is None, "erased: nobody else in the batch is kept waiting"
+    assert found[0] == found[2] is not None
+
+
+def test_who_waits_for_the_store_waits_for_seconds(
+    tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keystore, "BUSY_SECONDS", 0.2)
+    store = again(tmp_path, keyring)
+    with sqlite3.connect(tmp_path / "keystore.sqlite", isolation_level=None) as db:
+        db.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(KeyStoreBusy):
+            store.resolve([Wanted("patient", (("CITY", "MR", "new"),))])
+        assert time.monotonic() - began < 5
+        db.execute("ROLLBACK")
+    assert store.resolve([MARIA])[0] is not None
 
 
 def test_a_source_has_a_key_of_the_week(store: KeyStore) -> None:

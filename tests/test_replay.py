@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -15,8 +16,8 @@ import pytest
 from elasticsearch.helpers import scan
 
 from infra.crypto import field_key_version, open_field
-from infra.elastic import client
-from infra.kafka import Outgoing, Producer, Reader, lag
+from infra.elastic import Index, Write, async_client, client, create_index
+from infra.kafka import Outgoing, Producer, Reader, headers, lag
 from infra.keystore import KeyStore
 from schemas.registry import DOMAINS
 from schemas.topics import SIGNALS
@@ -110,15 +111,20 @@ def test_a_reader_that_goes_on_misses_nothing(stack: Path) -> None:
 
 
 @DOMAIN
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(280)
 def test_rebuilt_equals_live_and_no_result_is_missing(
     manifest: Manifest, command: Run, stack: Path, domain: Any, tmp_path: Path
 ) -> None:
     manifest(SAMPLES / domain.name)
     (tmp_path / "before.hl7").write_text("".join(bodies(1500, 0)), newline="")
     assert command("produce", "files", str(tmp_path / "before.hl7"), "--json").returncode == 0
+    settled(domain.raw.name)
+    # With nothing under way: what workers have written, document by document.
+    old, quiet, new = live_index(domain.alias), f"{domain.name}-quiet", f"{domain.name}-busy"
+    assert command("replay", "--domain", domain.name, "--into", quiet).returncode == 0
+    same(opened(old, domain.name), opened(quiet, domain.name))
+    # Beside traffic: no result is ever missing, and the end is the same again.
     (tmp_path / "during.hl7").write_text("".join(bodies(3000, 1500)), newline="")
-    old, new = live_index(domain.alias), f"{domain.name}-replayed"
     send = [sys.executable, str(ROOT / "wardstream.py"), "produce", "files", str(tmp_path / "during.hl7"), "--json"]
     with Searching(domain.alias, "hl7v2:RE|PLAY") as searching:
         live = subprocess.Popen(send, cwd=ROOT, stdout=subprocess.PIPE)
@@ -128,8 +134,7 @@ def test_rebuilt_equals_live_and_no_result_is_missing(
         figures = json.loads(done.stdout)
         assert live.wait(timeout=120) == 0
     settled(domain.raw.name)
-    assert figures["swapped"]
-    assert figures["left_out"] == {}
+    assert (figures["swapped"], figures["left_out"], figures["unread"]) == (True, {}, [])
     assert live_index(domain.alias) == new
     assert searching.counts == sorted(searching.counts)
     assert searching.counts[0] > 0
@@ -137,16 +142,147 @@ def test_rebuilt_equals_live_and_no_result_is_missing(
         kinds = {"bool": {"filter": [{"term": {"source": "hl7v2:RE|PLAY"}}, {"term": {"kind": "diagnosis"}}]}}
         server.indices.refresh(index=domain.alias)
         assert server.count(index=domain.alias, query=kinds)["count"] == 4500
-    # Once more, with nothing under way: document by document.
     again = f"{domain.name}-again"
     assert command("replay", "--domain", domain.name, "--into", again).returncode == 0
-    assert live_index(domain.alias) == again
-    before, after = opened(new, domain.name), opened(again, domain.name)
-    assert len(before) > 4500
-    assert before.keys() == after.keys()
-    assert [name for name, one in before.items() if after[name] != one] == []
+    same(opened(new, domain.name), opened(again, domain.name))
+    # A late write must not bring a deleted index back.
     with client() as server:
-        server.indices.delete(index=[old, new])
+        server.indices.delete(index=[old, quiet, new])
+    (tmp_path / "after.hl7").write_text("".join(bodies(200, 4500)), newline="")
+    assert command("produce", "files", str(tmp_path / "after.hl7"), "--json").returncode == 0
+    settled(domain.raw.name)
+    with client() as server:
+        assert set(server.indices.get(index=f"{domain.name}-*").body) == {again}
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert len(one) > 3000
+    assert one.keys() == other.keys()
+    assert [name for name, document in one.items() if other[name] != document] == []
+
+
+def send_sealed(domain: Any, copies: list[tuple[Any, bool]]) -> None:
+    """Put sealed records on their topic again, in this order; True: a tombstone."""
+    producer = Producer()
+    producer.send_now(
+        Outgoing(
+            domain.sealed.name, one.key(),
+            None if tombstone else one.value(),
+            [("event_id", one.key())] if tombstone else list(one.headers()),
+            one.partition(),
+        )
+        for one, tombstone in copies
+    )  # fmt: skip
+    producer.close()
+
+
+def event_of(source: str) -> Any:
+    """Some sealed record of a sender, and its event id."""
+    reader = Reader("hospital.ehr.sealed.v1")
+    found = [one for one in reader.until_end() if headers(one).get("source", b"").decode() == source and one.value()]
+    reader.close()
+    return found[-1], found[-1].key().decode()
+
+
+def count_of(index: str, event: str) -> int:
+    with client() as server:
+        server.indices.refresh(index=index)
+        by_event = [{"term": {"event_id": event}}, {"range": {"part": {"gte": 0}}}]
+        return int(server.count(index=index, query={"bool": {"filter": by_event}})["count"])
+
+
+def test_what_a_tombstone_removed_stays_away_and_what_came_after_counts(
+    command: Run, stack: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "some.hl7").write_text("".join(bodies(3, 9000)).replace("|RE|PLAY|", "|RE|TOMB|"), newline="")
+    assert command("produce", "files", str(tmp_path / "some.hl7"), "--json").returncode == 0
+    settled("hospital.ehr.v1")
+    record, event = event_of("hl7v2:RE|TOMB")
+    live = live_index("ehr")
+    parts = count_of(live, event)
+    assert parts > 1
+    send_sealed(DOMAINS["ehr"], [(record, True)])
+    assert command("replay", "--into", "ehr-without").returncode == 0
+    assert count_of("ehr-without", event) == 0
+    send_sealed(DOMAINS["ehr"], [(record, False), (record, True), (record, False)])
+    assert command("replay", "--into", "ehr-with").returncode == 0
+    assert count_of("ehr-with", event) == parts
+    with client() as server:
+        server.indices.delete(index=[live, "ehr-without"])
+
+
+async def test_a_removed_document_can_come_again_at_once(stack: Path) -> None:
+    """The server remembers a delete for a minute, with its version."""
+    create_index("again", "again-1", DOMAINS["ehr"].mapping())
+    server = async_client()
+    try:
+        index = Index(server, "again")
+        writes = [Write("a", b'{"event_id":"e","part":0,"kind":"event"}')]
+        for _ in range(2):
+            assert await index.bulk(writes) == {}
+            await index.remove(["a", "never there"])
+            assert not (await server.exists(index="again", id="a")).body
+        assert await index.bulk(writes) == {}
+        assert (await server.exists(index="again", id="a")).body
+    finally:
+        await server.indices.delete(index="again-1")
+        await server.close()
+
+
+async def test_one_refused_document_refuses_no_other(stack: Path) -> None:
+    create_index("again", "again-1", DOMAINS["ehr"].mapping())
+    server = async_client()
+    try:
+        good = [Write(str(n), b'{"event_id":"e","part":%d,"kind":"event"}' % n) for n in range(5)]
+        refused = await Index(server, "again").bulk([*good[:2], Write("bad", b'{"intruder":1}'), *good[2:]])
+        assert refused == {"bad": "strict_dynamic_mapping_exception"}
+        await server.indices.refresh(index="again")
+        assert (await server.count(index="again"))["count"] == 5
+        broken = await Index(server, "again").bulk([*good, Write("torn", b'{"part":\n}')])  # breaks the whole request
+        assert set(broken) <= {"torn"}
+        assert "torn" in broken
+    finally:
+        await server.indices.delete(index="again-1")
+        await server.close()
+
+
+def blocked(index: str) -> bool:
+    with client() as server:
+        of = server.indices.get_settings(index=index, flat_settings=True)[index]["settings"]
+    return of.get("index.blocks.write") == "true"
+
+
+def test_a_replay_that_is_ended_leaves_nothing(command: Run, stack: Path) -> None:
+    live = live_index("ehr")
+    running = subprocess.Popen(
+        [sys.executable, str(ROOT / "wardstream.py"), "replay", "--into", "ehr-ended"], cwd=ROOT, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 30
+    with client() as server:
+        while not server.indices.exists(index="ehr-ended") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        running.terminate()
+        assert running.wait(timeout=20) == 128 + signal.SIGTERM
+        assert not server.indices.exists(index="ehr-ended")
+    assert live_index("ehr") == live
+    assert not blocked(live)
+
+
+def test_a_killed_replay_can_be_put_right(command: Run, stack: Path) -> None:
+    """As kill -9 leaves it at its worst: the live index blocked, another half filled."""
+    live = live_index("ehr")
+    create_index("half", "ehr-half", DOMAINS["ehr"].mapping())
+    with client() as server:
+        server.indices.add_block(index=live, block="write")
+    again = command("replay", "--into", "ehr-other")
+    assert again.returncode == 2
+    assert "--abandon" in again.stderr
+    done = command("replay", "--into", "ehr-half", "--abandon", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"index": "ehr-half", "live": False})
+    assert not blocked(live)
+    with client() as server:
+        assert not server.indices.exists(index="ehr-half")
+        assert not server.indices.exists(index="ehr-other")
 
 
 def test_a_window_leaves_the_alias_alone(stack: Path, command: Run) -> None:

@@ -75,6 +75,8 @@ def run(folder: Path, port: int, transport_port: int) -> None:
             "transport.port": transport_port,
             # A laptop's disk is often nearly full; the default would then refuse every write.
             "cluster.routing.allocation.disk.threshold_enabled": "false",
+            # An index is made by us, with its mapping. A late write to one that was deleted must not bring it back.
+            "action.auto_create_index": "false",
             "logger.level": "INFO",
         }
     )

@@ -24,7 +24,7 @@ START, END = b"\x0b", b"\x1c"
 BLANK = b" \t\r\n"
 FEED = "mllp"
 AHEAD = 64  # messages of one connection that may wait for their answers
-STOP_SECONDS = 5.0  # what is left for answers when a listener has to end
+STOP_SECONDS = 3.0  # what is left for answers when a listener has to end
 HEADER_BYTES = 4096  # what is kept of a message that is too large: enough to answer it
 
 
