@@ -56,6 +56,10 @@ class Watch:
                 received = datetime.fromisoformat(hit["fields"]["received_at"][0]).astimezone(UTC)
                 self._latencies[hit["_id"]] = max(0.0, now - received.timestamp())
 
+    @property
+    def count(self) -> int:
+        return len(self._latencies)
+
     def quantiles(self) -> tuple[float, float]:
         """Median and 99th percentile in seconds; zeros where nothing was seen."""
         seen = sorted(self._latencies.values())
