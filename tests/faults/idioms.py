@@ -23,6 +23,7 @@ from streams.app import app
 DOMAIN = DOMAINS["ehr"]
 BEFORE = 200  # messages that go well before the exception
 BATCH = 100
+BUFFER = 4096  # Faust's own default; ours holds less, and so loses less of it
 
 
 class Planted(Exception):
@@ -81,6 +82,9 @@ IDIOMS = {one.__name__: one for one in (each, take, noack_take, unmended, ours)}
 
 
 def main(idiom: str, exception: bool) -> None:
+    if idiom != "ours":
+        aiokafka.Transport.Consumer = aiokafka.Consumer
+        app.conf.stream_buffer_maxsize = BUFFER
     topic = app.topic(DOMAIN.raw.name, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
 
     async def consume(stream: Any) -> None:
@@ -89,8 +93,6 @@ def main(idiom: str, exception: bool) -> None:
             planted(agent, idiom)
         await IDIOMS[idiom](agent, stream)
 
-    if idiom != "ours":
-        aiokafka.Transport.Consumer = aiokafka.Consumer
     strategy = {"supervisor_strategy": mode.CrashingSupervisor} if idiom in ("ours", "unmended") else {}
     app.agent(topic, name=DOMAIN.name, concurrency=1, **strategy)(consume)
     faust.Worker(app, loglevel="WARNING", redirect_stdouts=False, quiet=True).execute_from_commandline()

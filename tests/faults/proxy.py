@@ -6,23 +6,29 @@ import asyncio
 import contextlib
 import random
 import re
+from collections import Counter
 
 import aiohttp
 from aiohttp import web
 
 
 class Link:
-    """A TCP link to one port. `mode`: pass, slow (each chunk waits `delay`), stall (half-open: nothing moves)."""
+    """A TCP link to one port. `mode`: pass, slow (each chunk waits `delay`), stall (half-open: nothing moves).
 
-    def __init__(self, port: int, target: int) -> None:
-        self.port, self.target = port, target
+    `did` counts what that did.
+    """
+
+    def __init__(self, name: str, port: int, target: int) -> None:
+        self.name, self.port, self.target = name, port, target
         self.mode, self.delay = "pass", 0.0
+        self.did: Counter[str] = Counter()
         self._open: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
 
     def reset(self) -> None:
+        self.did[f"{self.name} reset"] += len(self._open)
         for writer in self._open:
             writer.transport.abort()
 
@@ -54,29 +60,36 @@ class Link:
             while data := await reader.read(1 << 16):
                 await self._held()
                 if self.mode == "slow":
+                    self.did[f"{self.name} slowed"] += 1
                     await asyncio.sleep(self.delay)
                 writer.write(data)
                 await writer.drain()
 
     async def _held(self) -> None:
+        if self.mode == "stall":
+            self.did[f"{self.name} stalled"] += 1
         while self.mode == "stall":
             await asyncio.sleep(0.05)
 
 
-KEPT = ("Content-Type", "Content-Encoding", "X-Elastic-Product")
-EVENT = re.compile(rb'\{"event_id":"([0-9a-f]{4})')
+KEPT = ("Content-Type", "X-Elastic-Product")
+EVENT = re.compile(rb'\{"event_id":"([0-9a-f]{32})"')
 
 
 class Node:
     """Elasticsearch behind an HTTP proxy that can misbehave.
 
     `mode`: pass; 429 or 503 (a `share` of requests); after (the write goes through, the answer never comes); slow;
-    refuse (an unknown field slips into one event in forty, so that the real node refuses it); stall.
+    refuse (an unknown field slips into one event in forty, so that the real node refuses it); stall. `did` counts what
+    came of it; `given up` are requests whose client had gone before the mode was over.
     """
 
-    def __init__(self, port: int, target: int) -> None:
+    def __init__(self, port: int, target: int, seed: int) -> None:
         self.port, self._target = port, f"http://127.0.0.1:{target}"
         self.mode, self.share, self.delay = "pass", 1.0, 0.0
+        self.did: Counter[str] = Counter()
+        self.intruded: set[str] = set()  # ids of events that `refuse` has met: no other may be refused
+        self._random = random.Random(f"{seed}-node")
 
     async def start(self) -> None:
         self._session = aiohttp.ClientSession(auto_decompress=False)
@@ -93,14 +106,17 @@ class Node:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body, mode = await request.read(), self.mode
         if mode == "stall":
-            await self._while(mode)
-        if mode in ("429", "503") and random.random() < self.share:
+            await self._while(request, mode)
+        if mode in ("429", "503") and self._random.random() < self.share:
+            self.did[f"index {mode}"] += 1
             return web.json_response({"error": {"type": "planted"}, "status": int(mode)}, status=int(mode))
         if mode == "slow":
+            self.did["index slow"] += 1
             await asyncio.sleep(self.delay)
         if mode == "refuse" and request.path.endswith("_bulk"):
-            body = b"\n".join(_intruded(line) for line in body.split(b"\n"))
+            body = b"\n".join(self._intruded(line) for line in body.split(b"\n"))
         headers = {name: value for name, value in request.headers.items() if name.lower() != "content-length"}
+        headers["Accept-Encoding"] = "identity"  # we read answers too
         try:
             async with self._session.request(
                 request.method, self._target + request.raw_path, data=body, headers=headers
@@ -111,14 +127,27 @@ class Node:
         except aiohttp.ClientError:
             _abort(request)
             return web.Response(status=502)
+        self.did["index blocked"] += status == 403 or b'"status":403' in content
         if mode == "after" and request.path.endswith("_bulk"):
-            await self._while(mode)
+            await self._while(request, mode)
             _abort(request)
         return web.Response(status=status, body=content, headers=kept)
 
-    async def _while(self, mode: str) -> None:
+    async def _while(self, request: web.Request, mode: str) -> None:
+        self.did[f"index {mode}"] += 1
+        waiting = True
         while self.mode == mode:
+            if waiting and request.transport is None:
+                self.did[f"index {mode} given up"] += 1
+                waiting = False
             await asyncio.sleep(0.05)
+
+    def _intruded(self, line: bytes) -> bytes:
+        if (found := EVENT.match(line)) is None or not chosen(event := found[1].decode()):
+            return line
+        self.did["index refuse"] += 1
+        self.intruded.add(event)
+        return line[:-1] + b',"intruder":1}'
 
 
 def _abort(request: web.Request) -> None:
@@ -129,8 +158,3 @@ def _abort(request: web.Request) -> None:
 def chosen(event_id: str) -> bool:
     """Whether `refuse` picks this event: always the same ones, since a request may be sent again."""
     return int(event_id[:4], 16) % 40 == 0
-
-
-def _intruded(line: bytes) -> bytes:
-    found = EVENT.match(line)
-    return line[:-1] + b',"intruder":1}' if found and chosen(found[1].decode()) else line

@@ -4,16 +4,16 @@
     python tests/faults/run.py --idioms
 
 The same seed gives the same steps on the same messages. Exit code 0 only when nothing was lost, doubled, wrong, out of
-order, unseen a minute after healing, stuck on SIGTERM, or in clear.
+order, unseen a minute after healing, stuck on SIGTERM, or in clear, and no step was idle.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
-import random
 import shutil
 import sys
 import tempfile
@@ -31,7 +31,7 @@ from workload import Message, Workload
 
 from infra.elastic import client
 from infra.errors import StackDown
-from infra.kafka import Reader, headers
+from infra.kafka import Reader, headers, lag
 from infra.keyring import Keyring
 from infra.settings import settings
 from schemas.envelope import document_id
@@ -84,13 +84,24 @@ async def settled(visible: Visible, messages: list[Message]) -> list[Message]:
         await asyncio.sleep(0.3)
 
 
+async def drained() -> int:
+    """Wait until the workers have acknowledged everything, so that none is stopped before it folded what is visible;
+    gives how many events they have not acknowledged after a minute."""
+    deadline, left = time.monotonic() + UNSEEN_SECONDS, 1
+    while left and time.monotonic() < deadline:
+        await asyncio.sleep(0.5)
+        with contextlib.suppress(StackDown):
+            left = sum(one.events for one in (await asyncio.to_thread(lag, DOMAIN.raw.name)).values())
+    return left
+
+
 async def faults(cluster: Cluster, seed: int, rate: float, schedule: list[tuple[str, ...]]) -> dict[str, Any]:
     """Run the steps under load, then the account."""
     await cluster.start()
     address(cluster)
     key = Keyring.open(cluster.home / "keys" / "keyring.json").event
     workload = Workload(key, seed, [link.port for link in cluster.mllp], rate)
-    scene = steps.Scene(cluster, workload, random.Random(seed), [], [])
+    scene = steps.Scene(cluster, workload, seed)
     visible = await asyncio.to_thread(Visible)  # never on this loop: it carries the proxies
     unseen: dict[str, Message] = {}  # given up: one lost message must not cost every later step its minute
     sending = asyncio.create_task(workload.run())
@@ -99,7 +110,7 @@ async def faults(cluster: Cluster, seed: int, rate: float, schedule: list[tuple[
         await asyncio.sleep(0.2)
     for number, names in enumerate(schedule, 1):
         began = time.monotonic()
-        await steps.run(scene, names)
+        await steps.run(scene, number, names)
         healed = time.monotonic()
         if not await flowing(workload):
             scene.stuck.append(f"the senders after step {number}")
@@ -108,30 +119,39 @@ async def faults(cluster: Cluster, seed: int, rate: float, schedule: list[tuple[
         console.print(
             f"{number:3}/{len(schedule)}  {'+'.join(names):42} {healed - began:5.1f} s, seen after "
             f"{time.monotonic() - healed:4.1f} s  {len(workload.answered):6} answered"
-            f"{f'  [red]{len(missing)} unseen' if missing else ''}",
+            f"{f'  [red]{len(missing)} unseen' if missing else ''}"
+            f"{'  [red]idle' if any(one.idle() for one in scene.done if one.step == number) else ''}",
             highlight=False,
         )
     workload.stop()
     await asyncio.wait([sending], timeout=90)
-    missing = await settled(visible, [one for one in workload.answered if one.event_id not in unseen])
-    unseen |= {one.event_id: one for one in missing}
-    scene.stuck += await cluster.stop_ours()
-    evidence = await asyncio.to_thread(gather, workload.messages, cluster.home)
-    verdicts = judge(evidence)
-    verdicts["unseen"] += [one.control for one in unseen.values()]
-    verdicts["stuck"] += scene.stuck + (["the sender"] if not sending.done() else [])
-    verdicts["wrong"] += scene.wrong
     if sending.done():
         await sending
+    else:
+        scene.stuck.append("the sender")
+    missing = await settled(visible, [one for one in workload.answered if one.event_id not in unseen])
+    unseen |= {one.event_id: one for one in missing}
+    if left := await drained():
+        scene.stuck.append(f"{left} events of the raw topic")
+    scene.wrong += await cluster.keep_pages()
+    await cluster.stop_ours()
+    evidence = await asyncio.to_thread(gather, workload.messages, cluster.home, cluster.node.intruded)
+    evidence.looks, evidence.steps = scene.looks, scene.done
+    evidence.unseen = [one.control for one in unseen.values()]
+    evidence.stuck, evidence.wrong = scene.stuck + cluster.stuck(), scene.wrong
+    verdicts = judge(evidence)
     return {
         "seed": seed,
         "steps": ["+".join(names) for names in schedule],
         "seconds": round(time.monotonic() - started),
         "messages": len(workload.messages),
         "answered": len(workload.answered),
-        # What the faults did: a run in which nothing died and nothing was refused proves nothing.
-        "ended": {program.name: dict(Counter(map(str, program.exits))) for program in cluster.programs},
+        "did": [{"step": one.step, "fault": one.fault, **one.did} for one in scene.done],
+        "ended": {program.name: dict(Counter(map(str, program.exits))) for program in cluster.every},
         "letters": dict(Counter(reason for reasons in evidence.letters.values() for reason in reasons)),
+        "signals": len(evidence.signals),
+        "looks": len(scene.looks),
+        "audited": len(evidence.audit),
         "read_again": len(evidence.sealed) - len(set(evidence.sealed)),
         "verdicts": verdicts,
         "ok": not any(verdicts.values()),
@@ -151,7 +171,7 @@ def address(cluster: Cluster) -> None:
 def show(result: dict[str, Any]) -> None:
     table = Table("verdict", "count", "first of them", title=f"{len(result['steps'])} steps, seed {result['seed']}")
     table.add_row("answered", str(result["answered"]), f"in {result['seconds']} s")
-    for name in ("letters", "read_again"):
+    for name in ("letters", "signals", "looks", "audited", "read_again"):
         table.add_row(name.replace("_", " "), "", str(result[name]))
     ended = ", ".join(f"{name} {sum(codes.values())}" for name, codes in result["ended"].items() if codes)
     table.add_row("ended", "", ended)
@@ -172,7 +192,7 @@ async def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the home folder for a look")
     given = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="wardstream-faults-"))
-    cluster = Cluster(home)
+    cluster = Cluster(home, given.seed)
     try:
         if given.idioms:
             import losing
@@ -190,7 +210,8 @@ async def main() -> int:
         if not given.keep:
             shutil.rmtree(home, ignore_errors=True)
     (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "faults.json").write_text(json.dumps(result, indent=2) + "\n")
+    kind = "-idioms" if given.idioms else "-only" if given.only else ""
+    (ROOT / "build" / f"faults{kind}.json").write_text(json.dumps(result, indent=2) + "\n")
     if given.json:
         print(json.dumps(result))
     if not result["ok"]:

@@ -1,25 +1,56 @@
-"""The faults, one row each: what is done, and undone. A step is one fault, or two at once."""
+"""The faults, one row each: what is done, undone, and what shows that it was. A step is one fault, or two at once."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import re
 import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 
-from cluster import LIMIT_EXIT, Cluster, Program
-from workload import Workload
+from cluster import LIMIT_EXIT, Cluster, Program, failures
+from confluent_kafka.admin import AdminClient
+from workload import NAME, Message, Workload
 
 from infra.elastic import client
-from infra.kafka import lag
+from infra.kafka import connection, lag
+from infra.settings import settings
 from schemas.registry import DOMAINS
 
 DOMAIN = DOMAINS["ehr"]
 SESSION_SECONDS = 10  # of the consumer group: who is silent for longer has lost its partitions
+DOWN_SECONDS = 12.0  # all brokers
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A person who asked for something in clear; `shown` are the documents that the answer names."""
+
+    event_id: str
+    field: str
+    purpose: str
+    shown: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One fault of a step, and what it did."""
+
+    step: int
+    fault: str
+    did: dict[str, int]
+
+    def idle(self) -> bool:
+        """Whether it had not the effect that it is for: then a green run says nothing of it."""
+        _, effect = FAULTS[self.fault]
+        return not any(count and re.fullmatch(effect, name) for name, count in self.did.items())
 
 
 @dataclass(slots=True)
@@ -28,12 +59,20 @@ class Scene:
 
     cluster: Cluster
     workload: Workload
-    random: random.Random
-    stuck: list[str]
-    wrong: list[str]
+    seed: int
+    random: random.Random = field(default_factory=random.Random)  # of one fault of one step
+    did: Counter[str] = field(default_factory=Counter)  # what neither processes nor proxies can count
+    done: list[Done] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
 
     def one(self, programs: list[Program]) -> Program:
         return self.random.choice(programs)
+
+    def so_far(self) -> Counter[str]:
+        poison = sum(one.kind == "poison" for one in self.workload.messages)
+        return self.cluster.did() + self.did + Counter(poison=poison)
 
 
 Fault = Callable[[Scene], Awaitable[None]]
@@ -47,8 +86,7 @@ async def killed(scene: Scene, *programs: Program) -> None:
 
 async def ended(scene: Scene, *programs: Program) -> None:
     """SIGTERM, down for a moment, up again."""
-    gone = await asyncio.gather(*(program.stop() for program in programs))
-    scene.stuck += [program.name for program, stuck in zip(programs, gone, strict=True) if stuck]
+    await asyncio.gather(*(program.stop() for program in programs))
     await asyncio.sleep(1)
     for program in programs:
         program.start()
@@ -93,8 +131,7 @@ async def worker_joins_in_outage(scene: Scene) -> None:
     third = scene.cluster.worker(9)
     third.start()
     await asyncio.sleep(6)
-    if await third.stop():
-        scene.stuck.append(third.name)
+    await third.stop()
     scene.cluster.node.mode = "pass"
 
 
@@ -130,6 +167,16 @@ async def brokers_killed(scene: Scene) -> None:
     await killed(scene, *scene.cluster.brokers)
 
 
+async def brokers_down(scene: Scene) -> None:
+    """All of them, for longer than any of ours may take to end."""
+    for broker in scene.cluster.brokers:
+        broker.wanted = False
+        broker.send(signal.SIGKILL)
+    await asyncio.sleep(DOWN_SECONDS)
+    for broker in scene.cluster.brokers:
+        broker.start()
+
+
 async def index_killed(scene: Scene) -> None:
     await killed(scene, scene.cluster.elastic)
 
@@ -154,8 +201,8 @@ async def index_503(scene: Scene) -> None:
 
 
 async def index_answer_lost(scene: Scene) -> None:
-    """The write goes through; its answer never comes."""
-    await _answering(scene, "after", 4)
+    """The write goes through; its answer never comes, and the client's patience ends first."""
+    await _answering(scene, "after", 6)
 
 
 async def index_slow(scene: Scene) -> None:
@@ -168,7 +215,8 @@ async def index_refuses(scene: Scene) -> None:
 
 
 async def index_half_open(scene: Scene) -> None:
-    await _answering(scene, "stall", 5)
+    """Nothing moves until the client has gone; then what it had sent is written after all."""
+    await _answering(scene, "stall", 6)
 
 
 async def index_read_only(scene: Scene) -> None:
@@ -182,11 +230,30 @@ async def index_read_only(scene: Scene) -> None:
 
 
 async def kafka_half_open(scene: Scene) -> None:
-    link = scene.random.choice(scene.cluster.kafka)
-    link.mode = "stall"
-    await asyncio.sleep(6)
-    link.mode = "pass"
-    link.reset()
+    """For longer than a producer tries (infra/kafka.py DELIVERY_SECONDS): what is answered then is no AA."""
+    link = scene.cluster.kafka[scene.random.choice(await asyncio.to_thread(_leaders))]
+    async with _felt(scene, "broker_unavailable"):
+        link.mode = "stall"
+        await asyncio.sleep(18)
+        link.mode = "pass"
+        link.reset()
+
+
+@asynccontextmanager
+async def _felt(scene: Scene, reason: str) -> AsyncIterator[None]:
+    """Count how often ours failed for this reason meanwhile. Their metrics tell, since a peer may have hung up by then;
+    those of a process that is new begin at nothing."""
+    before = await scene.cluster.pages()
+    yield
+    for name, page in (await scene.cluster.pages()).items():
+        now, then = failures(page, reason), failures(before.get(name, b""), reason)
+        scene.did[reason] += int(now - then if now >= then else now)
+
+
+def _leaders() -> list[int]:
+    """Brokers that lead a partition of the raw topic; one that came back lately may lead none."""
+    partitions = AdminClient(connection(settings())).list_topics(DOMAIN.raw.name, timeout=10).topics[DOMAIN.raw.name]
+    return sorted({one.leader for one in partitions.partitions.values() if one.leader >= 0})
 
 
 async def kafka_slow(scene: Scene) -> None:
@@ -235,11 +302,38 @@ async def _locked(scene: Scene, name: str, seconds: float) -> None:
 
 
 async def key_store_locked(scene: Scene) -> None:
-    await _locked(scene, "keys/keystore.sqlite", 8)
+    """For longer than anybody waits (infra/keystore.py BUSY_SECONDS). WAL lets all read meanwhile; new persons wait."""
+    async with _felt(scene, "key_store_busy"):
+        await _locked(scene, "keys/keystore.sqlite", 9)
 
 
 async def memory_locked(scene: Scene) -> None:
+    before = len(scene.workload.answered)
     await _locked(scene, "seen.sqlite", 5)
+    scene.did["not remembered"] += len(scene.workload.answered) - before
+
+
+async def person_looks(scene: Scene) -> None:
+    """Somebody asks for a name and for a dead letter, with a purpose; of each the audit must tell in the end."""
+    old = scene.workload.messages[: len(scene.workload.messages) // 2]
+    fine = [one for one in old if one.answer == "AA" and one.event_id not in scene.cluster.node.intruded]
+    good = [one for one in fine if one.kind in ("move", "result")]
+    await _look(scene, scene.random.choice(good), "name", "TREAT", "reveal", "--field", "name")
+    if poison := [one for one in fine if one.kind == "poison"]:
+        await _look(scene, scene.random.choice(poison), "message", "HSYSADMIN", "dlq", "show")
+
+
+async def _look(scene: Scene, one: Message, field: str, purpose: str, *command: str) -> None:
+    given = await scene.cluster.command(*command, one.event_id, "--purpose", purpose, "--json")
+    shown: list[str] = []
+    if given.returncode == 0:
+        scene.did["person shown"] += 1
+        answer = json.loads(given.stdout)
+        rows = answer if isinstance(answer, list) else [{"id": f"{DOMAIN.name} dead letter {one.event_id}"}]
+        shown = [row["id"] for row in rows]
+        if f"{NAME}{one.patient}" not in given.stdout:
+            scene.wrong.append(f"of {one.control} somebody else was shown")
+    scene.looks.append(Look(one.event_id, field, purpose, shown))
 
 
 async def poison_all(scene: Scene) -> None:
@@ -263,8 +357,7 @@ async def poison_all(scene: Scene) -> None:
     while await asyncio.to_thread(_waiting) > 50 and time.monotonic() < deadline:
         await asyncio.sleep(0.5)
     for worker in workers:
-        if await worker.stop():
-            scene.stuck.append(worker.name)
+        await worker.stop()
         del worker.environment["WARDSTREAM_DEAD_LETTER_LIMIT"]
         worker.start()
 
@@ -290,16 +383,47 @@ def _epoch(log: str) -> int:
     return int(line.split("epoch=")[1].split(",")[0]) if "epoch=" in line else -1
 
 
-FAULTS: dict[str, Fault] = {
-    fault.__name__: fault
-    for fault in (
-        worker_killed, workers_killed, worker_ended, worker_zombie, worker_wedged, worker_storm,
-        worker_joins_in_outage, listener_killed, listener_ended, listener_wedged, broker_killed, broker_ended,
-        broker_wedged, controller_killed, brokers_killed, index_killed, index_wedged, index_429, index_503,
-        index_answer_lost, index_slow, index_refuses, index_half_open, index_read_only, kafka_half_open, kafka_slow,
-        kafka_reset, mllp_half_open, mllp_reset, key_store_locked, memory_locked, poison_all, poison_some,
+# Name: the fault, and what of all that was counted shows that it was one.
+FAULTS: dict[str, tuple[Fault, str]] = {
+    fault.__name__: (fault, effect)
+    for fault, effect in (
+        (worker_killed, "worker killed"),
+        (workers_killed, "worker killed"),
+        (worker_ended, "worker ended"),
+        (worker_zombie, "worker stopped"),
+        (worker_wedged, "worker stopped"),
+        (worker_storm, "worker (killed|ended)"),
+        (worker_joins_in_outage, "worker ended"),
+        (listener_killed, "listener killed"),
+        (listener_ended, "listener ended"),
+        (listener_wedged, "listener stopped"),
+        (broker_killed, "broker killed"),
+        (broker_ended, "broker (killed|ended)"),  # a server may need more than SIGTERM
+        (broker_wedged, "broker stopped"),
+        (controller_killed, "broker killed"),
+        (brokers_killed, "broker killed"),
+        (brokers_down, "broker killed"),
+        (index_killed, "elasticsearch killed"),
+        (index_wedged, "elasticsearch stopped"),
+        (index_429, "index 429"),
+        (index_503, "index 503"),
+        (index_answer_lost, "index after given up"),
+        (index_slow, "index slow"),
+        (index_refuses, "index refuse"),
+        (index_half_open, "index stall given up"),
+        (index_read_only, "index blocked"),
+        (kafka_half_open, "broker_unavailable"),
+        (kafka_slow, "kafka slowed"),
+        (kafka_reset, "kafka reset"),
+        (mllp_half_open, "mllp stalled"),
+        (mllp_reset, "mllp reset"),
+        (key_store_locked, "key_store_busy"),
+        (memory_locked, "not remembered"),
+        (poison_all, "worker at its limit"),
+        (poison_some, "poison"),
+        (person_looks, "person shown"),
     )
-}  # fmt: skip
+}
 # At once: the second begins while the first is on.
 PAIRS = (
     ("index_503", "worker_killed"),
@@ -311,7 +435,10 @@ PAIRS = (
     ("index_half_open", "worker_ended"),
     ("index_refuses", "worker_killed"),
     ("controller_killed", "worker_storm"),
+    ("key_store_locked", "listener_ended"),
+    ("brokers_down", "listener_ended"),
     ("mllp_reset", "index_slow"),
+    ("index_slow", "person_looks"),
     ("brokers_killed", "worker_ended"),
     ("memory_locked", "listener_killed"),
 )
@@ -329,11 +456,14 @@ def schedule(seed: int, count: int) -> list[tuple[str, ...]]:
     return made[:count]
 
 
-async def run(scene: Scene, names: tuple[str, ...]) -> None:
+async def run(scene: Scene, step: int, names: tuple[str, ...]) -> None:
     """One step; healed when this returns."""
-    await asyncio.gather(*(_run(scene, name, after * 1.0) for after, name in enumerate(names)))
+    await asyncio.gather(*(_run(scene, step, name, after * 1.0) for after, name in enumerate(names)))
 
 
-async def _run(scene: Scene, name: str, after: float) -> None:
+async def _run(scene: Scene, step: int, name: str, after: float) -> None:
     await asyncio.sleep(after)
-    await FAULTS[name](scene)
+    before = scene.so_far()
+    fault, _ = FAULTS[name]
+    await fault(replace(scene, random=random.Random(f"{scene.seed}-{step}-{name}")))
+    scene.done.append(Done(step, name, dict(scene.so_far() - before)))

@@ -1,9 +1,15 @@
-"""A careful sender that knows every message and the answer it got; one patient's messages go one after the other."""
+"""A careful sender that knows every message and the answer it got; one patient's messages go one after the other.
+
+The same seed makes the same messages, whatever the network does meanwhile: each lane draws from a generator of its own,
+a fixed number of times a message, and counts its own time. Only which of them are poisoned hangs on when a step asks
+for it, and event ids on the keys of the home.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +19,12 @@ from schemas.envelope import event_id
 
 APPLICATION, FACILITY, NAME = "FAULTS", "HARNESS", "Faultington"
 SOURCE = f"hl7v2:{APPLICATION}|{FACILITY}"
-PATIENTS = 150
+PERSON, STAY = "FAULTPERSON", "FAULTSTAY"  # begin the numbers of persons and visits
+IDENTIFYING = tuple(word.encode() for word in (NAME, PERSON, STAY))  # may stand nowhere in clear
+PATIENTS = 150  # known at the beginning
+NEW = 50  # every so many messages of a lane one is of a patient never heard of, who has a new doctor
+REPEATED = 1 / 30
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 FOREVER = 1_000_000
 
 
@@ -27,6 +38,7 @@ class Message:
     kind: str
     body: bytes = field(repr=False)
     event_id: str
+    at: str  # event time, RFC 3339
     answer: str = ""  # the final one: AA, AE; empty while there is none
 
 
@@ -39,18 +51,17 @@ class Workload:
     def __init__(
         self, key: bytes, seed: int, ports: list[int], rate: float, *, tag: str = "F", limit: int | None = None
     ) -> None:
-        self._key, self._ports, self._rate, self._tag, self._limit = key, ports, rate, tag, limit
-        self._random = random.Random(seed)
+        self._key, self._seed, self._ports, self._rate, self._tag = key, seed, ports, rate, tag
+        self._each = None if limit is None else limit // len(ports)
         self._ended = False
-        self._numbers = dict.fromkeys(range(PATIENTS), 0)
-        self._began = datetime.now(UTC) - timedelta(minutes=30)
+        self._numbers: Counter[int] = Counter()
         self.poison = 0.01
         self.messages: list[Message] = []
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for lane, port in enumerate(self._ports):
-                made = self._made(lane)
+                made = self.made(lane)
                 group.create_task(
                     send(made, "127.0.0.1", port, self._rate / len(self._ports), 8, self._note,
                          attempts=FOREVER, timeout=6.0, longest_backoff=1.0)
@@ -67,57 +78,66 @@ class Workload:
         assert answer is not None
         message.answer = answer.code
 
-    def _made(self, lane: int) -> Iterator[Message]:
-        """Endless; one in thirty is an exact repeat of the patient's last one."""
+    def made(self, lane: int) -> Iterator[Message]:
+        """Endless but for `limit`; one in thirty is an exact repeat of the patient's last one."""
+        draw, lanes = random.Random(f"{self._seed}-{lane}"), len(self._ports)
+        known = list(range(lane, PATIENTS, lanes))
         last: dict[int, Message] = {}
-        lanes = len(self._ports)
-        while not self._ended and len(self.messages) != self._limit:
-            patient = self._random.randrange(PATIENTS // lanes) * lanes + lane
-            if patient in last and self._random.random() < 1 / 30:
+        count = 0
+        while not self._ended and count != self._each:
+            # All at once: a message that is not made must not change those after it.
+            which, repeated, lateness, poisoned, kind = (draw.random() for _ in range(5))
+            if count % NEW == NEW // 2:
+                known.append(known[-1] + lanes)
+                patient = known[-1]
+            else:
+                patient = known[int(which * len(known))]
+            if patient in last and repeated < REPEATED:
                 yield last[patient]
                 continue
-            made = last[patient] = self._message(patient)
+            # Mostly in order; some late, some ahead of their time.
+            ahead = -1500.0 if lateness < 0.05 else 3000.0 if lateness < 0.1 else 0.0
+            at = BEGAN + timedelta(seconds=count * lanes / 50 + ahead, milliseconds=lane)
+            made = last[patient] = self._message(patient, at, poisoned < self.poison, kind)
+            count += 1
             self.messages.append(made)
             yield made
 
-    def _message(self, patient: int) -> Message:
+    def _message(self, patient: int, when: datetime, poisoned: bool, draw: float) -> Message:
         self._numbers[patient] += 1
-        number, choice = self._numbers[patient], self._random.random()
+        number, stamp = self._numbers[patient], f"{when:%Y%m%d%H%M%S.%f}"[:18]
+        kind = "poison" if poisoned else "refused" if draw < 0.01 else "move" if draw < 0.6 else "result"
+        make = {"move": _move, "result": _result, "poison": _poison, "refused": _refused}[kind]
         control = f"{self._tag}{patient}-{number}"
-        # Mostly in order; some late, some ahead of their time.
-        ahead = 0.0 if choice < 0.9 else self._random.choice((-1500.0, 3000.0))
-        at = f"{self._began + timedelta(seconds=len(self.messages) / 50 + ahead):%Y%m%d%H%M%S.%f}"[:18] + "+0000"
-        kind = "poison" if self._random.random() < self.poison else self._random.choice(("move",) * 6 + ("result",) * 4)
-        if kind != "poison" and self._random.random() < 0.01:
-            kind = "refused"
-        body = {"move": _move, "result": _result, "poison": _poison, "refused": _refused}[kind](
-            control, at, patient, number
-        ).encode()
+        body = make(control, f"{stamp}+0000", patient, number).encode()
         made = event_id(self._key, SOURCE, (APPLICATION, FACILITY, control), body)
-        return Message(control, str(patient), number, kind, body, made)
+        return Message(control, str(patient), number, kind, body, made, f"{when:%Y-%m-%dT%H:%M:%S}.{stamp[-3:]}Z")
 
 
 def _header(control: str, at: str, kind: str) -> str:
     return f"MSH|^~\\&|{APPLICATION}|{FACILITY}|US|HERE|{at}||{kind}|{control}|P|2.5\r"
 
 
-def _person(patient: int, born: str = "19800101") -> str:
-    return f"PID|1||FP{patient}^^^HARNESS^MR||{NAME}{patient}^Ann||{born}|F\r"
+def _person(patient: int, number: int, born: str = "19800101") -> str:
+    """PID-15 says the number of the message, so that the patient's entity tells which came last."""
+    return f"PID|1||{PERSON}{patient}^^^HARNESS^MR||{NAME}{patient}^Ann||{born}|F|||||||L{number}\r"
 
 
 def _move(control: str, at: str, patient: int, number: int) -> str:
-    visit = f"PV1|1|I|WARD{patient % 7}^{number}^1" + "|" * 16 + f"FV{patient}\r"
-    return _header(control, at, "ADT^A08") + f"EVN|A08|{at}\r" + _person(patient) + visit
+    """PV1-7: each patient has a doctor of his own, so that workers write to the key store as well."""
+    doctor = f"D{patient}^{NAME}^Doc"
+    visit = f"PV1|1|I|WARD{patient % 7}^{number}^1||||{doctor}" + "|" * 12 + f"{STAY}{patient}\r"
+    return _header(control, at, "ADT^A08") + f"EVN|A08|{at}\r" + _person(patient, number) + visit
 
 
 def _result(control: str, at: str, patient: int, number: int) -> str:
     """A critical one, so that it makes a signal."""
-    observed = f"OBR|1||L{control}|2823-3^Potassium^LN\rOBX|1|NM|2823-3^Potassium^LN||{number}|mmol/L|||HH||F\r"
-    return _header(control, at, "ORU^R01") + _person(patient) + observed
+    observed = f"OBR|1||L{control}|2823-3^Potassium^LN\rOBX|1|NM|2823-3^Potassium^LN||{number}|mmol/L||HH|||F\r"
+    return _header(control, at, "ORU^R01") + _person(patient, number) + observed
 
 
 def _poison(control: str, at: str, patient: int, number: int) -> str:
-    return _header(control, at, "ADT^A08") + _person(patient, born="19801399")
+    return _header(control, at, "ADT^A08") + _person(patient, number, born="19801399")
 
 
 def _refused(control: str, at: str, patient: int, number: int) -> str:
