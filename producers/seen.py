@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BUSY_SECONDS = 2.0
+OPEN_SECONDS, BUSY_SECONDS = 5.0, 0.2  # patience with a lock: at the start, and while senders wait
 RETENTION_SECONDS = 7 * 24 * 3600  # as long as the raw topic keeps what a repeat would repeat
 
 
@@ -47,7 +47,7 @@ class Seen:
             self._open(path)
 
     def _open(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._db = sqlite3.connect(path, timeout=OPEN_SECONDS, isolation_level=None, check_same_thread=False)
         os.chmod(path, 0o600)
         for statement in (
             "PRAGMA journal_mode=WAL",
@@ -59,6 +59,7 @@ class Seen:
         ):
             self._db.execute(statement)
         self._db.execute("DELETE FROM answer WHERE at < ?", (time.time() - RETENTION_SECONDS,))
+        self._db.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
 
     def before(self, event_id: str) -> Answer | None:
         """The first answer to exactly this event, as far as is remembered."""

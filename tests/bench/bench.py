@@ -56,7 +56,7 @@ from producers.simulate.mllp_client import control_id, send
 from schemas.envelope import event_id
 from schemas.topics import SIGNALS
 
-BULK, CEILING = 2000, 20_000
+BULK, CEILING = 2000, 60_000
 LINES = 200  # connections of the overload
 LIVE = 20_000  # messages beside a replay
 PACE = 500  # messages a second of the paced rounds
@@ -67,7 +67,7 @@ Rows = dict[str, list[float]]
 class Bench:
     def __init__(self, home: Path, quick: bool) -> None:
         self.home = home
-        self.patients = 150 if quick else 700
+        self.patients = 150 if quick else 2000
         self.sent = 1000 if quick else 6000  # messages of one MLLP round
         self.seconds = 20 if quick else 60  # of steady load
         self.rows: Rows = defaultdict(list)
