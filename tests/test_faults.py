@@ -140,6 +140,13 @@ def stays_at_an_earlier_event(kind: str) -> Callable[[Evidence], None]:
     return plant
 
 
+def ahead(seen: Evidence, flags: tuple[str, ...] = ("future_time",)) -> None:
+    """The last message says that it is from the future: it counts as of its arrival, and its documents say so."""
+    for document in seen.documents[seen.messages[2].event_id]:
+        document |= {"received_at": document["event_time"], "flags": flags}
+    seen.messages[2] = replace(seen.messages[2], at="")
+
+
 PLANTED: list[tuple[str, str, Callable[[Evidence], Any]]] = [
     ("lost", "document", lambda seen: seen.documents.pop("e1")),
     ("lost", "in part", lambda seen: seen.documents["e1"].pop()),
@@ -149,6 +156,7 @@ PLANTED: list[tuple[str, str, Callable[[Evidence], Any]]] = [
     ("lost", "audit", lambda seen: seen.audit.clear()),
     ("lost", "audit of another purpose", lambda seen: seen.audit.__setitem__(0, audited("e1-0", "name", "BTG"))),
     ("lost", "refused without cause", refused_without_cause),
+    ("wrong", "time ahead and not flagged", lambda seen: ahead(seen, ())),
     ("doubled", "document", lambda seen: seen.documents["e1"].append(seen.documents["e1"][0])),
     ("doubled", "control id", lambda seen: seen.messages.append(replace(seen.messages[0], event_id="e1b", answer=""))),
     ("doubled", "patient", lambda seen: seen.entities.append(dict(seen.entities[0]))),

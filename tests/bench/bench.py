@@ -228,11 +228,12 @@ class Bench:
         skip_to_end(group("ours"))
         with process(self.home, "ours", WORKERS["ours"]) as worker, listener(self.home) as (port, feed):
             tag = f"O{int(time.time())}"
-            warm = list(load.small(5000, f"{tag}w"))
-            started = time.monotonic()
-            asyncio.run(send(warm, "127.0.0.1", port, connections=50))
-            until_idle(120)
-            capacity = len(warm) / (time.monotonic() - started)
+            for name, count in (("v", 2000), ("w", 10_000)):  # the second is timed, by workers that have joined
+                warm = list(load.panels(count, f"{tag}{name}"))
+                started = time.monotonic()
+                asyncio.run(send(warm, "127.0.0.1", port, connections=50))
+                until_idle(120)
+                capacity = count / (time.monotonic() - started)
             rate = times * capacity
             answers: Counter[str] = Counter()
             accepted: set[str] = set()
@@ -249,7 +250,7 @@ class Bench:
                         peak[name] = max(peak[name], one.memory_info().rss / 2**20)
 
             until = time.monotonic() + seconds
-            endless = load.small(int(10 * rate * seconds), tag)
+            endless = load.panels(int(10 * rate * seconds), tag)
             some = itertools.takewhile(lambda _: time.monotonic() < until, endless)
             done = asyncio.run(send(some, "127.0.0.1", port, rate, LINES, note, attempts=1))
             waits = waiting()
@@ -267,7 +268,7 @@ class Bench:
             "sent": done.sent,
             "answers": dict(answers),
             "waited_at_the_end": waits,
-            "lost": sum(parts[event] != 2 for event in accepted),  # each makes two documents
+            "lost": sum(parts[event] != load.PANEL_DOCUMENTS for event in accepted),
             "seconds_until_lag_zero": round(behind),
             "peak_mib": {name: round(mib) for name, mib in peak.items()},
         }

@@ -46,6 +46,23 @@ def small(count: int, tag: str, patients: int = 5000) -> Iterator[Message]:
         yield Message(body.encode(), person)
 
 
+PANEL_DOCUMENTS = 10
+
+
+def panels(count: int, tag: str, patients: int = 5000) -> Iterator[Message]:
+    """Results of eight observations, `PANEL_DOCUMENTS` documents each: so that a worker, and not the edge, is what is
+    overloaded."""
+    at = datetime.now(UTC).strftime("%Y%m%d%H%M%S")
+    for n in range(count):
+        person = f"B{n % patients}"
+        observed = "".join(f"OBX|{one}|NM|{one}-8^Test {one}^LN||{n % 90}|mmol/L|||||F\r" for one in range(1, 9))
+        body = (
+            f"MSH|^~\\&|BENCH|{tag}|US|HERE|{at}||ORU^R01|{tag}{n}|P|2.5\r"
+            f"PID|1||{person}^^^HOSP^MR||A^B||19700101|F\rOBR|1||{tag}{n}|24323-8^Panel^LN\r{observed}"
+        )
+        yield Message(body.encode(), person)
+
+
 def files(folder: Path, messages: list[Message]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

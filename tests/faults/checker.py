@@ -33,6 +33,7 @@ DOMAIN = DOMAINS["ehr"]
 PARTS = {"move": 2, "result": 3}  # documents of a message: event and visit; event, order, observation
 OBSERVATION = 2  # the part of a result that its signal speaks of
 LETTERS = {"poison": "bad_date", "refused": "missing_segment"}
+NEVER = "9999"  # event time of one that nothing tells of: later than all that is known
 VERDICTS = ("lost", "doubled", "wrong", "out_of_order", "unseen", "stuck", "clear", "idle")
 
 
@@ -66,6 +67,7 @@ class Evidence:
 def judge(seen: Evidence) -> dict[str, list[str]]:
     """Verdicts of an end: what is named there went wrong."""
     found: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
+    _date(seen)
     for name in ("unseen", "stuck", "wrong"):
         found[name] += getattr(seen, name)
     found["clear"] += seen.in_clear
@@ -93,6 +95,16 @@ def judge(seen: Evidence) -> dict[str, list[str]]:
     _judge_entities(seen, found)
     _judge_audit(seen, found)
     return found
+
+
+def _date(seen: Evidence) -> None:
+    """Whoever was ahead of the time counts as of the arrival, which its documents tell, and say so."""
+    for one in seen.messages:
+        if not one.at:
+            documents = seen.documents.get(one.event_id, [])
+            arrived = {d["received_at"] for d in documents if d["event_time"] == d["received_at"]}
+            flagged = any("future_time" in d.get("flags", ()) for d in documents)
+            one.at = arrived.pop() if flagged and len(arrived) == 1 else NEVER
 
 
 def _judge_refused(one: Message, seen: Evidence, signalled: Iterable[str], found: dict[str, list[str]]) -> None:

@@ -25,6 +25,7 @@ PATIENTS = 150  # known at the beginning
 NEW = 50  # every so many messages of a lane one is of a patient never heard of, who has a new doctor
 REPEATED = 1 / 30
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+AHEAD = datetime(2099, 1, 1, tzinfo=UTC)  # whose clock says so is wrong
 FOREVER = 1_000_000
 
 
@@ -38,7 +39,7 @@ class Message:
     kind: str
     body: bytes = field(repr=False)
     event_id: str
-    at: str  # event time, RFC 3339
+    at: str  # event time, RFC 3339; empty for one ahead of its time, which counts as of its arrival
     answer: str = ""  # the final one: AA, AE; empty while there is none
 
 
@@ -95,23 +96,26 @@ class Workload:
             if patient in last and repeated < REPEATED:
                 yield last[patient]
                 continue
-            # Mostly in order; some late, some ahead of their time.
-            ahead = -1500.0 if lateness < 0.05 else 3000.0 if lateness < 0.1 else 0.0
-            at = BEGAN + timedelta(seconds=count * lanes / 50 + ahead, milliseconds=lane)
-            made = last[patient] = self._message(patient, at, poisoned < self.poison, kind)
+            # Mostly in order; some late, some early, some ahead of their arrival.
+            shift = -1500.0 if lateness < 0.05 else 3000.0 if lateness < 0.1 else 0.0
+            at = BEGAN + timedelta(seconds=count * lanes / 50 + shift, milliseconds=lane)
+            made = last[patient] = self._message(patient, at, lateness > 0.98, poisoned < self.poison, kind)
             count += 1
             self.messages.append(made)
             yield made
 
-    def _message(self, patient: int, when: datetime, poisoned: bool, draw: float) -> Message:
+    def _message(self, patient: int, when: datetime, ahead: bool, poisoned: bool, draw: float) -> Message:
         self._numbers[patient] += 1
-        number, stamp = self._numbers[patient], f"{when:%Y%m%d%H%M%S.%f}"[:18]
+        number = self._numbers[patient]
         kind = "poison" if poisoned else "refused" if draw < 0.01 else "move" if draw < 0.6 else "result"
         make = {"move": _move, "result": _result, "poison": _poison, "refused": _refused}[kind]
+        ahead = ahead and kind == "move"
+        stamp = f"{AHEAD if ahead else when:%Y%m%d%H%M%S.%f}"[:18]
+        at = "" if ahead else f"{when:%Y-%m-%dT%H:%M:%S}.{stamp[-3:]}Z"
         control = f"{self._tag}{patient}-{number}"
         body = make(control, f"{stamp}+0000", patient, number).encode()
         made = event_id(self._key, SOURCE, (APPLICATION, FACILITY, control), body)
-        return Message(control, str(patient), number, kind, body, made, f"{when:%Y-%m-%dT%H:%M:%S}.{stamp[-3:]}Z")
+        return Message(control, str(patient), number, kind, body, made, at)
 
 
 def _header(control: str, at: str, kind: str) -> str:
