@@ -80,7 +80,8 @@ class Node:
     """Elasticsearch behind an HTTP proxy that can misbehave.
 
     `mode`: pass; 429 or 503 (a `share` of requests); after (the write goes through, the answer never comes); slow;
-    refuse (an unknown field slips into one event in forty, so that the real node refuses it); stall. `did` counts what
+    refuse (an unknown field slips into one event in forty, so that the real node refuses it), refuse_all (into each);
+    stall. `did` counts what
     came of it; `given up` are requests whose client had gone before the mode was over.
     """
 
@@ -113,7 +114,7 @@ class Node:
         if mode == "slow":
             self.did["index slow"] += 1
             await asyncio.sleep(self.delay)
-        if mode == "refuse" and request.path.endswith("_bulk"):
+        if mode in ("refuse", "refuse_all") and request.path.endswith("_bulk"):
             body = b"\n".join(self._intruded(line) for line in body.split(b"\n"))
         headers = {name: value for name, value in request.headers.items() if name.lower() != "content-length"}
         headers["Accept-Encoding"] = "identity"  # we read answers too
@@ -143,7 +144,10 @@ class Node:
             await asyncio.sleep(0.05)
 
     def _intruded(self, line: bytes) -> bytes:
-        if (found := EVENT.match(line)) is None or not chosen(event := found[1].decode()):
+        if (found := EVENT.match(line)) is None:
+            return line
+        event = found[1].decode()
+        if not chosen(event) and self.mode != "refuse_all":
             return line
         self.did["index refuse"] += 1
         self.intruded.add(event)

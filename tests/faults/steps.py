@@ -340,14 +340,8 @@ async def poison_all(scene: Scene) -> None:
     """Nothing but poison, as after a bad deploy: the workers stop at their limit, and what is left waits."""
     scene.workload.poison = 1.0
     workers = scene.cluster.workers
-    deadline = time.monotonic() + 60
-    while any(worker.wanted for worker in workers) and time.monotonic() < deadline:
-        await asyncio.sleep(0.2)
+    await _at_their_limit(scene)
     scene.workload.poison = 0.01
-    if [worker.name for worker in workers if worker.exits[-1:] != [LIMIT_EXIT]]:
-        scene.wrong.append("a worker went on above its dead-letter limit")
-    if not await asyncio.to_thread(_waiting):
-        scene.wrong.append("the poison was drained into the dead letters")
     # A person has looked, and lets it through.
     for worker in workers:
         await worker.stop()
@@ -360,6 +354,27 @@ async def poison_all(scene: Scene) -> None:
         await worker.stop()
         del worker.environment["WARDSTREAM_DEAD_LETTER_LIMIT"]
         worker.start()
+
+
+async def index_refuses_all(scene: Scene) -> None:
+    """A deploy whose documents the index does not take: the workers stop, and what is left waits for a better one."""
+    scene.cluster.node.mode = "refuse_all"
+    await _at_their_limit(scene)
+    scene.cluster.node.mode = "pass"
+    for worker in scene.cluster.workers:
+        worker.start()
+
+
+async def _at_their_limit(scene: Scene) -> None:
+    """Wait until the workers have stopped at the dead-letter limit, with events left that nobody drains."""
+    workers = scene.cluster.workers
+    deadline = time.monotonic() + 60
+    while any(worker.wanted for worker in workers) and time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
+    if [worker.name for worker in workers if worker.exits[-1:] != [LIMIT_EXIT]]:
+        scene.wrong.append("a worker went on above its dead-letter limit")
+    if not await asyncio.to_thread(_waiting):
+        scene.wrong.append("what cannot go on was drained into the dead letters")
 
 
 async def poison_some(scene: Scene) -> None:
@@ -420,6 +435,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         (key_store_locked, "key_store_busy"),
         (memory_locked, "not remembered"),
         (poison_all, "worker at its limit"),
+        (index_refuses_all, "worker at its limit"),
         (poison_some, "poison"),
         (person_looks, "person shown"),
     )
@@ -442,7 +458,7 @@ PAIRS = (
     ("brokers_killed", "worker_ended"),
     ("memory_locked", "listener_killed"),
 )
-RARE = ("poison_all",)  # once a run: it takes a minute
+RARE = ("poison_all", "index_refuses_all")  # once a run: each takes a while
 
 
 def schedule(seed: int, count: int) -> list[tuple[str, ...]]:
