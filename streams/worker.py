@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import threading
+import time
 from typing import NoReturn
 
 import faust
@@ -14,6 +17,8 @@ from infra.runtime import less_garbage_collection
 from schemas.registry import DOMAINS
 from streams import agent
 from streams.app import app
+
+STOP_SECONDS = 8.0  # longest way to the end: Faust's own waits for a broker that may be away
 
 
 def run() -> NoReturn:
@@ -30,6 +35,7 @@ def run() -> NoReturn:
     app.task(health.watch_loop)
     app.task(_watch_lag)
     health.watchdog()
+    threading.Thread(target=_end_in_time, name="end", daemon=True).start()
     logging.info("metrics and health on port %d; agents: %s", health.serve(), ", ".join(DOMAINS))
     try:
         faust.Worker(app, loglevel="WARNING", redirect_stdouts=False, quiet=True).execute_from_commandline()
@@ -37,6 +43,15 @@ def run() -> NoReturn:
         if agent.failures:
             raise SystemExit(agent.failures[0].exit_code) from None
         raise SystemExit(end.code) from None
+
+
+def _end_in_time() -> None:
+    """What was not acknowledged is read again, so an end may be abrupt; it may not be late."""
+    while not app.should_stop:
+        time.sleep(0.2)
+    time.sleep(STOP_SECONDS)
+    logging.warning("still not ended after %.0f s: ending", STOP_SECONDS)
+    os._exit(agent.failures[0].exit_code if agent.failures else int(app._crashed.is_set()))
 
 
 async def _watch_lag() -> None:

@@ -453,6 +453,7 @@ PAIRS = (
     ("controller_killed", "worker_storm"),
     ("key_store_locked", "listener_ended"),
     ("brokers_down", "listener_ended"),
+    ("brokers_down", "worker_ended"),
     ("mllp_reset", "index_slow"),
     ("index_slow", "person_looks"),
     ("brokers_killed", "worker_ended"),
