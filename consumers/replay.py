@@ -124,8 +124,9 @@ async def abandon(of: Domain, into: str) -> bool:
     """Put right what a killed replay has left: the live index takes writes again, `into` is deleted.
 
     Gives whether the alias had moved before the kill: then `into` is the live index, and stays. Not for while a
-    replay is at work. Raises StackDown.
+    replay is at work. Raises UsageError for a name that is no index of this domain's, and StackDown.
     """
+    _check_name(of, into)
     server = async_client(RETRIES)
     try:
         (live,) = (await server.indices.get_alias(name=of.alias)).body
@@ -220,10 +221,15 @@ def _removed(of: Domain) -> dict[bytes, tuple[int, int]]:
     return removed
 
 
-async def _look(server: AsyncElasticsearch, of: Domain, into: str) -> None:
-    """Raises UsageError where a rebuild cannot begin."""
+def _check_name(of: Domain, into: str) -> None:
+    """Raises UsageError for a name that is no index of this domain's: neither made nor deleted here."""
     if not into.startswith(f"{of.name}-"):
         raise UsageError(f"--into is a name such as {of.name}-v2: every index of {of.name} starts with {of.name}-")
+
+
+async def _look(server: AsyncElasticsearch, of: Domain, into: str) -> None:
+    """Raises UsageError where a rebuild cannot begin."""
+    _check_name(of, into)
     for live, found in (await server.indices.get_settings(index=of.alias, flat_settings=True)).body.items():
         if found["settings"].get("index.blocks.write") == "true":
             raise UsageError(

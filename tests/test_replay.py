@@ -277,6 +277,7 @@ def test_a_killed_replay_can_be_put_right(command: Run, stack: Path) -> None:
     again = command("replay", "--into", "ehr-other")
     assert again.returncode == 2
     assert "--abandon" in again.stderr
+    assert command("replay", "--into", "half", "--abandon").returncode == 2, "no index of another domain is deleted"
     done = command("replay", "--into", "ehr-half", "--abandon", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"index": "ehr-half", "live": False})
     assert not blocked(live)
