@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from infra.audit import PURPOSES, Audit
+from infra.audit import PURPOSES, Act, Audit
 from infra.crypto import open_payload
 from infra.errors import BadMessage, KeyShredded, UsageError
 from infra.kafka import Outgoing, Producer, Reader, headers
 from infra.keystore import KeyStore
-from infra.settings import settings
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import NAMES, Envelope, rfc3339
 from schemas.registry import Domain
@@ -93,7 +92,9 @@ def show(one: Letter, of: Domain, purpose: str) -> bytes:
     keys = [key for token in envelope.subjects if (key := found[token]) is not None]
     if len(keys) < len(envelope.subjects):
         raise KeyShredded("a person in this message was erased")
-    Audit(settings().home).write("R", purpose, keys[0].ref, f"{of.name} dead letter {one.event_id}", ["message"])
+    refs = tuple(key.ref for key in keys)
+    what = f"{of.name} dead letter {one.event_id}"
+    Audit.local().write(Act("dead_letter", "R", purpose=purpose, patients=refs, entities=(what,), fields=("message",)))
     return open_payload(keys, envelope.event_id, envelope.sealed(one.sealed))
 
 

@@ -6,17 +6,20 @@ unit:ICU                a field; several words of text in it as unit:"..."
 value_number:>=5        a range: < <= > >= or from..to, on numbers and times
 -pneumonia  -unit:ED    without it
 id:00471199             exact look-up of a number (patient, visit, account, order, control id), by its keyed hash
+visit_number:4711       the same in one field alone
+name:"Anna Meier 1980-01-02"   a person, by name and date of birth together
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from infra.errors import UsageError
+from schemas.blind import person_keys, split_person
 
 IDENTIFIER = "id"
 TEXT = ("text", "display^2")  # what plain words are looked for in; a name of a thing counts twice
@@ -37,8 +40,28 @@ class Field:
     type: str
 
 
-def parse(query: str, properties: Mapping[str, Any], blind: Callable[[str], str]) -> dict[str, Any]:
-    """A bool query. `blind` makes the term of a number. Raises UsageError that says what is wrong and where."""
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Sealed fields that can be looked up, and how: `terms` gives the keyed hashes of a field's value."""
+
+    numbers: Collection[str]
+    persons: Collection[str]  # fields of names, each hashed with the date of birth
+    terms: Callable[[str, str], list[str]]
+
+    def clause(self, fields: Collection[str], value: str) -> dict[str, Any]:
+        return {"terms": {"blind": [term for name in fields for term in self.terms(name, value)], "boost": 10}}
+
+    def person(self, name: str, value: str) -> dict[str, Any]:
+        """Raises UsageError where the date is missing: names alone are too few to be hashed safely."""
+        said, date = split_person(value)
+        if not said or not date:
+            raise UsageError(f'{name} is asked for with the date of birth: {name}:"Anna Meier 1980-01-02"')
+        terms = [term for key in person_keys(said, date) for term in self.terms(name, key)]
+        return {"terms": {"blind": terms, "boost": 10}}
+
+
+def parse(query: str, properties: Mapping[str, Any], sought: Sought) -> dict[str, Any]:
+    """A bool query. Raises UsageError that says what is wrong and where."""
     must: list[dict[str, Any]] = []
     without: list[dict[str, Any]] = []
     at = 0
@@ -51,24 +74,28 @@ def parse(query: str, properties: Mapping[str, Any], blind: Callable[[str], str]
         token = _TOKEN.match(query, at)
         if token is None:
             raise UsageError(f"the query cannot be read from its character {at + 1} on: is a quote open?")
-        (without if token["minus"] else must).append(_clause(token, properties, blind))
+        (without if token["minus"] else must).append(_clause(token, properties, sought))
         at = token.end()
     return {"bool": {"must": must, "must_not": without} if must else {"must": {"match_all": {}}, "must_not": without}}
 
 
-def _clause(token: re.Match[str], properties: Mapping[str, Any], blind: Callable[[str], str]) -> dict[str, Any]:
+def _clause(token: re.Match[str], properties: Mapping[str, Any], sought: Sought) -> dict[str, Any]:
     name, phrase = token["field"], token["phrase"]
     value = token["word"] if phrase is None else phrase
     if not value.strip():
         raise UsageError("there is nothing between the quotes")
     if name == IDENTIFIER:
-        return {"term": {"blind": {"value": blind(value), "boost": 10}}}
+        return sought.clause(sought.numbers, value)
+    if name in sought.numbers:
+        return sought.clause([name], value)
+    if name in sought.persons:
+        return sought.person(name, value)
     if name is not None:
         return field_clause(field(name, properties), value, phrase is not None)
     kind = "phrase" if phrase is not None else "cross_fields"
     words = {"multi_match": {"query": value, "fields": list(TEXT), "type": kind, "operator": "and"}}
     if phrase is None and any(one.isdigit() for one in value):  # may be somebody's number
-        return {"bool": {"should": [words, {"term": {"blind": {"value": blind(value), "boost": 10}}}]}}
+        return {"bool": {"should": [words, sought.clause(sought.numbers, value)]}}
     return words
 
 

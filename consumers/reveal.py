@@ -9,12 +9,11 @@ from typing import Any
 from elasticsearch import ConnectionError as ConnectionLost
 
 from infra import metrics
-from infra.audit import PURPOSES, Audit
+from infra.audit import PURPOSES, Act, Audit
 from infra.crypto import field_key_version, open_field
 from infra.elastic import client
 from infra.errors import StackDown, UsageError
 from infra.keystore import KeyStore
-from infra.settings import settings
 from schemas.registry import Domain
 
 PARTS_READ = 1000
@@ -42,9 +41,11 @@ def reveal(of: Domain, wanted: str, name: str, purpose: str) -> list[Revealed]:
         names = sorted({sealed for one in documents for sealed in one["_source"].get("sealed", {})})
         raise UsageError(f"nothing is sealed there as {name!r}; there is: {', '.join(names) or 'nothing'}")
     _, keys = KeyStore.local()
-    audit = Audit(settings().home)
+    audit = Audit.local()
     for one in having:
-        audit.write("R", purpose, one["_source"].get("patient_ref"), one["_id"], [name])
+        patient = one["_source"].get("patient_ref")
+        patients = (patient,) if patient else ()
+        audit.write(Act("reveal", "R", purpose=purpose, patients=patients, entities=(one["_id"],), fields=(name,)))
     metrics.REVEALS.labels(of.name, purpose).inc(len(having))
     return [_open(keys, of, one, name) for one in having]
 

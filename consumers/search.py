@@ -14,7 +14,6 @@ from infra.crypto import blind_term
 from infra.elastic import client
 from infra.errors import StackDown, UsageError
 from infra.keyring import Keyring
-from infra.settings import settings
 from schemas.registry import DOMAINS, Domain
 
 MARK = ("«", "»")
@@ -51,8 +50,11 @@ def search(
     properties = of.mapping()["properties"]
     if not 0 <= size <= LARGEST:
         raise UsageError(f"--size goes from 0 to {LARGEST}")
-    keyring = Keyring.open(settings().home / "keys" / "keyring.json")
-    wanted = language.parse(text, properties, lambda value: blind_term(keyring.blind, value))
+    blinds = Keyring.local().blinds.values()
+    sought = language.Sought(
+        of.sought(), of.sought_together(), lambda name, value: [blind_term(key, name, value) for key in blinds]
+    )
+    wanted = language.parse(text, properties, sought)
     narrow = [_filter(one, properties) for one in filters]
     if kind is not None:
         narrow.append({"term": {"kind": kind}})

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from infra.errors import AuditUnavailable
+from infra.settings import settings
 
 # HL7 v3 PurposeOfUse: what a person may say why he or she looks.
 PURPOSES = {
@@ -32,6 +37,27 @@ _TYPE_SYSTEM = "http://terminology.hl7.org/CodeSystem/audit-event-type"
 _ENTITY_SYSTEM = "http://terminology.hl7.org/CodeSystem/audit-entity-type"
 
 
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One thing somebody did or tried. Only references, ids, names of fields and codes: never a value, never a query.
+
+    `kind`: search, reveal, dead_letter, replay, login, account, policy, consent, hold, erasure, key, break_glass,
+    export, retention, audit. `outcome` is FHIR's: 0 done, 4 refused, 8 failed; `why` a reason code with it.
+    """
+
+    kind: str
+    action: str  # FHIR AuditEvent.action: C create, R read, U update, D delete, E execute
+    who: str = ""  # account; empty: the user of the operating system
+    role: str = ""
+    purpose: str = ""  # HL7 v3 PurposeOfUse
+    patients: tuple[str, ...] = ()  # references
+    entities: tuple[str, ...] = ()  # ids of documents, events, erasures, accounts, keys
+    fields: tuple[str, ...] = ()
+    outcome: str = "0"
+    why: str = ""
+    detail: Mapping[str, str] = field(default_factory=dict)
+
+
 class Audit:
     """Appends to `<home>/audit/audit.jsonl`, mode 0600. Several processes may: each line is one write."""
 
@@ -39,36 +65,44 @@ class Audit:
         self._path = home / "audit" / "audit.jsonl"
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def write(self, action: str, purpose: str, patient_ref: str | None, document: str, fields: list[str]) -> None:
-        """Record an act, durably. `action` is FHIR's AuditEvent.action: R read, E execute. Raises OSError."""
-        line = orjson.dumps(_event(action, purpose, patient_ref, document, fields), option=orjson.OPT_APPEND_NEWLINE)
-        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    @classmethod
+    def local(cls) -> Audit:
+        return cls(settings().home)
+
+    def write(self, act: Act) -> None:
+        """Record an act, durably, before anything is shown or done. Raises AuditUnavailable."""
+        line = orjson.dumps(_event(act), option=orjson.OPT_APPEND_NEWLINE)
         try:
-            os.write(handle, line)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(handle, line)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise AuditUnavailable(f"the audit cannot be written: {error.strerror}") from None
 
 
-def _event(action: str, purpose: str, patient_ref: str | None, document: str, fields: list[str]) -> dict[str, Any]:
-    entities = [
+def _event(act: Act) -> dict[str, Any]:
+    entities: list[dict[str, Any]] = [
         {
-            "what": {"identifier": {"value": document}},
+            "what": {"identifier": {"value": one}},
             "type": {"system": _ENTITY_SYSTEM, "code": "2", "display": "System Object"},
-            "detail": [{"type": "field", "valueString": name} for name in fields],
+            "detail": [{"type": "field", "valueString": name} for name in act.fields],
         }
+        for one in act.entities
     ]
-    if patient_ref is not None:
-        who = {"system": _ENTITY_SYSTEM, "code": "1", "display": "Person"}
-        entities.insert(0, {"what": {"identifier": {"value": patient_ref}}, "type": who})
+    who = {"system": _ENTITY_SYSTEM, "code": "1", "display": "Person"}
+    entities = [{"what": {"identifier": {"value": one}}, "type": who} for one in act.patients] + entities
     return {
         "resourceType": "AuditEvent",
         "type": {"system": _TYPE_SYSTEM, "code": "rest", "display": "RESTful Operation"},
-        "action": action,
+        "subtype": [{"code": act.kind}],
+        "action": act.action,
         "recorded": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "outcome": "0",
-        "purposeOfEvent": [{"coding": [{"system": _PURPOSE_SYSTEM, "code": purpose}]}],
-        "agent": [{"who": {"identifier": {"value": _who()}}, "requestor": True}],
+        "outcome": act.outcome,
+        "purposeOfEvent": [{"coding": [{"system": _PURPOSE_SYSTEM, "code": act.purpose}]}],
+        "agent": [{"who": {"identifier": {"value": act.who or _who()}}, "requestor": True}],
         "source": {"observer": {"display": "wardstream"}},
         "entity": entities,
     }

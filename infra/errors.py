@@ -47,6 +47,27 @@ class BadMessage(WardstreamError):
         self.where = where
 
 
+class Denied(WardstreamError):
+    """The caller may not do this: not logged in, wrong role, wrong purpose, no consent. Audited."""
+
+    exit_code = 10
+    reason = "denied"
+
+
+class LegalHold(WardstreamError):
+    """An erasure is refused while a law wants the record kept (GDPR art. 17(3)(b))."""
+
+    exit_code = 11
+    reason = "legal_hold"
+
+
+class AuditUnavailable(WardstreamError):
+    """The audit cannot be written, so nothing is shown and nothing is done."""
+
+    exit_code = 12
+    reason = "audit_unavailable"
+
+
 class Overloaded(WardstreamError):
     """More is waiting here than we hold in memory: the sender keeps its message and sends it again later."""
 

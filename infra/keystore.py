@@ -14,17 +14,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sql
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from infra import database
 from infra.cache import Cache
-from infra.crypto import KEY_BYTES, NONCE_BYTES, DataKey, context, keyed_hash
-from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy
+from infra.crypto import KEY_BYTES, DataKey, context, keyed_hash
+from infra.database import Database
+from infra.errors import KeyMissing, KeyShredded
 from infra.keyring import Keyring
-from infra.settings import settings
 
 _tables = sql.MetaData()
 _subject = sql.Table(
@@ -58,10 +57,11 @@ _generation = sql.Table(
     sql.Column("erasures", sql.Integer, nullable=False),
 )
 
+_TABLES = (_subject, _identifier, _data_key, _generation)
+
 CACHE_ENTRIES = 200_000
 CACHE_SECONDS = 0.2  # longest time another process's merge or erasure stays unseen: whoever erases waits it out
 QUERY_VALUES = 500
-BUSY_SECONDS = 5.0  # below what a sender waits for its answer, and a supervisor for an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +75,13 @@ class Wanted:
 class KeyStore:
     """One process's view of the key store. Thread-safe; every method may block on the disk."""
 
-    def __init__(self, path: Path, keyring: Keyring) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def __init__(self, url: str, keyring: Keyring) -> None:
         self._keyring = keyring
-        self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
-        sql.event.listen(self._engine, "connect", _configure)
-        sql.event.listen(self._engine, "begin", _begin)
-        sql.event.listen(self._engine, "handle_error", _say_busy)
-        self._writer = self._engine.execution_options(write=True)
-        with self._writer.begin() as db:
-            _tables.create_all(db)
+        self._db = Database(url)
+        self._db.create(*_TABLES)
+        with self._db.writing() as db:
             if db.execute(sql.select(_generation)).first() is None:
                 db.execute(_generation.insert().values(merges=0, erasures=0))
-        os.chmod(path, 0o600)
         self._lock = threading.RLock()
         self._seen_generation = (-1, -1)
         self._fresh_until = 0.0
@@ -98,9 +92,8 @@ class KeyStore:
     @classmethod
     def local(cls) -> tuple[Keyring, KeyStore]:
         """The keyring and key store of this home, made where there are none."""
-        keys = settings().home / "keys"
-        keyring = Keyring.open(keys / "keyring.json")
-        return keyring, cls(keys / "keystore.sqlite", keyring)
+        keyring = Keyring.local()
+        return keyring, cls(database.url(), keyring)
 
     def resolve(self, wanted: Sequence[Wanted]) -> list[DataKey | None]:
         """The current data key of each person, made where unknown; aliases followed.
@@ -168,7 +161,7 @@ class KeyStore:
 
     def alias(self, prior: str, survivor: str) -> bool:
         """Make `prior` an alias of `survivor` (merge). Idempotent; a merge that would close a ring is left out."""
-        with self._lock, self._writer.begin() as db:
+        with self._lock, self._db.writing() as db:
             prior, survivor = self._survivor(db, prior), self._survivor(db, survivor)
             if prior == survivor:
                 return False
@@ -177,12 +170,12 @@ class KeyStore:
             return True
 
     def survivor(self, ref: str) -> str:
-        with self._engine.connect() as db:
+        with self._db.reading() as db:
             return self._survivor(db, ref)
 
     def family(self, ref: str) -> set[str]:
         """A reference with all its aliases, however they are chained: everything that is this person."""
-        with self._engine.connect() as db:
+        with self._db.reading() as db:
             family = fresh = {self._survivor(db, ref)}
             while fresh:
                 rows = db.execute(sql.select(_subject.c.ref).where(_subject.c.alias_of.in_(fresh)))
@@ -211,7 +204,7 @@ class KeyStore:
         """References by identifier hashes, in one write transaction: one reference however many processes race."""
         every = {one for _, hashes in persons for one in hashes}
         refs: list[str] = []
-        with self._writer.begin() as db:
+        with self._db.writing() as db:
             known = _pairs(db, sql.select(_identifier.c.hash, _identifier.c.ref), _identifier.c.hash, every)
             subjects: list[dict[str, Any]] = []
             keys: list[dict[str, Any]] = []
@@ -240,9 +233,7 @@ class KeyStore:
         return keyed_hash(self._keyring.token, ref.encode())[:16].hex()
 
     def _new_key(self, ref: str, version: int) -> dict[str, Any]:
-        kek = self._keyring.kek_version
-        nonce = os.urandom(NONCE_BYTES)
-        wrapped = nonce + AESGCM(self._keyring.kek(kek)).encrypt(nonce, os.urandom(KEY_BYTES), _bound(ref, version))
+        kek, wrapped = self._keyring.wrap(_bound(ref, version), os.urandom(KEY_BYTES))
         return {"ref": ref, "version": version, "kek_version": kek, "wrapped": wrapped}
 
     def _load(self, refs: set[str], version: int | None = None) -> dict[str, DataKey | None]:
@@ -251,7 +242,7 @@ class KeyStore:
         query = sql.select(_data_key).order_by(_data_key.c.version)
         if version is not None:
             query = query.where(_data_key.c.version == version)
-        with self._engine.connect() as db:
+        with self._db.reading() as db:
             for chunk in _chunks(refs):
                 for row in db.execute(query.where(_data_key.c.ref.in_(chunk))):
                     keys[row.ref] = self._unwrap(row) if row.wrapped is not None else None
@@ -260,12 +251,11 @@ class KeyStore:
         return keys
 
     def _unwrap(self, row: Any) -> DataKey:
-        nonce, body = row.wrapped[:NONCE_BYTES], row.wrapped[NONCE_BYTES:]
-        secret = AESGCM(self._keyring.kek(row.kek_version)).decrypt(nonce, body, _bound(row.ref, row.version))
+        secret = self._keyring.unwrap(row.kek_version, _bound(row.ref, row.version), row.wrapped)
         return DataKey(row.ref, self.token(row.ref), row.version, secret)
 
     def _select(self, query: sql.Select[Any], column: Any, values: Iterable[Any]) -> dict[Any, Any]:
-        with self._engine.connect() as db:
+        with self._db.reading() as db:
             return _pairs(db, query, column, values)
 
     def _survivor(self, db: sql.Connection, ref: str) -> str:
@@ -279,7 +269,7 @@ class KeyStore:
         if time.monotonic() < self._fresh_until:
             return
         self._fresh_until = time.monotonic() + CACHE_SECONDS
-        with self._engine.connect() as db:
+        with self._db.reading() as db:
             now = db.execute(sql.select(_generation.c.merges, _generation.c.erasures)).one()
         if now != self._seen_generation:
             self._by_identifier.clear()
@@ -304,22 +294,3 @@ def _chunks(values: Iterable[V]) -> Iterator[list[V]]:
 
 def _pairs(db: sql.Connection, query: sql.Select[Any], column: Any, values: Iterable[Any]) -> dict[Any, Any]:
     return {row[0]: row[1] for chunk in _chunks(values) for row in db.execute(query.where(column.in_(chunk)))}
-
-
-def _configure(connection: Any, _: Any) -> None:
-    """WAL lets readers and one writer work at once; FULL, because a key lost in a power cut is a person's data lost."""
-    connection.isolation_level = None  # we say BEGIN ourselves, below
-    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(db: sql.Connection) -> None:
-    """Writers take the lock before they read: two that upgrade from reading at once would both fail."""
-    if db.get_execution_options().get("write"):
-        db.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _say_busy(context: Any) -> None:
-    """Raises KeyStoreBusy in place of the driver's error, which quotes the statement."""
-    if "locked" in str(context.original_exception) or "busy" in str(context.original_exception):
-        raise KeyStoreBusy("the key store is locked by another process") from None

@@ -24,6 +24,19 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".wardstream"), description="folder of all local data: servers, keys, logs, ports")
 
+    database: SecretStr = Field(
+        SecretStr(""),
+        description="SQLAlchemy URL of the key store, postgresql+pg8000://...; empty: SQLite below home",
+    )
+    master_key: SecretStr = Field(SecretStr(""), description="32 bytes in base64 that seal the keyring file")
+    passphrase: SecretStr = Field(SecretStr(""), description="what the keyring file is sealed with, by Argon2id")
+    ledger: Path | None = Field(
+        None, description="folder of the ledger of erasures, outside every backup; default <home>/ledger"
+    )
+    anchor: Path | None = Field(
+        None, description="folder of the audit's signed heads, on another disk; default <home>/anchor"
+    )
+
     kafka: str = Field("", description="bootstrap servers of an external Kafka, host:port[,host:port]")
     kafka_security_protocol: str = Field("PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
     kafka_sasl_mechanism: str = Field("SCRAM-SHA-512", description="SASL mechanism, where the protocol has SASL")

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from schemas.blind import person_keys
 from schemas.envelope import rfc3339
 from schemas.marks import Identifying, Staffed
 from schemas.record import Part, Record, StaffMember
@@ -23,7 +24,7 @@ class Document:
     clear: dict[str, Any] = field(default_factory=dict)
     identifying: dict[str, str] = field(default_factory=dict, repr=False)
     staff: dict[str, tuple[StaffMember, ...]] = field(default_factory=dict, repr=False)
-    blind: list[str] = field(default_factory=list, repr=False)
+    blind: list[tuple[str, str]] = field(default_factory=list, repr=False)  # field and value
 
 
 def documents(record: Record) -> list[Document]:
@@ -38,7 +39,9 @@ def _document(part: Part, scrubber: Scrubber) -> Document:
         if isinstance(mark, Identifying):
             made.identifying[name] = sealable(value)
             if mark.blind:
-                made.blind += [value] if isinstance(value, str) else list(value)
+                made.blind += [(name, one) for one in ([value] if isinstance(value, str) else value)]
+            if mark.together and (date := getattr(part, mark.together)):
+                made.blind += [(name, one) for said in value for one in person_keys(said, date)]
         elif isinstance(mark, Staffed):
             made.staff[name] = value
         elif mark.text:

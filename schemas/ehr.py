@@ -78,7 +78,7 @@ class Event(EhrPart):
     account_number: Sought = ""  # PID-18
     ssn: Sought = ""  # PID-19
     drivers_license: Sought = ""  # PID-20
-    name: Secrets = ()  # PID-5, PID-9
+    name: Annotated[tuple[str, ...], Identifying(together="birth_date")] = ()  # PID-5, PID-9
     prior_names: Secrets = ()  # MRG-7
     birth_date: Secret = ""  # PID-7
     birth_place: Secret = ""  # PID-23

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 class Identifying:
     """Sealed under the key of the part's patient.
 
-    `blind`: also kept as a keyed hash for exact look-up; never for a field with few possible values.
+    `blind`: also kept as a keyed hash for exact look-up; never for a field with few possible values, whose hashes
+    would tell by their frequencies. `together`: the same for two fields at once, where one alone has too few.
     """
 
     blind: bool = False
+    together: str = ""  # the other field, of the same part: names are hashed with the date of birth
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas import ehr, topics
+from schemas.marks import Identifying, Mark
+from schemas.record import Part
 from schemas.topics import Topic
 
 
@@ -14,6 +16,19 @@ from schemas.topics import Topic
 class Domain:
     name: str
     mapping: Callable[[], dict[str, Any]]
+    parts: tuple[type[Part], ...]
+
+    def marks(self) -> dict[str, Mark]:
+        """The privacy mark of every field of any part."""
+        return {name: mark for part in self.parts for name, mark in part.marks.items()}
+
+    def sought(self) -> tuple[str, ...]:
+        """Sealed fields that are found by their keyed hash."""
+        return tuple(name for name, mark in self.marks().items() if isinstance(mark, Identifying) and mark.blind)
+
+    def sought_together(self) -> tuple[str, ...]:
+        """Sealed fields that are found by their keyed hash with the date of birth."""
+        return tuple(name for name, mark in self.marks().items() if isinstance(mark, Identifying) and mark.together)
 
     @property
     def index(self) -> str:
@@ -37,6 +52,6 @@ class Domain:
         return topics.sealed(self.name)
 
 
-DOMAINS = {domain.name: domain for domain in (Domain("ehr", ehr.mapping),)}
+DOMAINS = {domain.name: domain for domain in (Domain("ehr", ehr.mapping, ehr.PARTS),)}
 
 TOPICS: list[Topic] = topics.topics(list(DOMAINS))

@@ -167,7 +167,8 @@ class Processor:
         elif sealed:
             source["sealed_by"] = key.ref
         if document.blind:
-            source["blind"] = [blind_term(self._keyring.blind, value) for value in dict.fromkeys(document.blind)]
+            sought = dict.fromkeys(document.blind)
+            source["blind"] = [blind_term(key, *one) for key in self._keyring.blinds.values() for one in sought]
         if refs:
             source["staff_ref"] = list(dict.fromkeys(refs))
         if sealed:

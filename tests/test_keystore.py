@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import keystore
+from infra import database, keystore
 from infra.cache import Cache
 from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy
 from infra.keyring import Keyring, LoosePermissions
@@ -26,11 +26,11 @@ def keyring(tmp_path: Path) -> Keyring:
 
 @pytest.fixture
 def store(tmp_path: Path, keyring: Keyring) -> KeyStore:
-    return KeyStore(tmp_path / "keystore.sqlite", keyring)
+    return KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", keyring)
 
 
 def again(tmp_path: Path, keyring: Keyring) -> KeyStore:
-    return KeyStore(tmp_path / "keystore.sqlite", keyring)
+    return KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", keyring)
 
 
 def test_a_person_is_found_again_by_any_identifier(tmp_path: Path, keyring: Keyring, store: KeyStore) -> None:
@@ -109,7 +109,7 @@ def test_an_unknown_key_is_never_taken_for_an_erased_one(
 def test_who_waits_for_the_store_waits_for_seconds(
     tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keystore, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
     store = again(tmp_path, keyring)
     with sqlite3.connect(tmp_path / "keystore.sqlite", isolation_level=None) as db:
         db.execute("BEGIN IMMEDIATE")

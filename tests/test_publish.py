@@ -54,7 +54,7 @@ async def broker() -> Broker:
 @pytest.fixture
 async def publisher(tmp_path: Path, broker: Broker, home: Path) -> AsyncIterator[Publisher]:
     keyring = Keyring.open(tmp_path / "keyring.json")
-    keys = KeyStore(tmp_path / "keystore.sqlite", keyring)
+    keys = KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", keyring)
     async with Publisher(broker, keyring, keys, Seen(tmp_path / "seen.sqlite")) as made:  # type: ignore[arg-type]
         yield made
 
@@ -109,7 +109,7 @@ async def test_an_erased_patient_refuses_nobody_else(publisher: Publisher, broke
 
 async def test_it_ends_at_once_while_the_broker_is_away(tmp_path: Path, broker: Broker, home: Path) -> None:
     keyring = Keyring.open(tmp_path / "keyring.json")
-    keys = KeyStore(tmp_path / "keystore.sqlite", keyring)
+    keys = KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", keyring)
     async with asyncio.timeout(5):
         async with Publisher(broker, keyring, keys, Seen(tmp_path / "seen.sqlite")) as made:  # type: ignore[arg-type]
             waiting = asyncio.create_task(made.publish(arrival("1")))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from consumers.query import field, parse, since
+from consumers.query import Sought, field, parse, since
 from infra.errors import UsageError
 from schemas.registry import DOMAINS
 
@@ -12,7 +12,7 @@ PROPERTIES = DOMAINS["ehr"].mapping()["properties"]
 
 
 def parsed(query: str) -> dict[str, Any]:
-    return parse(query, PROPERTIES, lambda value: f"<{value}>")
+    return parse(query, PROPERTIES, Sought(("mrn", "ssn"), ("name",), lambda name, value: [f"{name}<{value}>"]))
 
 
 def must(query: str) -> list[dict[str, Any]]:
@@ -34,12 +34,20 @@ def test_phrase() -> None:
 
 
 def test_identifier_is_blinded() -> None:
-    assert must("id:0047-11") == [{"term": {"blind": {"value": "<0047-11>", "boost": 10}}}]
+    assert must("id:0047-11") == [{"terms": {"blind": ["mrn<0047-11>", "ssn<0047-11>"], "boost": 10}}]
+    assert must("ssn:0047-11") == [{"terms": {"blind": ["ssn<0047-11>"], "boost": 10}}]
+
+
+def test_a_name_is_sought_with_the_date_of_birth_alone() -> None:
+    assert must('name:"Meier Anna 1980-01-02"') == [{"terms": {"blind": ["name<ana meier 19800102>"], "boost": 10}}]
+    for wrong in ("name:Meier", "name:1980-01-02"):
+        with pytest.raises(UsageError, match="date of birth"):
+            parsed(wrong)
 
 
 def test_a_word_with_digits_may_be_a_number() -> None:
     (clause,) = must("471199")
-    assert {"term": {"blind": {"value": "<471199>", "boost": 10}}} in clause["bool"]["should"]
+    assert {"terms": {"blind": ["mrn<471199>", "ssn<471199>"], "boost": 10}} in clause["bool"]["should"]
 
 
 def test_without() -> None:
@@ -72,7 +80,7 @@ def test_a_day_is_all_of_it() -> None:
         ('"chest', "character 1"),
         ('""', "quotes"),
         ("unti:ICU", "unit"),
-        ("name:Smith", "no searchable field"),
+        ("phones:Smith", "no searchable field"),
         ("sealed:x", "no searchable field"),
         ("value_number:high", "number"),
         ("event_time:yesterday", "time"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from consumers.cli import CONTROLS
+from consumers.cli.read import CONTROLS
 
 Run = Callable[..., Any]
 BODY = (

@@ -1,0 +1,12 @@
+"""The commands of those who read, look after access, keep the audit and erase: one file a concern."""
+
+from __future__ import annotations
+
+import typer
+
+from consumers.cli import read
+
+
+def register(app: typer.Typer) -> None:
+    for part in (read,):
+        part.register(app)
