@@ -92,6 +92,7 @@ def show(one: Letter, of: Domain, purpose: str) -> bytes:
     keys = [key for token in envelope.subjects if (key := found[token]) is not None]
     if len(keys) < len(envelope.subjects):
         raise KeyShredded("a person in this message was erased")
+    keys = [store.at_version(*one) for one in zip(keys, envelope.key_versions, strict=True)]
     refs = tuple(key.ref for key in keys)
     what = f"{of.name} dead letter {one.event_id}"
     Audit.local().write(Act("dead_letter", "R", purpose=purpose, patients=refs, entities=(what,), fields=("message",)))

@@ -58,6 +58,8 @@ class DataKey:
     token: str  # keyed hash of ref: what stands in Kafka
     version: int
     secret: bytes = field(repr=False)
+    since: float = 0.0  # events before it were of an erased predecessor with the same number; 0: there is none
+    uses: int = field(default=0, compare=False)  # messages sealed and not counted yet; see KeyStore.count
     aead: AESGCM = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,7 @@ class DataKey:
 def seal_field(key: DataKey, domain: str, record_id: str, name: str, value: str) -> str:
     version = key.version.to_bytes(2)
     nonce = os.urandom(NONCE_BYTES)
+    key.uses += 1
     bound = context(FORMAT, key.ref.encode(), domain.encode(), record_id.encode(), name.encode(), version)
     return b64encode(FORMAT + version + nonce + key.aead.encrypt(nonce, value.encode(), bound)).decode()
 
@@ -96,6 +99,8 @@ class SealedPayload:
 def seal_payload(keys: Sequence[DataKey], event_id: str, body: bytes) -> SealedPayload:
     """Seal a body under a fresh content key that opens only with all of `keys`. Raises ValueError for no key."""
     content = os.urandom(KEY_BYTES)
+    for key in keys:
+        key.uses += 1
     return SealedPayload(
         _encrypt(AESGCM(_joint_key(keys)), b"key", event_id, content),
         _encrypt(AESGCM(content), b"body", event_id, body),

@@ -61,6 +61,13 @@ class LegalHold(WardstreamError):
     reason = "legal_hold"
 
 
+class LedgerBroken(WardstreamError):
+    """The ledger of erasures was altered: nothing opens until a person has looked."""
+
+    exit_code = 14
+    reason = "ledger_broken"
+
+
 class AuditUnavailable(WardstreamError):
     """The audit cannot be written, so nothing is shown and nothing is done."""
 
@@ -100,6 +107,13 @@ class KeyShredded(WardstreamError):
 
     exit_code = 5
     reason = "key_shredded"
+
+
+class ErasedPerson(WardstreamError):
+    """An event that happened before its person was erased, and came after it: dropped, and an alert raised."""
+
+    exit_code = 5
+    reason = "erased"
 
 
 class SealBroken(WardstreamError):

@@ -16,7 +16,7 @@ from itertools import islice
 
 from infra import metrics
 from infra.crypto import DataKey, keyed_hash, seal_payload
-from infra.errors import BadMessage, KeyShredded, Overloaded
+from infra.errors import BadMessage, ErasedPerson, Overloaded
 from infra.kafka import Outgoing, Producer, PublishFailed
 from infra.keyring import Keyring
 from infra.keystore import KeyStore, Wanted
@@ -27,6 +27,9 @@ from schemas.dead_letter import DeadLetter
 from schemas.envelope import Envelope, event_id, rfc3339
 from schemas.record import Subject
 from schemas.registry import DOMAINS
+from schemas.signal import ERASED_PERSON
+from schemas.signal import message as signal_message
+from schemas.topics import SIGNALS
 
 BATCH = 500
 IN_FLIGHT = 2  # batches under way at once: more would be smaller, and cost more for each message
@@ -164,6 +167,10 @@ class Publisher:
             keys = [key for key in theirs if key is not None]
             if len(keys) == len(theirs):
                 send.message = self._message(send, keys)
+                self._keys.count(keys)
+            else:
+                send.erased = True
+                send.message = _alert(send)
         return sends
 
     def _message(self, send: _Send, keys: Sequence[DataKey]) -> Outgoing:
@@ -199,8 +206,6 @@ class Publisher:
         try:
             new = [send for send in sends if send.message is not None]
             for send in sends:
-                if send.before is None and send.message is None:
-                    _settle(send.receipt, KeyShredded("a person in this message was erased"))
                 if send.before is not None:
                     metrics.DUPLICATES.labels(send.arrival.domain).inc()
                     before = send.before
@@ -215,6 +220,10 @@ class Publisher:
             if not new:
                 return
             self.broker.succeeded()
+            for send in [send for send in new if send.erased]:
+                metrics.PROCESSED.labels(send.arrival.domain, "dropped", ErasedPerson.reason).inc()
+                _settle(send.receipt, ErasedPerson("a person in this message was erased after it happened"))
+                new.remove(send)
             for send in new:
                 metrics.PUBLISHED.labels(send.arrival.domain).inc()
                 if send.flags:
@@ -236,19 +245,31 @@ class _Send:
     receipt: asyncio.Future[Receipt]
     before: Answer | None = None
     flags: tuple[str, ...] = ()
+    erased: bool = False  # of a person erased since it happened: its message is the alert
     message: Outgoing | None = None
 
 
 def _wanted(send: _Send) -> list[Wanted]:
     """The patients of an arrival. One without any number is a person known by this event alone."""
+    happened = send.arrival.event_time or send.arrival.received_at
     return [
         Wanted(
             "patient",
             tuple((one.authority, one.type, one.value) for one in subject.linking())
             or (("wardstream", "event", f"{send.event_id}-{position}"),),
+            happened.timestamp(),
         )
         for position, subject in enumerate(send.arrival.subjects)
     ]
+
+
+def _alert(send: _Send) -> Outgoing:
+    """What a privacy officer should hear of: somebody's system still sends what was erased. It names nobody."""
+    happened = send.arrival.event_time or send.arrival.received_at
+    key, value, headers = signal_message(
+        ERASED_PERSON, send.arrival.domain, send.event_id, "", rfc3339(happened), {"source": send.arrival.source}, None
+    )
+    return Outgoing(SIGNALS.name, key, value, headers)
 
 
 def _answer(send: _Send) -> Answer:
