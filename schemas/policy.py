@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from infra.errors import PolicyError
 from schemas import safe_harbor
 from schemas.marks import Clinical, Identifying, Mark, Open, Staffed
 from schemas.registry import Domain
@@ -40,10 +41,6 @@ COMMON = {
 }
 MACHINERY = frozenset(("sealed", "sealed_by", "blind", "folded"))
 GROUPS = ("record", "open", "clinical", "text", "staff", "identifying", "times", "safe_harbor")
-
-
-class PolicyError(ValueError):
-    """The table names something that is not there, or leaves something out."""
 
 
 @dataclass(frozen=True, slots=True)

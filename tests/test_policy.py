@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from infra.audit import PURPOSES
+from infra.errors import PolicyError
 from schemas.marks import Clinical, Identifying, Open, Staffed
-from schemas.policy import ACTIONS, VERBS, Policy, PolicyError, parse
+from schemas.policy import ACTIONS, VERBS, Policy, parse
 from schemas.registry import DOMAINS, Domain
 
 TABLE = (Path(__file__).resolve().parents[1] / "schemas" / "policy.toml").read_text()
