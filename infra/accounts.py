@@ -6,8 +6,8 @@ recommended option: 64 MiB, 3 passes, 4 lanes), once at login and never again un
 
 Failures are counted by a hash of the name that was typed, whether there is such an account or not, and each costs a
 hash and a write: neither the answer nor its time tells which names exist. After five the name waits, twice as long
-after each, a quarter of an hour at most (NIST SP 800-63B 3.2.2 wants a limit): guessing gets four tries an hour, and
-nobody can lock somebody else out for longer.
+after each, a quarter of an hour at most (NIST SP 800-63B 3.2.2 wants a limit): guessing gets some hundred tries a day,
+and nobody can lock somebody else out for longer.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from infra.settings import settings
 SESSION_SECONDS = 12 * 3600
 FREE_FAILURES = 5
 LONGEST_WAIT = 900.0
+REMEMBERED_SECONDS = 24 * 3600  # failures; forgotten sooner, a pause would buy new free ones
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 15, 256  # NIST SP 800-63B-4: 15 where the password is the only factor
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.@-]{0,63}")
@@ -141,7 +142,7 @@ class Accounts:
         """
         now, key = time.time(), _hash(name)
         with self._db.writing() as db:
-            db.execute(_failure.delete().where(_failure.c.at < now - 2 * LONGEST_WAIT))
+            db.execute(_failure.delete().where(_failure.c.at < now - REMEMBERED_SECONDS))
             failed = db.execute(sql.select(_failure).where(_failure.c.name_hash == key)).first()
             waiting = failed is not None and now < failed.at + _wait(failed.tries)
             if failed is None:
