@@ -124,6 +124,20 @@ def test_search_and_reveal_obey(sent: dict[str, str], command: Run, stack: Path)
     assert [(one["purpose"], one["decision"]) for one in listed] == [("TREAT", "deny"), ("TREAT", "permit")]
 
 
+def test_a_dead_letter_obeys(stack: Path, command: Run, tmp_path: Path) -> None:
+    body = BODY.format(number="CN9").replace("19800101", "19801399").replace("|CONSENT|", "|CONSENT9|")
+    (tmp_path / "bad.hl7").write_text(body, newline="")
+    command("produce", "files", str(tmp_path))
+    letters = json.loads(command("dlq", "list", "--json").stdout)
+    (number,) = [one["number"] for one in letters if "CONSENT9" in one["source"]]
+    show = ("dlq", "show", number, "--purpose")
+    assert command(*show, "HOPERAT").returncode == 0
+    assert command("consent", "deny", "--patient", "HOSP|MR|CN9", "--purpose", "HOPERAT").returncode == 0
+    refused = command(*show, "HOPERAT")
+    assert (refused.returncode, refused.stdout) == (10, "")
+    assert command(*show, "HSYSADMIN").returncode == 0, "to keep the system running is not theirs to decide"
+
+
 def test_where_research_asks_first(
     stack: Path, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
