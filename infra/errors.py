@@ -54,6 +54,12 @@ class Denied(WardstreamError):
     reason = "denied"
 
 
+class PolicyError(UsageError):
+    """The access policy names something that is not there, or leaves something out."""
+
+    reason = "policy"
+
+
 class LegalHold(WardstreamError):
     """An erasure is refused while a law wants the record kept (GDPR art. 17(3)(b))."""
 

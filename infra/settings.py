@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     )
     master_key: SecretStr = Field(SecretStr(""), description="32 bytes in base64 that seal the keyring file")
     passphrase: SecretStr = Field(SecretStr(""), description="what the keyring file is sealed with, by Argon2id")
+    token: SecretStr = Field(SecretStr(""), description="a session's token; empty: the one in <home>/session")
+    policy: Path | None = Field(None, description="TOML file of the access policy; default schemas/policy.toml")
     ledger: Path | None = Field(
         None, description="folder of the ledger of erasures, outside every backup; default <home>/ledger"
     )

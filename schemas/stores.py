@@ -21,7 +21,13 @@ class Store:
 STORES = (
     *(Store(topic.name, "topic", f"{topic.schema}; key: {topic.key}") for topic in TOPICS),
     *(Store(domain.alias, "index", "documents: clinical in clear, identifying sealed") for domain in DOMAINS.values()),
-    Store("keys/keystore.sqlite", "sqlite", "keyed hashes of identifiers, references, wrapped data keys"),
+    Store(
+        "keys/keystore.sqlite",
+        "sqlite",
+        "keyed hashes of identifiers, references, wrapped data keys; accounts,"
+        " hashes of passwords and sessions, failed logins; consents and emergencies by reference, reasons sealed",
+    ),
+    Store("session", "files", "token of the session that is logged in on this home, mode 0600"),
     Store("keys/keyring.json", "files", "root keys, mode 0600"),
     Store("seen.sqlite", "sqlite", "keyed hashes of answered messages and the reason codes of their answers"),
     Store("audit", "files", "who was shown what, by reference"),

@@ -239,6 +239,8 @@ def _judge_audit(seen: Evidence, found: dict[str, list[str]]) -> None:
     """Whatever was shown was written down, under its purpose, and nothing that nobody looked at."""
     written: Counter[tuple[str, str, str]] = Counter()
     for act in seen.audit:
+        if act["subtype"][0]["code"] not in ("reveal", "dead_letter"):
+            continue
         system = act["entity"][-1]
         document, purpose = system["what"]["identifier"]["value"], act["purposeOfEvent"][0]["coding"][0]["code"]
         for detail in system["detail"]:
