@@ -234,6 +234,14 @@ class KeyStore:
                 family = family | fresh
             return family
 
+    def identifiers_of(self, refs: Collection[str]) -> set[bytes]:
+        """The keyed hashes of everything that these references are known by."""
+        query = sql.select(identifier.c.hash)
+        with self.db.reading() as db:
+            return {
+                row[0] for some in _chunks(sorted(refs)) for row in db.execute(query.where(identifier.c.ref.in_(some)))
+            }
+
     def known(self, ref: str) -> bool:
         """Whether there ever was such a reference."""
         with self.db.reading() as db:
@@ -283,15 +291,14 @@ class KeyStore:
 
     # ------------------------------------------------------------------------------------------------------- erasures
 
-    def mark_erased(self, refs: Collection[str], at: float) -> set[bytes]:
+    def mark_erased(self, refs: Collection[str], at: float) -> None:
         """Nothing of these persons opens from here on, and nothing that happened before is taken in. No key goes yet.
 
-        Gives the keyed hashes of their identifiers. Idempotent.
+        Idempotent.
         """
         with self._lock, self.db.writing() as db:
             hashes = {row[0] for row in db.execute(sql.select(identifier.c.hash).where(identifier.c.ref.in_(refs)))}
             _mark(db, refs, hashes, at)
-            return hashes
 
     def destroy(self, refs: Collection[str]) -> int:
         """Destroy every version of these persons' data keys; gives how many there were. Idempotent."""
