@@ -243,7 +243,12 @@ class Reader:
         self._topic = topic
         self._consumer = Consumer(
             connection(settings())
-            | {"group.id": "unused", "enable.auto.commit": False, "fetch.message.max.bytes": MAX_REQUEST_BYTES}
+            | {
+                "group.id": "unused",
+                "enable.auto.commit": False,
+                "fetch.message.max.bytes": MAX_REQUEST_BYTES,
+                "fetch.wait.max.ms": 20,  # an idle fetch holds the connection: asking where a topic ends waits for it
+            }
         )
         partitions = [TopicPartition(topic, number) for number in range(partitions_of(topic))]
         self._ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10) for p in partitions}
