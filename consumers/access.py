@@ -13,7 +13,7 @@ from consumers.break_glass import Grants
 from consumers.consent import Consents, Persons
 from infra.accounts import Account, Accounts, keep, os_user, token
 from infra.audit import PURPOSES, Act, Audit
-from infra.errors import Denied, KeyMissing, StackDown, UsageError
+from infra.errors import Denied, StackDown, UsageError
 from infra.keystore import KeyStore
 from infra.settings import settings
 from schemas.policy import EMERGENCY, Policy
@@ -130,22 +130,6 @@ def consenting(purpose: str, keys: KeyStore) -> Persons:
     """Whom a purpose may look at, by the patients' own decisions; everybody where it is not theirs to decide."""
     silence = policy().consent.get(purpose)
     return Persons(True) if silence is None else Consents.local(keys).persons(purpose, silence)
-
-
-def person(identifier: str, keys: KeyStore) -> str:
-    """The reference of a person, by reference or authority|type|value. Raises UsageError for nobody."""
-    parts = identifier.split("|")
-    if len(parts) == 3:
-        for ref in keys.refs_of([(parts[0], parts[1], parts[2])]):
-            return ref
-    else:
-        ref = keys.survivor(identifier)
-        try:
-            keys.of_ref(ref)
-            return ref
-        except KeyMissing:
-            pass
-    raise UsageError("nobody is known by that: give a reference, or authority|type|value")
 
 
 def bootstrap() -> str | None:

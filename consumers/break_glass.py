@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import orjson
 import sqlalchemy as sql
 
 from infra import database
@@ -22,6 +21,7 @@ from infra.errors import KeyShredded, UsageError
 from infra.kafka import Outgoing, Producer
 from infra.keystore import KeyStore
 from schemas.envelope import rfc3339
+from schemas.signal import message as signal_message
 from schemas.topics import SIGNALS
 
 DOMAIN = "access"
@@ -105,6 +105,13 @@ class Grants:
             if not db.execute(_grant.update().where(_grant.c.id == wanted).values(**values)).rowcount:
                 raise UsageError("there is no such grant: `wardstream breakglass review` lists them")
 
+    def _signal(self, grant: Grant) -> Outgoing:
+        """Sealed under the patient's key as every signal is, in clear once that is gone; the reason is not in it."""
+        key = self._keys.of_tokens([self._keys.token(grant.ref)])[self._keys.token(grant.ref)]
+        said = {"patient_ref": grant.ref, "detail": {"account": grant.account, "role": grant.role}}
+        at = rfc3339(datetime.fromtimestamp(grant.at, UTC))
+        return Outgoing(SIGNALS.name, *signal_message("break_glass", DOMAIN, grant.id, grant.id, at, said, key))
+
     def signal(self) -> None:
         """Send the signals that are owed. Raises PublishFailed, or StackDown where there is no Kafka."""
         with self._db.reading() as db:
@@ -113,27 +120,12 @@ class Grants:
             return
         producer = Producer()
         try:
-            producer.send_now(
-                Outgoing(SIGNALS.name, self._keys.token(one.ref).encode(), orjson.dumps(_signal(one))) for one in owed
-            )
+            producer.send_now(self._signal(one) for one in owed)
         finally:
             producer.close()
         sent = _grant.update().where(_grant.c.id.in_([one.id for one in owed]))
         with self._db.writing() as db:
             db.execute(sent.values(signalled_at=time.time()))
-
-
-def _signal(grant: Grant) -> dict[str, object]:
-    """In the shape of every signal; the reason is not in it."""
-    return {
-        "signal": "break_glass",
-        "domain": DOMAIN,
-        "event_id": grant.id,
-        "document": None,
-        "patient_ref": grant.ref,
-        "event_time": rfc3339(datetime.fromtimestamp(grant.at, UTC)),
-        "detail": {"account": grant.account, "role": grant.role},
-    }
 
 
 def _made(row: sql.Row[tuple[object, ...]]) -> Grant:

@@ -75,6 +75,7 @@ class Publisher:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._underway: dict[str, asyncio.Future[Receipt]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._noting: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> Publisher:
         self._loop = asyncio.create_task(self._run(), name="publish")
@@ -84,6 +85,7 @@ class Publisher:
         for one in (self._loop, *self._tasks):  # nobody is left who waits for an answer
             one.cancel()
         await asyncio.gather(self._loop, *self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._noting)  # what was answered is remembered, or a repeat is published once more
 
     async def publish(self, arrival: Arrival) -> Receipt:
         """Gives the receipt once the broker has confirmed.
@@ -230,7 +232,10 @@ class Publisher:
                     metrics.REUSED_IDS.labels(send.arrival.domain).inc()
                 answer = _answer(send)
                 _settle(send.receipt, Receipt(send.event_id, False, answer.reason, answer.where))
-            await asyncio.to_thread(self._seen.note, [_answer(send) for send in new])  # a repeat meets `_underway` yet
+            noting = asyncio.ensure_future(asyncio.to_thread(self._seen.note, [_answer(send) for send in new]))
+            self._noting.add(noting)
+            noting.add_done_callback(self._noting.discard)
+            await asyncio.shield(noting)  # a repeat meets `_underway` yet
         finally:
             for send in sends:
                 self._underway.pop(send.event_id, None)

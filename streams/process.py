@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from infra.crypto import DataKey, blind_term, keyed_hash, open_payload, seal_field
+from infra.crypto import DataKey, blind_term, keyed_hash, open_payload, seal_field, seal_fields
 from infra.elastic import Write, dump
 from infra.errors import BadMessage, ErasedPerson, SealBroken
 from infra.kafka import Outgoing
@@ -145,9 +145,7 @@ class Processor:
     ) -> dict[str, Any]:
         envelope, key, domain = event.envelope, event.key_of(document.subject), self.domain.name
         at = _seconds(event)
-        sealed: dict[str, Any] = {
-            name: seal_field(key, domain, made, name, value) for name, value in document.identifying.items()
-        }
+        sealed: dict[str, Any] = dict(seal_fields(key, domain, made, document.identifying))
         refs: list[str] = []
         for name, members in document.staff.items():
             sealed[name] = []

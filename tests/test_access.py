@@ -16,9 +16,12 @@ import pytest
 import sqlalchemy as sql
 
 from infra.accounts import FREE_FAILURES, LONGEST_WAIT, SESSION_SECONDS, Accounts, _wait
+from infra.audit import events
 from infra.database import Database
 from infra.errors import Denied, UsageError
 from infra.kafka import Reader
+from infra.keystore import KeyStore
+from schemas.signal import SignalEnvelope
 from schemas.topics import SIGNALS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -144,7 +147,7 @@ def as_(home: Path, token: str, *arguments: str, typed: str = "") -> subprocess.
 
 
 def audit(home: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (home / "audit" / "audit.jsonl").read_text().splitlines()]
+    return list(events(home / "audit" / "audit.jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -360,11 +363,17 @@ def test_an_emergency(sent: dict[str, str], tokens: dict[str, str], stack: Path)
     assert as_(stack, token, "reveal", sent["AC1"], *reveal).returncode == 2, "permitted; there is none"
 
     reader = Reader(SIGNALS.name)
-    signals = [json.loads(one.value() or b"") for one in reader.until_end()]
+    messages = [(SignalEnvelope.read(one.headers() or ()), one.value() or b"") for one in reader.until_end()]
     reader.close()
-    (signal,) = [one for one in signals if one["event_id"] == grant["id"]]
-    assert (signal["signal"], signal["patient_ref"]) == ("break_glass", grant["patient_ref"])
-    assert "Vandenakker" not in json.dumps(signal)
+    ((envelope, value),) = [one for one in messages if one[0].event_id == grant["id"]]
+    assert envelope.signal == "break_glass"
+    assert grant["patient_ref"].encode() not in value
+    _, keys = KeyStore.local()
+    (key,) = keys.of_tokens([envelope.subject]).values()
+    assert key is not None
+    said = envelope.opened([key], value)
+    assert said["patient_ref"] == grant["patient_ref"]
+    assert "Vandenakker" not in json.dumps(said)
     held = b"".join(path.read_bytes() for path in (stack / "keys").glob("keystore.sqlite*"))
     assert b"lobby" not in held
 

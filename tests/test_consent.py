@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from consumers.consent import TERMS, Consents, Persons
+from infra.audit import events
 from infra.keyring import Keyring
 from infra.keystore import KeyStore, Wanted
 
@@ -111,7 +112,7 @@ def test_search_and_reveal_obey(sent: dict[str, str], command: Run, stack: Path)
     assert command("consent", "deny", *of).returncode == 0
     assert found(command) == {sent["CN2"]}
     assert command(*reveal, "TREAT").returncode == 10
-    refused = json.loads((stack / "audit" / "audit.jsonl").read_text().splitlines()[-1])
+    refused = list(events(stack / "audit" / "audit.jsonl"))[-1]
     assert refused["outcome"] == "4"
     assert command(*reveal, "PATRQT").returncode == 0, "what the patient asks for is not denied to the patient"
     assert command("breakglass", "--patient", "HOSP|MR|CN1", "--reason", "unconscious").returncode == 0

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from consumers.access import logged_in, permit, person, policy
+from consumers.access import logged_in, permit, policy
 from consumers.break_glass import Grants
 from consumers.consent import Consents
+from consumers.person import ref as find
 from infra import accounts as local
 from infra.accounts import Accounts
 from infra.audit import Act, Audit
@@ -179,7 +180,7 @@ def _consent(app: typer.Typer) -> None:
         """Every decision of a patient, oldest first: of each purpose the last that has not ended counts."""
         caller = permit("consent")
         _, keys = KeyStore.local()
-        ref = person(patient, keys)
+        ref = find(patient, keys)
         Audit.local().write(caller.act("R", patients=(ref,)))
         rows: list[dict[str, Any]] = [
             {
@@ -199,7 +200,7 @@ def _decide(patient: str, purpose: str, permitted: bool, until: datetime | None)
     if purpose not in policy().consent:
         raise UsageError(f"a patient decides on {', '.join(policy().consent)}; {purpose} is not theirs to decide")
     _, keys = KeyStore.local()
-    ref = person(patient, keys)
+    ref = find(patient, keys)
     said = {"decision": "permit" if permitted else "deny", "for": purpose}
     Audit.local().write(caller.act("U", patients=(ref,), detail=said))
     ends = until.replace(tzinfo=UTC).timestamp() if until else None
@@ -225,7 +226,7 @@ def _break_glass(app: typer.Typer) -> None:
             raise UsageError("an emergency has a --patient and a --reason")
         caller = permit("breakglass", EMERGENCY, role)
         _, keys = KeyStore.local()
-        ref, grants = person(patient, keys), Grants.local(keys)
+        ref, grants = find(patient, keys), Grants.local(keys)
         Audit.local().write(caller.act("C", patients=(ref,)))
         made = grants.grant(caller.account, caller.role, ref, reason or "", policy().break_glass_minutes)
         row = {"id": made.id, "patient_ref": ref, "until": _time(made.expires_at)}

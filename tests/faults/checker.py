@@ -19,6 +19,7 @@ from elasticsearch.helpers import scan
 from steps import Done, Look
 from workload import IDENTIFYING, SOURCE, Message
 
+from infra.audit import events
 from infra.crypto import open_payload
 from infra.elastic import client
 from infra.errors import WardstreamError
@@ -27,6 +28,7 @@ from infra.keystore import KeyStore
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import Envelope, document_id
 from schemas.registry import DOMAINS
+from schemas.signal import SignalEnvelope
 from schemas.topics import SIGNALS
 
 DOMAIN = DOMAINS["ehr"]
@@ -266,7 +268,7 @@ def gather(messages: list[Message], home: Path, intruded: set[str]) -> Evidence:
         else:
             seen.kept.discard(event)
     for message in _all(SIGNALS.name, seen):
-        seen.signals.append(json.loads(message.value()))
+        seen.signals.append(_signal(message, keys))
     for message in _all(DOMAIN.dead_letters.name, seen):
         seen.letters.setdefault(_event(message), []).append(DeadLetter.read(headers(message).items()).reason)
     for source in _documents(seen):
@@ -275,7 +277,7 @@ def gather(messages: list[Message], home: Path, intruded: set[str]) -> Evidence:
         else:
             seen.documents.setdefault(source["event_id"], []).append(source)
     audit = home / "audit" / "audit.jsonl"
-    seen.audit = [json.loads(line) for line in audit.read_text().splitlines()] if audit.exists() else []
+    seen.audit = list(events(audit))
     for path in [*(home / "logs").iterdir(), *home.glob("*.sqlite*"), *(home / "keys").iterdir(), audit]:
         if path.exists() and _clear(path.read_bytes()):
             seen.in_clear.append(path.name)
@@ -290,6 +292,14 @@ def _opened(message: Any, event: str, keys: KeyStore) -> bytes:
         return open_payload(mine, event, envelope.sealed(message.value()))
     except WardstreamError as error:
         return error.reason.encode()
+
+
+def _signal(message: Any, keys: KeyStore) -> dict[str, Any]:
+    """What a signal says, opened."""
+    envelope = SignalEnvelope.read(message.headers())
+    mine = [key for key in keys.of_tokens([envelope.subject]).values() if key is not None]
+    named = ("signal", "domain", "event_id", "document", "event_time")
+    return {name: getattr(envelope, name) for name in named} | envelope.opened(mine, message.value())
 
 
 def _clear(content: bytes) -> bool:
