@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from elasticsearch.helpers import scan
 
+from consumers.erase import erase
 from infra.crypto import field_key_version, open_field, open_payload
 from infra.elastic import client
 from infra.errors import KeyShredded, LedgerBroken
@@ -326,3 +327,64 @@ def test_a_moved_or_altered_ledger_stops_everything(tmp_path: Path, erased: Eras
         (tmp_path / "erasures.jsonl").write_bytes(b"".join(wrong))
         with pytest.raises(LedgerBroken):
             Ledger(tmp_path, keyring.signing_key()).verify()
+
+
+async def test_what_a_worker_still_had_in_hand_is_taken_back(stack: Path, command: Run, tmp_path: Path) -> None:
+    """It has read an event, and somebody is erased before it writes: no document, no entity of theirs stays."""
+    from streams.agent import Agent  # needs the broker's address when it is imported
+    from streams.process import Incoming
+
+    rows = produce(command, tmp_path, message("ER10", "INHAND417", "Inhandwort"), message("ER11", "OUTOFHAND417", KEPT))
+    assert [row["outcome"] for row in rows] == ["indexed"] * 2
+    events = {row["event_id"] for row in rows}
+    reader = Reader(EHR.raw.name)
+    taken = [one for one in reader.until_end() if headers(one)["event_id"].decode() in events]
+    reader.close()
+    agent = Agent(EHR)
+    batch = agent.read(
+        [
+            Incoming(one.topic(), one.partition(), one.offset(), one.key(), one.value(), list(one.headers()))
+            for one in taken
+        ]
+    )
+    assert len(batch.ready) == 2
+    _, keys = KeyStore.local()
+    gone, stays = (keys.refs_of([("HOSP", "MR", number)]) for number in ("INHAND417", "OUTOFHAND417"))
+    erase(frozenset(gone), "a test", "tester", keys, lambda told: None)
+    await agent.index(batch)
+    with client() as server:
+        server.indices.refresh(index=EHR.alias)
+        query = {"terms": {"patient_ref": sorted(gone)}}
+        assert server.count(index=EHR.alias, query=query)["count"], "written again: the test would see it"
+        await agent.finish(batch)
+        server.indices.refresh(index=EHR.alias)
+        assert server.count(index=EHR.alias, query=query)["count"] == 0
+        assert server.count(index=EHR.alias, query={"terms": {"patient_ref": sorted(stays)}})["count"] >= 4
+    again = agent.read(
+        [
+            Incoming(one.topic(), one.partition(), one.offset(), one.key(), one.value(), list(one.headers()))
+            for one in taken
+        ]
+    )
+    assert [why for _, why in again.dropped] == ["erased"]
+
+
+def test_keys_rotate_while_everything_runs(stack: Path, command: Run, tmp_path: Path) -> None:
+    """By the commands: what wraps keys, then what the blind index is made with; searches go on to find."""
+    (row,) = produce(command, tmp_path, message("ER12", "ROTATE417", KEPT))
+    before = {one["version"] for one in json.loads(command("keys", "status", "--json").stdout)}
+    done = json.loads(command("keys", "rotate", "--kept-days", "0", "--json").stdout)
+    assert [one["wraps"] > 0 for one in done] == [False] * len(before) + [True]
+    assert all(one["destroyed_at"] for one in done[:-1])
+    assert command("reveal", row["event_id"], "--field", "name", "--purpose", "TREAT").returncode == 0
+    (row,) = produce(command, tmp_path, message("ER13", "ROTATED417", KEPT))
+    assert row["outcome"] == "indexed", "workers wrap by the new key"
+    done = command("keys", "rotate-blind", "--into", "ehr-v417", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["destroyed"] == [1]
+    for query in ("id:ROTATE417", "identifiers:ROTATED417", 'name:"Velociraptora Ann 1980-01-01"'):
+        assert json.loads(command("search", query, "--kind", "event", "--json").stdout)["total"] >= 1, query
+    (row,) = produce(command, tmp_path, message("ER14", "ROTATEDTWICE417", KEPT))
+    time.sleep(1.5)
+    assert json.loads(command("search", "id:ROTATEDTWICE417", "--kind", "event", "--json").stdout)["total"] == 1
+    assert command("audit", "verify").returncode == 0
