@@ -56,10 +56,14 @@ def client(authority: Authority, name: str | None = "client") -> ssl.SSLContext:
     return context
 
 
-def ask(line: socket.socket, control_id: str) -> str:
+def adt(control_id: str) -> str:
+    return message(control_id, PID.format("TLS1"))
+
+
+def ask(line: socket.socket, body: str) -> str:
     """MSA-1 of the answer; empty where the connection ends without one."""
     try:
-        line.sendall(framed(message(control_id, PID.format("TLS1"))))
+        line.sendall(framed(body))
         got = b""
         while b"\x1c\r" not in got:
             if not (piece := line.recv(65536)):
@@ -111,15 +115,15 @@ def edge(stack: Path, old: Authority, tmp_path: Path) -> Iterator[Edge]:
 def test_who_comes_in(edge: Edge, old: Authority, new: Authority) -> None:
     with edge.connect(client(old)) as line:
         assert line.version() == "TLSv1.3"
-        assert ask(line, "TLS1") == "AA"
+        assert ask(line, adt("TLS1")) == "AA"
     stranger = client(old, None)
     stranger.load_cert_chain(*new.sign("client"))
     for number, context in enumerate((client(old, None), stranger)):
         with edge.connect(context) as line:  # TLS 1.3: the client learns of it when it reads
-            assert ask(line, f"TLS2{number}") == ""
+            assert ask(line, adt(f"TLS2{number}")) == ""
         assert edge.metric(FAILURES) == number + 1
     with socket.create_connection(("127.0.0.1", edge.port), timeout=20) as line:
-        assert ask(line, "TLS3") == ""
+        assert ask(line, adt("TLS3")) == ""
     assert edge.metric(FAILURES) == 3
     ancient = client(old)
     ancient.set_ciphers("DEFAULT@SECLEVEL=0")
@@ -140,18 +144,18 @@ def test_reload(edge: Edge, old: Authority, new: Authority) -> None:
     before = served()
     assert edge.metric(EXPIRY) == x509.load_der_x509_certificate(before).not_valid_after_utc.timestamp()
     with edge.connect(client(old)) as line:
-        assert ask(line, "RELOAD1") == "AA"
+        assert ask(line, adt("RELOAD1")) == "AA"
         edge.use(new)
         assert until(lambda: served() != before)
         after = x509.load_der_x509_certificate(served())
         assert until(lambda: edge.metric(EXPIRY) == after.not_valid_after_utc.timestamp())
         with edge.connect(client(new)) as other:
-            assert ask(other, "RELOAD2") == "AA"
+            assert ask(other, adt("RELOAD2")) == "AA"
         trusting = client(new, None)
         trusting.load_cert_chain(*old.sign("client"))
         with edge.connect(trusting) as other:
-            assert ask(other, "RELOAD3") == ""
-        assert ask(line, "RELOAD4") == "AA"
+            assert ask(other, adt("RELOAD3")) == ""
+        assert ask(line, adt("RELOAD4")) == "AA"
 
 
 def test_broken_files_change_nothing(edge: Edge, old: Authority) -> None:
@@ -159,7 +163,7 @@ def test_broken_files_change_nothing(edge: Edge, old: Authority) -> None:
     (edge.files / "server.pem").write_text("PID|1||no certificate")
     assert until(lambda: "not usable" in edge.log.read_text())
     with edge.connect(client(old)) as line:
-        assert ask(line, "BROKEN1") == "AA"
+        assert ask(line, adt("BROKEN1")) == "AA"
     assert edge.metric(EXPIRY) == expiry
     assert "PID" not in edge.log.read_text()
     edge.use(old)
