@@ -112,6 +112,7 @@ def edge(stack: Path, old: Authority, tmp_path: Path) -> Iterator[Edge]:
     assert listener.wait(timeout=30) == 0
 
 
+@pytest.mark.filterwarnings("ignore:ssl.OP_NO:DeprecationWarning")
 def test_who_comes_in(edge: Edge, old: Authority, new: Authority) -> None:
     with edge.connect(client(old)) as line:
         assert line.version() == "TLSv1.3"
