@@ -16,8 +16,9 @@ import producers.cli
 from consumers.access import bootstrap
 from infra.elastic import create_index
 from infra.errors import WardstreamError
-from infra.kafka import TopicSpec, create_topics, lag
+from infra.kafka import GROUP, AclSpec, TopicSpec, create_acls, create_topics, lag
 from schemas.envelope import NAMES
+from schemas.identities import identities, principal
 from schemas.registry import DOMAINS, TOPICS
 from schemas.stores import STORES
 
@@ -67,8 +68,16 @@ def backlog() -> dict[str, dict[str, float]]:
 
 
 @app.command()
-def setup() -> None:
+def setup(
+    acls: Annotated[bool, typer.Option("--acls", help="Give our service identities their least rights first.")] = False,
+) -> None:
     """Create missing topics and indices: once, on an external Kafka and Elasticsearch. `up` does it by itself."""
+    if acls:
+        create_acls(
+            AclSpec(principal(identity), right.operation, right.resource, right.name, right.pattern)
+            for identity, rights in identities(GROUP).items()
+            for right in rights
+        )
     prepare()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka import Producer as Librdkafka
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclBinding,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -227,8 +228,34 @@ def create_topics(specs: Iterable[TopicSpec]) -> list[str]:
             future.result(timeout=30)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was first
-                raise
+                raise StackDown(f"Kafka does not make a topic: {error.args[0].name()}") from None
     return [spec.name for spec in missing]
+
+
+@dataclass(frozen=True, slots=True)
+class AclSpec:
+    """One permission, in Kafka's words."""
+
+    principal: str
+    operation: str
+    resource: str
+    name: str
+    pattern: str
+
+
+def create_acls(specs: Iterable[AclSpec]) -> None:
+    """Permit these, from any host; those that are there already stay. Raises StackDown."""
+    wanted = [
+        AclBinding(spec.resource, spec.name, spec.pattern, spec.principal, "*", spec.operation, "ALLOW")
+        for spec in specs
+    ]
+    admin = AdminClient(connection(settings()))  # held until it has answered
+    asked = admin.create_acls(wanted, request_timeout=10)
+    try:
+        for future in asked.values():
+            future.result(timeout=30)
+    except KafkaException as error:
+        raise StackDown(f"Kafka does not set rights: {error.args[0].name()}") from None
 
 
 def topic_settings(names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -273,12 +300,14 @@ def change_topics(changes: Mapping[str, Mapping[str, str]]) -> None:
 def partitions_of(topic: str) -> int:
     """Number of partitions. Raises StackDown where the broker or the topic is missing."""
     try:
-        found = AdminClient(connection(settings())).list_topics(topic, timeout=10).topics[topic].partitions
+        found = AdminClient(connection(settings())).list_topics(topic, timeout=10).topics[topic]
     except KafkaException as error:
         raise StackDown(f"Kafka does not answer: {error.args[0].name()}") from None
-    if not found:
+    if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise StackDown(f"Kafka does not permit us {topic}: {found.error.name()}")
+    if not found.partitions:
         raise StackDown(f"there is no topic {topic}: run `wardstream up`")
-    return len(found)
+    return len(found.partitions)
 
 
 class Reader:
@@ -289,7 +318,7 @@ class Reader:
         self._consumer = Consumer(
             connection(settings())
             | {
-                "group.id": "unused",
+                "group.id": f"{GROUP}-reading",  # nobody joins it; the broker wants to see a right to it all the same
                 "enable.auto.commit": False,
                 "fetch.message.max.bytes": MAX_REQUEST_BYTES,
                 "fetch.wait.max.ms": 20,  # an idle fetch holds the connection: asking where a topic ends waits for it
@@ -326,8 +355,8 @@ class Reader:
                 return
             messages = self._consumer.consume(500, timeout=0.2)
             for message in messages:
-                if message.error() is not None:
-                    raise KafkaException(message.error())
+                if (error := message.error()) is not None:
+                    raise StackDown(f"Kafka does not give us {self._topic}: {error.name()}")
                 yield message
             silent = 0 if messages else silent + 1  # counted and not timed: whoever takes them may take his time
             if silent > SILENT_POLLS:

@@ -22,6 +22,14 @@ ANSWER_SECONDS = Histogram(
     "wardstream_answer_seconds", "From the last byte of a message to its answer.", ["feed"], buckets=SECONDS
 )
 CONNECTIONS = Gauge("wardstream_connections", "Open connections of a feed.", ["feed"])
+CERTIFICATE_EXPIRY = Gauge(
+    "wardstream_certificate_expiry_timestamp_seconds", "Unix time at which a feed's certificate ends.", ["feed"]
+)
+TLS_FAILURES = Counter(
+    "wardstream_tls_failures_total",
+    "TLS handshakes that failed: no certificate, one of a stranger, or no TLS at all.",
+    ["feed"],
+)
 PUBLISHED = Counter("wardstream_published_total", "Events confirmed by the broker.", ["domain"])
 DUPLICATES = Counter(
     "wardstream_duplicates_total", "Exact repeats answered as before, not published again.", ["domain"]
@@ -66,6 +74,8 @@ CATALOGUE = (
     ANSWERED,
     ANSWER_SECONDS,
     CONNECTIONS,
+    CERTIFICATE_EXPIRY,
+    TLS_FAILURES,
     PUBLISHED,
     DUPLICATES,
     REUSED_IDS,

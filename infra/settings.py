@@ -69,6 +69,11 @@ class Settings(BaseSettings):
     )
     mllp_max_bytes: int = Field(10_000_000, description="an HL7 message above this is refused with AR")
     mllp_idle_seconds: float = Field(300.0, description="an idle MLLP connection is closed after this")
+    tls_cert: Path | None = Field(None, description="PEM chain of our listeners; set: they speak TLS and nothing else")
+    tls_key: Path | None = Field(None, description="PEM file of its key, where it is not in the same file")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of the authority whose clients are let in; set: none comes in without a certificate"
+    )
     edge_bytes: int = Field(64_000_000, description="messages a feed holds unconfirmed; beyond it senders wait")
     edge_patience_seconds: float = Field(5.0, description="longest wait for room at the edge; then AR overloaded")
     worker_batch: int = Field(500, description="messages an agent takes at once")

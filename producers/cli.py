@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from infra import runtime
+from infra import runtime, tls
 from infra.errors import BadMessage, UsageError
 from infra.health import health
 from infra.kafka import Producer, partitions_of
@@ -40,6 +41,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; loopback unless you say otherwise.")]
 To = Annotated[str, typer.Option(help="Address of the listener.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")]
+Ca = Annotated[Path | None, typer.Option("--tls-ca", help="PEM file of the listener's authority: speak TLS.")]
+Cert = Annotated[Path | None, typer.Option("--tls-cert", help="PEM file of our own certificate (mutual TLS).")]
+Key = Annotated[Path | None, typer.Option("--tls-key", help="PEM file of its key.")]
 PATIENCE_SECONDS = 60.0
 Reader = Callable[[bytes, datetime, BadMessage | None], Arrival]
 
@@ -55,8 +59,16 @@ def register(app: typer.Typer) -> None:
         original: Annotated[
             bool, typer.Option("--original", help="Always answer once, with AA, AE or AR, whatever MSH-15/16 say.")
         ] = False,
+        clear: Annotated[
+            bool, typer.Option("--clear", help="Listen beyond loopback without TLS: whoever is on the way reads along.")
+        ] = False,
     ) -> None:
-        """Listen for HL7 v2 over MLLP until Ctrl-C. AA means: durably accepted."""
+        """Listen for HL7 v2 over MLLP until Ctrl-C. AA means: durably accepted.
+
+        Over TLS where WARDSTREAM_TLS_CERT is set.
+        """
+        if not (tls.files(settings()) or tls.loopback(host) or clear):
+            raise UsageError(f"{host} is not loopback and no WARDSTREAM_TLS_CERT is set; --clear if it must be")
         runtime.run(_listen(host, port, original))
 
     @produce.command("files")
@@ -81,12 +93,16 @@ def register(app: typer.Typer) -> None:
         paths: Annotated[list[Path], typer.Argument(help="Files, or folders of .hl7 files.")],
         port: Port = 2575,
         host: To = "127.0.0.1",
+        ca: Ca = None,
+        cert: Cert = None,
+        key: Key = None,
         as_json: Json = False,
     ) -> None:
         """Send HL7 v2 files to an MLLP listener, as a sending system would."""
         found = list(folder.messages(folder.files(paths)))
         bodies = Counter(message.body for message in found)
-        _deliver(found, len(found), host, port, 0, len(found) - len(bodies), as_json, attempts=3)
+        repeats = len(found) - len(bodies)
+        _deliver(found, len(found), host, port, 0, repeats, as_json, tls.client_context(ca, cert, key), attempts=3)
 
     @app.command()
     def simulate(
@@ -95,12 +111,15 @@ def register(app: typer.Typer) -> None:
         seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 7,
         port: Port = 2575,
         host: To = "127.0.0.1",
+        ca: Ca = None,
+        cert: Cert = None,
+        key: Key = None,
         as_json: Json = False,
     ) -> None:
         """Simulate a hospital over MLLP: ADT, ORU, ORM, MDM, SIU; some late, repeated, cancelled or merged."""
         events = list(Hospital(seed, patients, datetime.now(UTC)).events())
         repeats = sum(event.fate == "repeat" for event in events)
-        _deliver(events, len(events), host, port, rate, repeats, as_json)
+        _deliver(events, len(events), host, port, rate, repeats, as_json, tls.client_context(ca, cert, key))
 
 
 @asynccontextmanager
@@ -224,6 +243,7 @@ def _deliver(
     rate: float,
     repeats: int,
     as_json: bool,
+    context: ssl.SSLContext | None,
     attempts: int = 8,
 ) -> None:
     """Send over MLLP, show progress, tell the answers. Exit code 0 only when each was acknowledged."""
@@ -234,7 +254,7 @@ def _deliver(
             answers[answer.code if answer else "none"] += 1
             advance(1)
 
-        sent: Sent = asyncio.run(send(found, host, port, rate, on_answer=note, attempts=attempts))
+        sent: Sent = asyncio.run(send(found, host, port, rate, on_answer=note, attempts=attempts, tls=context))
     seen = sorted(sent.latencies)
     figures = {
         "sent": sent.sent,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PREFIX = "hospital."
 DAY = 24 * 3600 * 1000
 MAX_MESSAGE_BYTES = 12_000_000  # 10 MB of message, its seal and its headers
 
@@ -28,12 +29,12 @@ class Topic:
 
 def raw(domain: str) -> Topic:
     """Events as they came, sealed."""
-    return Topic(f"hospital.{domain}.v1", "token of the first patient, else the source", "patient", "Envelope + body")
+    return Topic(f"{PREFIX}{domain}.v1", "token of the first patient, else the source", "patient", "Envelope + body")
 
 
 def dead_letters(domain: str) -> Topic:
     return Topic(
-        f"hospital.{domain}.dlq.v1",
+        f"{PREFIX}{domain}.dlq.v1",
         "event id",
         "none",
         "Envelope + DeadLetter + body",
@@ -45,11 +46,11 @@ def dead_letters(domain: str) -> Topic:
 def sealed(domain: str) -> Topic:
     """Events that were read and indexed, kept: replay and re-index start here. One tombstone removes one event."""
     return Topic(
-        f"hospital.{domain}.sealed.v1", "event id", "patient", "Envelope + body", retention_ms=-1, cleanup="compact"
+        f"{PREFIX}{domain}.sealed.v1", "event id", "patient", "Envelope + body", retention_ms=-1, cleanup="compact"
     )
 
 
-SIGNALS = Topic("hospital.signals.v1", "token of the patient", "patient", "Signal, JSON", retention_ms=30 * DAY)
+SIGNALS = Topic(f"{PREFIX}signals.v1", "token of the patient", "patient", "Signal, JSON", retention_ms=30 * DAY)
 
 
 def topics(domains: list[str]) -> list[Topic]:

@@ -1,132 +1,367 @@
-"""A Kafka of somebody else's: TLS, SCRAM and no right for strangers. Settings alone change, never code."""
+"""Servers of somebody else's: Kafka with TLS, SCRAM and rights, Elasticsearch with TLS, a listener with mutual TLS.
+
+Settings alone change, never code; and what crosses the wire on that path tells nobody who the patient is.
+"""
 
 from __future__ import annotations
 
-import json
+import asyncio
 import os
+import secrets
+import signal
+import socket
+import ssl
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from infra.elastic import client
+from infra.errors import StackDown
+from infra.kafka import GROUP, Reader, TopicSpec, connection, create_topics
 from infra.local.artifacts import JAVA_HOME
-from infra.settings import settings
+from infra.settings import Settings, settings
+from schemas.identities import identities
+from schemas.registry import DOMAINS, TOPICS
+from schemas.topics import PREFIX
+from tests.certificates import Authority
+from tests.conftest import free_port
+from tests.test_tls import ask, until
 
 ROOT = Path(__file__).resolve().parents[1]
 WARDSTREAM = [sys.executable, str(ROOT / "wardstream.py")]
-USER, PASSWORD = "wardstream", "not-a-secret"
+USERS = ("broker", "wardstream-admin", "wardstream-edge", "wardstream-worker", "wardstream-reader", "stranger")
+PASSWORD = "not-a-secret"
+RAW = DOMAINS["ehr"].raw.name
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1: one PEM for the broker (key and chain), one for those who trust it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A home whose servers are all secured; `environment` of one identity there."""
+
+    authority: Authority
+    settings: dict[str, str]
+
+    def environment(self, identity: str) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("WARDSTREAM_")}
+        return clean | self.settings | {"WARDSTREAM_KAFKA_USERNAME": identity}
+
+    def of(self, identity: str) -> Settings:
+        given = self.settings | {"WARDSTREAM_KAFKA_USERNAME": identity}
+        return Settings(**{name.removeprefix("WARDSTREAM_").lower(): value for name, value in given.items()})  # type: ignore[arg-type]
+
+    def run(self, identity: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = self.environment(identity) | more
+        return subprocess.run(
+            [*WARDSTREAM, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100
+        )
+
+
+def properties(folder: Path, port: int, controller: int, store: Path, ca: Path) -> str:
+    users = " ".join(("required", 'username="broker"', f'password="{PASSWORD}"'))
+    return "\n".join(
+        (
+            "process.roles=broker,controller",
+            "node.id=1",
+            f"controller.quorum.voters=1@127.0.0.1:{controller}",
+            f"listeners=SASL_SSL://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+            f"advertised.listeners=SASL_SSL://127.0.0.1:{port}",
+            "controller.listener.names=CONTROLLER",
+            "listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:SSL",
+            "listener.name.controller.ssl.client.auth=required",
+            "inter.broker.listener.name=SASL_SSL",
+            "sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512",
+            "sasl.enabled.mechanisms=SCRAM-SHA-512",
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config="
+            f"org.apache.kafka.common.security.scram.ScramLoginModule {users};",
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found=false",
+            "super.users=User:broker;User:CN=broker;User:wardstream-admin",
+            "ssl.keystore.type=PEM",
+            f"ssl.keystore.location={store}",
+            "ssl.truststore.type=PEM",
+            f"ssl.truststore.location={ca}",
+            f"log.dirs={folder / 'data'}",
+            "auto.create.topics.enable=false",
+            "offsets.topic.replication.factor=1",
+            "offsets.topic.num.partitions=3",
+            "transaction.state.log.replication.factor=1",
+            "transaction.state.log.min.isr=1",
+            "group.initial.rebalance.delay.ms=0",
+            "message.max.bytes=14000000",
+            "log.cleaner.dedupe.buffer.size=33554432",
+            "",
+        )
     )
-    chain = made.public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "broker.pem").write_bytes(secret + chain)
-    (folder / "ca.pem").write_bytes(chain)
-    return folder / "broker.pem", folder / "ca.pem"
+
+
+@contextmanager
+def kafka(folder: Path, libraries: Path, authority: Authority, port: int) -> Iterator[None]:
+    certificate, key = authority.sign("broker")
+    store = folder / "store.pem"
+    store.write_bytes(key.read_bytes() + certificate.read_bytes())
+    written = folder / "server.properties"
+    written.write_text(properties(folder, port, free_port(), store, authority.ca))
+    java = [str(JAVA_HOME / "bin" / "java"), "-Xmx256m", "-cp", str(libraries / "*")]
+    users = [one for name in USERS for one in ("--add-scram", f"SCRAM-SHA-512=[name={name},password={PASSWORD}]")]
+    tool = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(written)]
+    subprocess.run([*java, *tool, *users], check=True, capture_output=True)
+    with (folder / "kafka.log").open("w") as log:
+        broker = subprocess.Popen([*java, "kafka.Kafka", str(written)], stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        broker.kill()
+        broker.wait()
+
+
+@contextmanager
+def tls_in_front(to: int, authority: Authority) -> Iterator[int]:
+    """A proxy that ends TLS, as many an Elasticsearch has one; gives its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.sign("proxy"))
+    port, stop, loop = free_port(), asyncio.Event(), asyncio.new_event_loop()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection("127.0.0.1", to)
+        await asyncio.gather(pipe(reader, forth), pipe(back, writer))
+
+    async def serve() -> None:
+        server = await asyncio.start_server(connected, "127.0.0.1", port, ssl=context)
+        await stop.wait()
+        server.close()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    yield port
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
 
 
 @pytest.fixture(scope="module")
-def elsewhere(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Environment of a home whose Kafka wants TLS and SCRAM-SHA-512; its Elasticsearch is the run's."""
-    from infra.local.stack import _free
-
+def elsewhere(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     folder = tmp_path_factory.mktemp("secure")
-    pem, ca = certificate(folder)
-    port, controller = (next(p for p in range(first, first + 500) if _free(p)) for first in (19092, 19693))
-    properties = folder / "server.properties"
-    properties.write_text(
-        f"process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n"
-        f"listeners=SASL_SSL://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n"
-        f"advertised.listeners=SASL_SSL://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n"
-        "listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT\n"
-        "inter.broker.listener.name=SASL_SSL\nsasl.mechanism.inter.broker.protocol=SCRAM-SHA-512\n"
-        "sasl.enabled.mechanisms=SCRAM-SHA-512\nlistener.name.sasl_ssl.scram-sha-512.sasl.jaas.config="
-        "org.apache.kafka.common.security.scram.ScramLoginModule required "
-        f'username="{USER}" password="{PASSWORD}";\n'
-        f"ssl.keystore.type=PEM\nssl.keystore.location={pem}\nssl.truststore.type=PEM\nssl.truststore.location={ca}\n"
-        f"log.dirs={folder / 'data'}\nauto.create.topics.enable=false\noffsets.topic.replication.factor=1\n"
-        "offsets.topic.num.partitions=3\ntransaction.state.log.replication.factor=1\n"
-        "transaction.state.log.min.isr=1\ngroup.initial.rebalance.delay.ms=0\nmessage.max.bytes=14000000\n"
-        "log.cleaner.dedupe.buffer.size=33554432\n"
-    )
-    java = [str(JAVA_HOME / "bin" / "java"), "-Xmx256m", "-cp", str(stack / "kafka" / "libs" / "*")]
-    scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
-    tool = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(properties)]
-    subprocess.run([*java, *tool, "--add-scram", scram], check=True, capture_output=True)
-    with (folder / "kafka.log").open("w") as log:
-        broker = subprocess.Popen([*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log)
-    yield {
-        **{name: value for name, value in os.environ.items() if not name.startswith("WARDSTREAM_")},
-        "WARDSTREAM_HOME": str(folder / "home"),
-        "WARDSTREAM_ELASTICSEARCH": settings().elasticsearch_url(),
-        "WARDSTREAM_KAFKA": f"127.0.0.1:{port}",
-        "WARDSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
-        "WARDSTREAM_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
-        "WARDSTREAM_KAFKA_USERNAME": USER,
-        "WARDSTREAM_KAFKA_PASSWORD": PASSWORD,
-        "WARDSTREAM_KAFKA_CA": str(ca),
-    }
-    broker.kill()
-    broker.wait()
+    authority, port = Authority(folder / "authority"), free_port()
+    index = int(settings().elasticsearch_url().rpartition(":")[2])
+    with kafka(folder, stack / "kafka" / "libs", authority, port), tls_in_front(index, authority) as proxy:
+        certificate, key = authority.sign("listener")
+        made = Elsewhere(
+            authority,
+            {
+                "WARDSTREAM_HOME": str(folder / "home"),
+                "WARDSTREAM_ELASTICSEARCH": f"https://127.0.0.1:{proxy}",
+                "WARDSTREAM_ELASTICSEARCH_CA": str(authority.ca),
+                "WARDSTREAM_KAFKA": f"127.0.0.1:{port}",
+                "WARDSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+                "WARDSTREAM_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+                "WARDSTREAM_KAFKA_PASSWORD": PASSWORD,
+                "WARDSTREAM_KAFKA_CA": str(authority.ca),
+                "WARDSTREAM_TLS_CERT": str(certificate),
+                "WARDSTREAM_TLS_KEY": str(key),
+                "WARDSTREAM_TLS_CLIENT_CA": str(authority.ca),
+            },
+        )
+        deadline = time.monotonic() + 40
+        while (done := made.run("wardstream-admin", "setup", "--acls")).returncode and time.monotonic() < deadline:
+            time.sleep(1)
+        assert done.returncode == 0, done.stderr
+        yield made
 
 
-def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*WARDSTREAM, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100
-    )
+@dataclass(slots=True)
+class Capture:
+    """What crosses loopback while it runs, in lower case."""
+
+    frames: list[bytes] = field(default_factory=list)
+    dropped: int = 0
+
+    def holds(self, text: str) -> bool:
+        return any(text.lower().encode() in frame for frame in self.frames)
+
+
+@contextmanager
+def capture() -> Iterator[Capture]:
+    """AF_PACKET (packet(7)) on loopback; the frames are there once it has ended."""
+    every_protocol, so_rcvbufforce, sol_packet, packet_statistics = 0x0003, 33, 263, 6
+    try:
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(every_protocol))
+    except PermissionError:
+        pytest.skip("a raw socket needs CAP_NET_RAW")
+    taken, stop = Capture(), threading.Event()
+
+    def take() -> None:
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                taken.frames.append(wire.recv(1 << 17).lower())
+
+    with wire:
+        wire.bind(("lo", 0))
+        with suppress(PermissionError):
+            wire.setsockopt(socket.SOL_SOCKET, so_rcvbufforce, 1 << 26)
+        wire.settimeout(0.2)
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield taken
+        finally:
+            stop.set()
+            thread.join()
+            taken.dropped = struct.unpack("II", wire.getsockopt(sol_packet, packet_statistics, 8))[1]
+
+
+@contextmanager
+def process(environment: dict[str, str], log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("w") as out:
+        one = subprocess.Popen([*WARDSTREAM, *arguments], env=environment, cwd=ROOT, stdout=out, stderr=out)
+    try:
+        yield one
+    finally:
+        one.send_signal(signal.SIGTERM)
+        one.wait(30)
+
+
+@contextmanager
+def listener(environment: dict[str, str], log: Path) -> Iterator[int]:
+    port = free_port()
+    with process(environment, log, "produce", "mllp", "--port", str(port)) as one:
+        assert until(lambda: "metrics on" in log.read_text() or one.poll() is not None)
+        assert one.poll() is None, log.read_text()
+        yield port
+
+
+def planted() -> tuple[list[str], list[str], str]:
+    """Identifiers of nobody, new in each run; the segments that carry them; and a code to find their event by."""
+    name = "Z" + "".join(secrets.choice("bcdfghjklmnpqrstvwxz") for _ in range(12))
+    number, phone = (str(secrets.randbelow(9 * 10**10) + 10**10) for _ in range(2))
+    code = f"T{secrets.token_hex(6)}"
+    header = f"MSH|^~\\&|TLS|SCRAM|US|HERE|20260301120000||ORU^R01|{code}|P|2.5"
+    patient = f"PID|1||{number}^^^HOSP^MR||{name}^Ann||19800101|F|||||{phone}"
+    segments = [header, patient, "OBR|1|||2093-3^Cholesterol^LN", f"OBX|1|NM|{code}^X^L||5|mmol/L|||||F"]
+    return [name, number, phone], segments, code
+
+
+def send(line: socket.socket, segments: list[str]) -> str:
+    return ask(line, "\r".join(segments) + "\r")
+
+
+def indexed(code: str) -> bool:
+    with client() as server:
+        found = server.search(index="ehr", query={"query_string": {"query": code}}, size=1)
+        return bool(found["hits"]["total"]["value"])
 
 
 @pytest.mark.timeout(200)
-def test_whole_way_over_tls_and_scram(elsewhere: dict[str, str], tmp_path: Path) -> None:
-    deadline = time.monotonic() + 40
-    while (done := run(elsewhere, "setup")).returncode and time.monotonic() < deadline:
-        time.sleep(1)
-    assert done.returncode == 0, done.stderr
-    (tmp_path / "one.hl7").write_text(
-        "MSH|^~\\&|TLS|SCRAM|US|HERE|20260301120000||ADT^A08|TLS1|P|2.5\rPID|1||TLS1^^^HOSP^MR||A^B\r", newline=""
-    )
-    with (tmp_path / "worker.log").open("w") as log:
-        worker = subprocess.Popen([*WARDSTREAM, "worker"], env=elsewhere, cwd=ROOT, stdout=log, stderr=log)
-        try:
-            done = run(elsewhere, "produce", "files", str(tmp_path), "--json")
-        finally:
-            worker.terminate()
-            worker.wait(30)
-    assert done.returncode == 0, done.stderr + (tmp_path / "worker.log").read_text()
-    assert json.loads(done.stdout)["outcomes"] == {"indexed": 1}
+def test_whole_way_and_nobody_named_on_the_wire(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    identifiers, segments, code = planted()
+    context = ssl.create_default_context(cafile=elsewhere.authority.ca)
+    context.load_cert_chain(*elsewhere.authority.sign("hospital"))
+    edge, worker = (elsewhere.environment(f"wardstream-{name}") for name in ("edge", "worker"))
+    with (
+        capture() as taken,
+        process(worker, tmp_path / "worker.log", "worker"),
+        listener(edge, tmp_path / "edge.log") as port,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as line,
+    ):
+        assert send(line, segments) == "AA"
+        deadline = time.monotonic() + 60
+        while not (there := indexed(code)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert there, (tmp_path / "worker.log").read_text()
+    assert taken.holds(code)  # the index's answer to us, in clear: it did look at the wire
+    assert taken.dropped == 0
+    assert [one for one in identifiers if taken.holds(one)] == []
+
+
+def test_the_capture_trips(mllp: int) -> None:
+    identifiers, segments, _ = planted()
+    with capture() as taken, socket.create_connection(("127.0.0.1", mllp), timeout=20) as line:
+        assert send(line, segments) == "AA"
+    assert [one for one in identifiers if taken.holds(one)] == identifiers
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> bool:
+    """Exit code 3, a sentence about Kafka, and nothing that is nobody's business."""
+    plain = "Kafka" in done.stderr and "Traceback" not in done.stderr and PASSWORD not in done.stderr
+    return done.returncode == 3 and plain
+
+
+@pytest.mark.parametrize("identity", ["wardstream-worker", "wardstream-edge", "wardstream-reader", "stranger"])
+def test_no_other_identity_sets_up(elsewhere: Elsewhere, identity: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = elsewhere.run(identity, "setup", "--acls")
+    assert refused(done), done.stderr
+    assert "CLUSTER_AUTHORIZATION_FAILED" in done.stderr
+    monkeypatch.setattr("infra.kafka.settings", lambda: elsewhere.of(identity))
+    with pytest.raises(StackDown, match="TOPIC_AUTHORIZATION_FAILED"):
+        create_topics([TopicSpec(f"{PREFIX}new.v1", 1, {})])
+
+
+def test_a_stranger_publishes_nothing(elsewhere: Elsewhere) -> None:
+    done = elsewhere.run("stranger", "produce", "mllp", "--port", "0")
+    assert refused(done), done.stderr
+    assert "permit" in done.stderr
+
+
+@pytest.mark.parametrize("identity", [*identities(GROUP), "stranger"])
+def test_who_reads_what(elsewhere: Elsewhere, identity: str) -> None:
+    """Asked of the broker for every topic: read are those that the table says, and no other."""
+    rights = identities(GROUP).get(identity, ())
+    may = {right.name for right in rights if (right.operation, right.resource) == ("READ", "TOPIC")}
+    if identity == "admin":
+        may = {topic.name for topic in TOPICS}
+    user = identity if identity == "stranger" else f"wardstream-{identity}"
+    reader = Consumer(connection(elsewhere.of(user)) | {"group.id": "unused", "enable.partition.eof": True})
+    try:
+        assert {topic.name for topic in TOPICS if reads(reader, topic.name)} == may
+    finally:
+        reader.close()
+
+
+def reads(reader: Consumer, topic: str) -> bool:
+    """Whether the broker gives a message of it, or its end; else it has to say that it does not."""
+    if (unseen := reader.list_topics(topic, timeout=10).topics[topic].error) is not None:
+        assert unseen.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+        return False
+    reader.assign([TopicPartition(topic, 0, 0)])
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        if (message := reader.poll(0.5)) is None or message.topic() not in (topic, None):
+            continue
+        error = message.error()
+        if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return False
+        if error is None or error.code() == KafkaError._PARTITION_EOF:
+            return True
+    raise AssertionError(f"no word of {topic}")
+
+
+def test_a_reader_of_ours_reads_or_says_why(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.kafka.settings", lambda: elsewhere.of("wardstream-reader"))
+    sealed = Reader(DOMAINS["ehr"].sealed.name)
+    assert list(sealed.until_end())  # what the whole way has left there
+    sealed.close()
+    raw = Reader(RAW)
+    with pytest.raises(StackDown, match="TOPIC_AUTHORIZATION_FAILED"):
+        list(raw.until_end())
+    raw.close()
 
 
 @pytest.mark.parametrize("wrong", [{"WARDSTREAM_KAFKA_PASSWORD": "x"}, {"WARDSTREAM_KAFKA_SECURITY_PROTOCOL": "SSL"}])
-def test_refused_is_said_plainly(elsewhere: dict[str, str], wrong: dict[str, str]) -> None:
-    done = run(elsewhere | wrong, "setup")
-    assert done.returncode == 3
-    assert "Kafka" in done.stderr
-    assert PASSWORD not in done.stderr
-    assert "Traceback" not in done.stderr
+def test_refused_is_said_plainly(elsewhere: Elsewhere, wrong: dict[str, str]) -> None:
+    done = elsewhere.run("wardstream-admin", "setup", **wrong)
+    assert refused(done), done.stderr

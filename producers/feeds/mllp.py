@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from infra import metrics
+from infra import metrics, tls
 from infra.errors import BadMessage, WardstreamError
 from infra.settings import settings
 from producers.publish import Arrival, Publisher, Receipt
@@ -131,17 +131,15 @@ class Listener:
 
     async def serve(self, host: str, port: int, ready: Callable[[int], None], stop: asyncio.Event) -> None:
         """Listen until `stop`; then finish what was received, answer it, and close."""
-        server = await asyncio.start_server(self._connected, host, port)
-        async with server:
-            ready(server.sockets[0].getsockname()[1])
+        async with tls.serving(FEED, self._connected, host, port) as at:
+            ready(at)
             await stop.wait()
-            server.close()
-            for connection in self._connections:
+        for connection in self._connections:
+            connection.cancel()
+        if self._connections:
+            _, late = await asyncio.wait(self._connections, timeout=STOP_SECONDS)
+            for connection in late:  # the broker is away: unanswered, and so the peer's to send again
                 connection.cancel()
-            if self._connections:
-                _, late = await asyncio.wait(self._connections, timeout=STOP_SECONDS)
-                for connection in late:  # the broker is away: unanswered, and so the peer's to send again
-                    connection.cancel()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.current_task()
@@ -152,7 +150,7 @@ class Listener:
         answering = asyncio.create_task(_answer_in_order(answers, writer))
         frames = Frames(settings().mllp_max_bytes)
         try:
-            with contextlib.suppress(TimeoutError, ConnectionError, asyncio.CancelledError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 async with asyncio.timeout(None) as idle:
                     while data := await _read(reader, idle):
                         for frame in frames.feed(data):
@@ -169,7 +167,7 @@ class Listener:
             metrics.CONNECTIONS.labels(FEED).dec()
             self._connections.discard(connection)
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
     async def _answer(self, frame: Frame) -> list[bytes]:
@@ -216,7 +214,7 @@ async def _answer_in_order(
     """Write answers in the order of the messages. A peer that has gone gets none; its messages stay accepted."""
     while (task := await answers.get()) is not None:
         made = await task
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             for answer in made:
                 writer.write(answer)
             await writer.drain()

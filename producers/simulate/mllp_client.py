@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 import zlib
 from collections.abc import Callable, Iterable
@@ -78,19 +79,22 @@ async def send(
     timeout: float = 30.0,  # noqa: ASYNC109 - of one answer, not of the call
     backoff: float = 0.1,
     longest_backoff: float = 5.0,
+    tls: ssl.SSLContext | None = None,
 ) -> Sent:
     """Send all messages and answer with what became of them.
 
     `rate` is messages a second over all connections, on a schedule fixed at the start: a slow moment is caught up
     with, not added; 0 sends as fast as answers come. `on_answer` is called once a message, with None where it is lost.
     A message is transmitted up to `attempts` times, `backoff` seconds apart, doubled up to `longest_backoff`.
-    Raises StackDown where no connection could be made so many times in a row: the rest is not sent then.
+    Raises StackDown where no connection could be made so many times in a row, or where the listener's
+    certificate is not trusted: the rest is not sent then.
     """
     if rate < 0 or connections < 1 or attempts < 1:
         raise UsageError("rate must not be negative; connections and attempts at least 1")
     total = Sent()
     lines = [
-        _Line(host, port, total, on_answer, attempts, timeout, backoff, longest_backoff) for _ in range(connections)
+        _Line(host, port, total, on_answer, attempts, timeout, backoff, longest_backoff, tls)
+        for _ in range(connections)
     ]
     began = time.perf_counter()
     try:
@@ -140,9 +144,11 @@ class _Line(Generic[M]):
         patience: float,
         backoff: float,
         longest_backoff: float,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self.queue: asyncio.Queue[M | None] = asyncio.Queue(_QUEUED)
         self._host, self._port = host, port
+        self._tls = tls
         self._total, self._on_answer = total, on_answer
         self._attempts, self._patience = attempts, patience
         self._backoff, self._longest_backoff = backoff, longest_backoff
@@ -227,12 +233,16 @@ class _Line(Generic[M]):
                 await self._hang_up()
             if attempt:
                 await asyncio.sleep(self._pause(attempt))
-            with contextlib.suppress(OSError, TimeoutError):
+            try:
                 async with asyncio.timeout(self._patience):
                     self._reader, self._writer = await asyncio.open_connection(
-                        self._host, self._port, limit=_ANSWER_LIMIT
+                        self._host, self._port, limit=_ANSWER_LIMIT, ssl=self._tls
                     )
                 return self._reader, self._writer
+            except ssl.SSLError as error:
+                raise StackDown(f"no TLS with {self._host}:{self._port}: {error.reason}") from None
+            except (OSError, TimeoutError):
+                continue
         raise StackDown(f"no MLLP listener answers at {self._host}:{self._port}")
 
     def _pause(self, attempt: int) -> float:
