@@ -64,6 +64,8 @@ def restore(folder: Path, replace: bool, without_ledger: bool, on_progress: Call
         raise UsageError("there is no backup in that folder")
     if place.exists() and not replace:
         raise UsageError("there is a key store here: --replace puts the backup's in its place")
+    if place.exists() and (alive := KeyStore(database.url(), Keyring.local()).alive()):
+        raise UsageError(f"{alive} processes still use the key store here: stop workers and feeds, and wait 15 s")
     keyring = Keyring.local()
     if not Ledger.local(keyring).path.exists() and not without_ledger:
         raise UsageError(

@@ -74,13 +74,16 @@ class Consents:
         return cls(database.url(), keys)
 
     def decide(self, ref: str, purpose: str, permit: bool, until: float | None, account: str) -> None:
-        row = {"ref": ref, "purpose": purpose, "permit": permit, "until": until, "account": account}
+        now = time.time()
+        row = {"purpose": purpose, "permit": permit, "until": until, "account": account}
+        family = sorted(self._keys.family(ref))  # a row for each reference, so that no unmerge loses it
         with self._db.writing() as db:
-            db.execute(_consent.insert().values(**row, at=time.time()))
+            db.execute(_consent.insert(), [row | {"ref": one, "at": now} for one in family])
 
     def of_person(self, ref: str) -> list[Decision]:
         """Every decision of a person, oldest first."""
-        return self._read(_consent.c.ref.in_(self._keys.family(ref)))
+        found = self._read(_consent.c.ref.in_(self._keys.family(ref)))
+        return list({(one.purpose, one.at): one for one in found}.values())
 
     def persons(self, purpose: str, silence: bool) -> Persons:
         """Who may be looked at for a purpose, where `silence` says what holds for those who decided nothing."""

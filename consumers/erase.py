@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,9 @@ def look(refs: frozenset[str], keys: KeyStore) -> Found:
 
 
 def begun(refs: frozenset[str], keys: KeyStore) -> Erasure | None:
-    """The erasure of this person that the ledger knows, finished or not."""
+    """The erasure of just this person that the ledger knows, finished or not."""
     for erasure in Ledger.local(keys.keyring).erasures():
-        if erasure.refs & refs:
+        if refs <= erasure.refs:
             return erasure
     return None
 
@@ -90,8 +90,7 @@ def erase(refs: frozenset[str], reason: str, who: str, keys: KeyStore, told: Tol
     ledger = Ledger.local(keys.keyring)
     erasure = begun(refs, keys)
     if erasure is None:
-        if holds := [one for one in Holds.local().of(refs) if one.holds()]:
-            raise LegalHold(f"a legal hold keeps this record: {', '.join(one.basis for one in holds)}")
+        _refuse_held(refs, Holds.local())
         erasure = _request(refs, reason, who, keys, ledger, told)
     if erasure.finished:
         return _proof_file(erasure)
@@ -127,12 +126,22 @@ def unfinished(keys: KeyStore) -> list[Erasure]:
 def _request(refs: frozenset[str], reason: str, who: str, keys: KeyStore, ledger: Ledger, told: Told) -> Erasure:
     """The ledger first: a database that is put back later knows of nothing else."""
     told("looking")
-    found = look(refs, keys)
-    hashes = frozenset(keys.identifiers_of(refs))
-    erasure = Erasure(os.urandom(8).hex(), refs, hashes, time.time(), reason, who)
-    ledger.request(erasure, {"documents": found.documents, "records": found.records, "identifiers": len(hashes)})
-    keys.mark_erased(refs, erasure.at)
-    return erasure
+    found, holds, at = look(refs, keys), Holds.local(), time.time()
+    made: list[Erasure] = []
+
+    def write(whole: set[str], hashes: set[bytes]) -> None:
+        _refuse_held(whole, holds)  # again: looking takes its time
+        made.append(Erasure(os.urandom(8).hex(), frozenset(whole), frozenset(hashes), at, reason, who))
+        counts = {"documents": found.documents, "records": found.records, "identifiers": len(hashes)}
+        ledger.request(made[0], counts)
+
+    keys.erasing(refs, at, write)
+    return made[0]
+
+
+def _refuse_held(refs: Collection[str], holds: Holds) -> None:
+    if some := [one for one in holds.of(refs) if one.holds()]:
+        raise LegalHold(f"a legal hold keeps this record: {', '.join(one.basis for one in some)}")
 
 
 def _destroy_keys(erasure: Erasure, keys: KeyStore) -> dict[str, Any]:
@@ -162,7 +171,7 @@ def _drain() -> dict[str, Any]:
         if now != last:
             last, moved = now, time.monotonic()
         if not waiting or time.monotonic() - moved > DRAIN_PATIENCE / 4:
-            return {"waiting": waiting}
+            return {"drained": not waiting, "waiting": waiting}
         if time.monotonic() > deadline:
             raise StackDown("the workers do not keep up: give the command again when they have")
         time.sleep(0.5)
@@ -184,6 +193,8 @@ def _delete_documents(erasure: Erasure, told: Told) -> dict[str, Any]:
 def _delete(server: Elasticsearch, index: str, refs: frozenset[str]) -> int:
     blocked = server.indices.get_settings(index=index, name="index.blocks.write").body
     lifted = bool(blocked.get(index, {}).get("settings"))
+    if lifted and server.indices.get_alias(index=index).body[index]["aliases"]:
+        raise StackDown(f"{index} is blocked by a replay: give the command again when that is done")
     if lifted:
         server.indices.put_settings(index=index, settings={"index.blocks.write": None})
     count = 0

@@ -23,7 +23,7 @@ _hold = sql.Table(
     "hold",
     sql.MetaData(),
     sql.Column("id", sql.String(16), primary_key=True),
-    sql.Column("ref", sql.String(32), nullable=False, index=True),
+    sql.Column("ref", sql.String(32), primary_key=True),  # a row for each of the person, so that no unmerge loses it
     sql.Column("basis", sql.String(16), nullable=False),
     sql.Column("placed_by", sql.String(64), nullable=False),
     sql.Column("placed_at", sql.Float, nullable=False),
@@ -59,12 +59,18 @@ class Holds:
     def local(cls) -> Holds:
         return cls(database.url())
 
-    def place(self, ref: str, basis: str, until: float | None, account: str) -> Hold:
-        made = Hold(os.urandom(4).hex(), ref, basis, account, time.time(), until, None, None)
+    def place(self, refs: Collection[str], basis: str, until: float | None, account: str) -> Hold:
+        """`refs` are all references of the person."""
+        row = {
+            "id": os.urandom(4).hex(),
+            "basis": basis,
+            "placed_by": account,
+            "placed_at": time.time(),
+            "until": until,
+        }
         with self._db.writing() as db:
-            row = {name: getattr(made, name) for name in _hold.c.keys()}  # noqa: SIM118 - columns by name
-            db.execute(_hold.insert().values(**row))
-        return made
+            db.execute(_hold.insert(), [row | {"ref": ref} for ref in sorted(refs)])
+        return self.of(refs)[-1]
 
     def release(self, id: str, account: str) -> bool:
         """Gives whether there was such a hold in force."""
@@ -78,4 +84,4 @@ class Holds:
         query = sql.select(_hold).order_by(_hold.c.placed_at)
         with self._db.reading() as db:
             rows = db.execute(query if refs is None else query.where(_hold.c.ref.in_(refs)))
-            return [Hold(*row) for row in rows]
+            return list({row.id: Hold(*row) for row in rows}.values())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from elasticsearch import ApiError
 from elasticsearch import ConnectionError as ConnectionLost
 
+from consumers.access import Caller
+from infra.audit import Audit
 from infra.crypto import blind_term
 from infra.elastic import client
 from infra.errors import StackDown, UsageError
@@ -14,10 +16,11 @@ from schemas.registry import DOMAINS
 NUMBERS = ("identifiers", "ssn", "account_number")  # of the patient, and not of an order or a relative
 
 
-def family(said: str, keys: KeyStore) -> frozenset[str]:
+def family(said: str, keys: KeyStore, caller: Caller) -> frozenset[str]:
     """Every reference of the person meant, aliases included. Raises UsageError for nobody, and for more than one.
 
-    An unknown person is an error, never "erased". A bare number is looked up in the indices by its keyed hash.
+    An unknown person is an error, never "erased"; asking is in the audit, or numbers could be tried. A bare number is
+    looked up in the indices by its keyed hash.
     """
     parts = said.split("|")
     if len(parts) == 3:
@@ -27,6 +30,8 @@ def family(said: str, keys: KeyStore) -> frozenset[str]:
     else:
         refs = _by_number(said, keys)
     persons = {frozenset(keys.family(ref)) for ref in refs}
+    if len(persons) != 1:
+        Audit.local().write(caller.act("R", outcome="8", why="unknown_person" if not persons else "several_persons"))
     if not persons:
         raise UsageError("nobody is known by that: give a reference, authority|type|value, or a number of the patient")
     if len(persons) > 1:
@@ -34,9 +39,9 @@ def family(said: str, keys: KeyStore) -> frozenset[str]:
     return persons.pop()
 
 
-def ref(said: str, keys: KeyStore) -> str:
+def ref(said: str, keys: KeyStore, caller: Caller) -> str:
     """The surviving reference of the person meant. Raises UsageError as `family` does."""
-    return keys.survivor(next(iter(family(said, keys))))
+    return keys.survivor(next(iter(family(said, keys, caller))))
 
 
 def _by_number(said: str, keys: KeyStore) -> set[str]:

@@ -35,7 +35,7 @@ from infra.settings import settings
 from schemas.envelope import Envelope
 from schemas.peers import Peers
 from schemas.registry import Domain
-from streams.process import Incoming, Processor
+from streams.process import Batch, Incoming, Processor
 from streams.stages import STAGES
 from streams.state import Indexed, advance
 
@@ -145,7 +145,8 @@ class _Rebuild:
         self, of: Domain, server: AsyncElasticsearch, into: str, window: Window, on_progress: Callable[[int], None]
     ) -> None:
         keyring, keys = KeyStore.local()
-        self._processor = Processor(of, STAGES[of.name], Peers.load(settings().peers), keyring, keys)
+        self._processor = Processor(of, STAGES[of.name], Peers.load(settings().peers), keyring, keys, rebuilding=True)
+        self._keys = keys
         self._server, self._window, self._on_progress = server, window, on_progress
         self._index = Index(server, into, is_alias=False)
         self._entities = Indexed(self._index)
@@ -188,11 +189,19 @@ class _Rebuild:
                 await self._index.remove([write.id for write in event.writes])
                 self._leave_out("index_refused", event.incoming)
         self.done.entities += await advance(self._entities, self._processor.folds(kept))
+        await self._take_back(batch)
         self.done.records += len(kept)
         self.done.documents += sum(len(event.writes) for event in kept)
         for message, reason in batch.letters:
             self._leave_out(reason.reason, message)
         self.done.left_out.update(why for _, why in batch.dropped)
+
+    async def _take_back(self, batch: Batch) -> None:
+        """Somebody may have been erased since the batch was read, by an erasure that found nothing of it here yet."""
+        if await asyncio.to_thread(self._keys.epoch) != batch.epoch:
+            keys = await asyncio.to_thread(self._keys.of_tokens, batch.tokens)
+            gone = await asyncio.to_thread(self._keys.refs_of_tokens, [one for one, key in keys.items() if key is None])
+            await self._index.remove_of("patient_ref", gone)
 
     def _leave_out(self, reason: str, message: Incoming) -> None:
         self.done.left_out[reason] += 1

@@ -199,6 +199,8 @@ def verify(log: Path, heads: Path, public: Ed25519PublicKey) -> Verdict:
         found.faults.append(Fault(max(anchors) + 1, "the heads end before the entries"))
     if not anchors and found.entries > 1:
         found.faults.append(Fault(0, "there are no heads"))
+    if not anchors and not heads.exists() and found.entries:
+        found.faults.append(Fault(0, "the file of the heads is gone"))
     found.anchored = max(anchors, default=0)
     return found
 
@@ -246,7 +248,7 @@ def _entry(line: bytes) -> tuple[int, str, bytes, str] | None:
 def _vouched(public: Ed25519PublicKey, signature: str, said: bytes) -> bool:
     try:
         public.verify(bytes.fromhex(signature), said)
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, TypeError, ValueError):
         return False
     return True
 

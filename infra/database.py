@@ -18,7 +18,19 @@ from infra.settings import settings
 
 BUSY_SECONDS = 5.0  # below what a sender waits for its answer, and a supervisor for an end
 WRITER_LOCK = 0x7761_7264  # PostgreSQL's advisory lock of our one writer
-_AWAY = ("locked", "busy", "connect", "closed", "reset", "timeout", "terminat", "shut", "starting up")
+_AWAY = (
+    "locked",
+    "busy",
+    "connect",
+    "closed",
+    "reset",
+    "time",
+    "terminat",
+    "shut",
+    "starting up",
+    "network",
+    "communic",
+)
 
 
 class Database:
@@ -62,8 +74,8 @@ class Database:
         """Let what was deleted or overwritten leave the database's own files.
 
         SQLite: secure_delete has overwritten it in the database; the write-ahead log still holds older pages until it
-        is checkpointed and cut. PostgreSQL: a vacuum takes dead rows; its own log, and copies of it, last as long as
-        you keep them (docs/security.md).
+        is checkpointed and cut. Raises KeyStoreBusy while somebody still reads those. PostgreSQL: a vacuum takes dead
+        rows; its own log, and copies of it, last as long as you keep them (docs/security.md).
         """
         connection = self._engine.raw_connection()
         try:
@@ -71,7 +83,10 @@ class Database:
             if not self._sqlite:
                 driver.rollback()
                 driver.autocommit = True
-            driver.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)" if self._sqlite else "VACUUM data_key")
+            cursor = driver.cursor()
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)" if self._sqlite else "VACUUM data_key")
+            if self._sqlite and cursor.fetchone()[0]:
+                raise KeyStoreBusy("somebody reads the key store, so its log cannot be cut: give the command again")
         finally:
             if not self._sqlite:
                 driver.autocommit = False

@@ -110,6 +110,15 @@ def create_index(alias: str, index: str, mapping: dict[str, Any]) -> bool:
         return True
 
 
+def live(alias: str) -> set[str]:
+    """The indices behind an alias. Raises StackDown."""
+    with client() as server:
+        try:
+            return set(server.indices.get_alias(name=alias).body)
+        except (ConnectionLost, ConnectionTimeout, TlsError) as error:
+            raise StackDown(f"Elasticsearch does not answer: {type(error).__name__}") from None
+
+
 class Index:
     """One alias as an agent writes it: every call is tried again until the server has answered for each document.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from infra.cache import Cache
 from infra.crypto import KEY_BYTES, DataKey, context, keyed_hash
 from infra.database import Database
 from infra.errors import KeyMissing, KeyShredded
-from infra.keyring import Keyring
+from infra.keyring import Keyring, KeyringLocked
 from infra.ledger import Erasure, Ledger
 
 _tables = sql.MetaData()
@@ -54,6 +54,7 @@ alias = sql.Table(  # merges as they were told, so that a merge read again does 
     _tables,
     sql.Column("prior", sql.String(32), primary_key=True),
     sql.Column("survivor", sql.String(32), primary_key=True),
+    sql.Column("told_at", sql.Float, nullable=False),
     sql.Column("ended_at", sql.Float),
 )
 data_key = sql.Table(
@@ -72,6 +73,7 @@ generation = sql.Table(
     sql.Column("merges", sql.Integer, nullable=False),
     sql.Column("epoch", sql.Integer, nullable=False),
     sql.Column("kek", sql.Integer, nullable=False),  # the version that wraps new keys
+    sql.Column("keyring", sql.String(16), nullable=False),  # keyed hash that tells which keyring this belongs to
 )
 kek = sql.Table(
     "kek",
@@ -122,8 +124,12 @@ class KeyStore:
         self.db = Database(url)
         self.db.create(*TABLES)
         with self.db.writing() as db:
-            if db.execute(sql.select(generation)).first() is None:
-                db.execute(generation.insert().values(merges=0, epoch=0, kek=keyring.kek_version))
+            mine = keyed_hash(keyring.identity, b"wardstream keyring")[:8].hex()
+            row = db.execute(sql.select(generation)).first()
+            if row is not None and row.keyring != mine:
+                raise KeyringLocked("the key store belongs to another keyring: was the keyring's file moved or lost?")
+            if row is None:
+                db.execute(generation.insert().values(merges=0, epoch=0, kek=keyring.kek_version, keyring=mine))
                 db.execute(kek.insert().values(version=keyring.kek_version, created_at=time.time()))
         self._lock = threading.RLock()
         self._seen = (-1, -1)
@@ -226,12 +232,7 @@ class KeyStore:
     def family(self, ref: str) -> set[str]:
         """A reference with all its aliases, however they are chained: everything that is this person."""
         with self.db.reading() as db:
-            family = fresh = {_survivor(db, ref)}
-            while fresh:
-                rows = db.execute(sql.select(subject.c.ref).where(subject.c.alias_of.in_(fresh)))
-                fresh = {row[0] for row in rows} - family
-                family = family | fresh
-            return family
+            return _family(db, ref)
 
     def identifiers_of(self, refs: Collection[str]) -> set[bytes]:
         """The keyed hashes of everything that these references are known by."""
@@ -266,12 +267,12 @@ class KeyStore:
             if before is not None and (before.ended_at is None or before.ended_at >= at):
                 return False
             top, survivor_top = _survivor(db, prior), _survivor(db, survivor)
-            if top == survivor_top:
+            if top == survivor_top or _erased(db, {top, survivor_top}):  # of an erased person nothing is told any more
                 return False
             if before is None:
-                db.execute(alias.insert().values(prior=prior, survivor=survivor))
+                db.execute(alias.insert().values(prior=prior, survivor=survivor, told_at=time.time()))
             else:
-                db.execute(alias.update().where(told).values(ended_at=None))
+                db.execute(alias.update().where(told).values(told_at=time.time(), ended_at=None))
             db.execute(subject.update().where(subject.c.ref == top).values(alias_of=survivor_top))
             _raise_generation(db, merges=1)
             return True
@@ -279,16 +280,30 @@ class KeyStore:
     def unalias(self, ref: str) -> bool:
         """Undo a merge: `ref` is a person of its own again. What was sealed meanwhile stays the survivor's."""
         with self._lock, self.db.writing() as db:
-            done = db.execute(
-                subject.update().where(subject.c.ref == ref, subject.c.alias_of.is_not(None)).values(alias_of=None)
-            )
-            db.execute(
-                alias.update().where(alias.c.prior == ref, alias.c.ended_at.is_(None)).values(ended_at=time.time())
-            )
+            family = _family(db, ref)
+            told = sql.and_(alias.c.prior == ref, alias.c.ended_at.is_(None))
+            done = db.execute(alias.update().where(told).values(ended_at=time.time()))
+            db.execute(subject.update().where(subject.c.ref.in_(family)).values(alias_of=None))
+            left = sql.select(alias).where(alias.c.ended_at.is_(None), alias.c.prior.in_(family))
+            for row in db.execute(left.order_by(alias.c.told_at)).all():  # who is whose, by the merges that still hold
+                top, survivor_top = _survivor(db, row.prior), _survivor(db, row.survivor)
+                if top != survivor_top:
+                    db.execute(subject.update().where(subject.c.ref == top).values(alias_of=survivor_top))
             _raise_generation(db, merges=1)
             return bool(done.rowcount)
 
     # ------------------------------------------------------------------------------------------------------- erasures
+
+    def erasing(self, refs: Collection[str], at: float, ledger: Callable[[set[str], set[bytes]], None]) -> None:
+        """Erase the person of these references as of now: written by `ledger`, then marked, with no merge between.
+
+        `ledger` gets every reference and the keyed hashes of all identifiers; what it raises leaves all as it was.
+        """
+        with self._lock, self.db.writing() as db:
+            whole = {one for ref in refs for one in _family(db, ref)}
+            hashes = {row[0] for row in db.execute(sql.select(identifier.c.hash).where(identifier.c.ref.in_(whole)))}
+            ledger(whole, hashes)
+            _mark(db, whole, hashes, at)
 
     def mark_erased(self, refs: Collection[str], at: float) -> None:
         """Nothing of these persons opens from here on, and nothing that happened before is taken in. No key goes yet.
@@ -316,13 +331,18 @@ class KeyStore:
         """Do what the ledger says, where this database does not know of it or has not finished it."""
         refs = {ref for one in erasures for ref in one.refs}
         hashes = {one for erasure in erasures for one in erasure.identifiers}
-        living = sql.select(subject.c.ref).where(subject.c.erased_at.is_(None))
-        marked = sql.select(identifier.c.hash).where(identifier.c.erased_at.is_not(None))
+        living = sql.select(data_key.c.ref).where(data_key.c.wrapped.is_not(None))
+        marked = sql.select(identifier.c.hash, identifier.c.erased_at).where(identifier.c.erased_at.is_not(None))
         with self.db.reading() as db:
-            open_refs = {r[0] for some in _chunks(refs) for r in db.execute(living.where(subject.c.ref.in_(some)))}
-            known = {r[0] for some in _chunks(hashes) for r in db.execute(marked.where(identifier.c.hash.in_(some)))}
+            held = {r[0] for some in _chunks(refs) for r in db.execute(living.where(data_key.c.ref.in_(some)))}
+            known: dict[bytes, float] = {
+                row.hash: row.erased_at
+                for some in _chunks(hashes)
+                for row in db.execute(marked.where(identifier.c.hash.in_(some)))
+            }
         for erasure in erasures:
-            if erasure.refs & open_refs or not erasure.identifiers <= known:
+            late = any(known.get(one, 0.0) < erasure.at for one in erasure.identifiers)
+            if erasure.refs & held or late:
                 self._obey(erasure)
 
     def _obey(self, erasure: Erasure) -> None:
@@ -383,6 +403,12 @@ class KeyStore:
             self._drop_stale()
             return self._seen[1]
 
+    def alive(self) -> int:
+        """How many processes hold keys in memory now."""
+        with self.db.reading() as db:
+            living = process.c.beat_at > time.time() - DEAD_SECONDS
+            return int(db.execute(sql.select(sql.func.count()).select_from(process).where(living)).scalar_one())
+
     def await_caches(self, patience: float) -> int:
         """Wait until every living process has dropped what it held before now; gives how many there are.
 
@@ -422,10 +448,11 @@ class KeyStore:
     # --------------------------------------------------------------------------------------------------------- inside
 
     def _hashes(self, person: Wanted) -> list[bytes]:
-        return [self._hash(one) for one in person.identifiers]
+        return [self._hash(one, person.kind) for one in person.identifiers]
 
-    def _hash(self, one: tuple[str, str, str]) -> bytes:
-        return keyed_hash(self.keyring.identity, *(part.strip().casefold().encode() for part in one))
+    def _hash(self, one: tuple[str, str, str], kind: str = "patient") -> bytes:
+        """A doctor's number is no patient's, though they may be the same."""
+        return keyed_hash(self.keyring.identity, kind.encode(), *(part.strip().casefold().encode() for part in one))
 
     def _cached(self, hashes: list[bytes], at: float) -> DataKey | None:
         """Only a best identifier that is cached decides; a lesser one must not win over an unread better one."""
@@ -559,6 +586,15 @@ def _survivor(db: sql.Connection, ref: str) -> str:
         if row is None or row[0] is None:
             return ref
         ref = row[0]
+
+
+def _family(db: sql.Connection, ref: str) -> set[str]:
+    family = fresh = {_survivor(db, ref)}
+    while fresh:
+        rows = db.execute(sql.select(subject.c.ref).where(subject.c.alias_of.in_(fresh)))
+        fresh = {row[0] for row in rows} - family
+        family = family | fresh
+    return family
 
 
 def _raise_generation(db: sql.Connection, merges: int = 0, epoch: int = 0) -> None:

@@ -60,6 +60,8 @@ class Ledger:
         found: dict[str, Erasure] = {}
         for line, _ in self._lines():
             said = line["said"]
+            if said["step"] != REQUESTED and said["erasure"] not in found:
+                raise LedgerBroken("the ledger of erasures tells of a step of an erasure that nobody requested")
             if said["step"] == REQUESTED:
                 found[said["erasure"]] = Erasure(
                     said["erasure"],
@@ -92,23 +94,14 @@ class Ledger:
         self._append({"erasure": erasure.id, "step": step, "found": found})
         erasure.steps[step] = found
 
-    def verify(self) -> int:
-        """Check every signature, beside the chain; gives the number of lines. Raises LedgerBroken."""
-        public, count = self._key.public_key(), 0
-        for count, (line, _) in enumerate(self._lines(), 1):
-            try:
-                public.verify(bytes.fromhex(line["signature"]), _signed(line["prev"], line["said"]))
-            except (InvalidSignature, ValueError):
-                raise LedgerBroken(
-                    f"line {count} of the ledger of erasures is not signed by this installation"
-                ) from None
-        return count
-
     def _lines(self) -> Iterator[tuple[dict[str, Any], str]]:
-        """Whole lines with their digests, the chain checked. A torn one is a step that was not recorded: done again."""
+        """Whole lines with their digests, chain and signatures checked. A torn one is a step that is done again.
+
+        Nothing unsigned is obeyed: what the ledger says destroys keys.
+        """
         if not self.path.exists():
             return
-        prev = ""
+        prev, public = "", self._key.public_key()
         *lines, torn = self.path.read_bytes().split(b"\n")
         for number, line in enumerate(lines, 1):
             if not line:
@@ -122,6 +115,10 @@ class Ledger:
                 chained = False
             if not chained:
                 raise LedgerBroken(f"line {number} of the ledger of erasures does not follow the one before it")
+            try:
+                public.verify(bytes.fromhex(read["signature"]), _signed(prev, read["said"]))
+            except (InvalidSignature, KeyError, TypeError, ValueError):
+                raise LedgerBroken(f"line {number} of the ledger of erasures is not signed by us") from None
             prev = hashlib.sha256(line).hexdigest()
             yield read, prev
 
@@ -133,7 +130,9 @@ class Ledger:
             line = orjson.dumps({"prev": prev, "said": said, "signature": signature})
             size = os.fstat(handle).st_size
             torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-            os.write(handle, (b"\n" if torn else b"") + line + b"\n")
+            whole = (b"\n" if torn else b"") + line + b"\n"
+            if os.write(handle, whole) != len(whole):
+                raise LedgerBroken("the ledger of erasures cannot be written: is its disk full?")
             os.fsync(handle)
         folder = os.open(self.path.parent, os.O_RDONLY)
         os.fsync(folder)

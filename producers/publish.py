@@ -180,6 +180,7 @@ class Publisher:
         patients = bool(keys)
         if not patients:
             keys = [self._keys.of_source(arrival.source, arrival.received_at.timestamp())]
+            self._keys.count(keys)
         payload = seal_payload(keys, send.event_id, arrival.body)
         headers = Envelope(
             event_id=send.event_id,

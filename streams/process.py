@@ -76,8 +76,12 @@ class Batch:
 
 
 class Processor:
-    def __init__(self, domain: Domain, stage: Stage, peers: Peers, keyring: Keyring, keys: KeyStore) -> None:
-        self.domain, self.stage = domain, stage
+    """`rebuilding`: an index is made anew, with the newest blind key alone; live documents carry the terms of all."""
+
+    def __init__(
+        self, domain: Domain, stage: Stage, peers: Peers, keyring: Keyring, keys: KeyStore, *, rebuilding: bool = False
+    ) -> None:
+        self.domain, self.stage, self._rebuilding = domain, stage, rebuilding
         self._peers, self._keyring, self._keys = peers, keyring, keys
 
     def read(self, incoming: Sequence[Incoming]) -> Batch:
@@ -174,12 +178,16 @@ class Processor:
             source["sealed_by"] = key.ref
         if document.blind:
             sought = dict.fromkeys(document.blind)
-            source["blind"] = [blind_term(key, *one) for key in self._keyring.blinds.values() for one in sought]
+            source["blind"] = [blind_term(key, *one) for key in self._blinds() for one in sought]
         if refs:
             source["staff_ref"] = list(dict.fromkeys(refs))
         if sealed:
             source["sealed"] = sealed
         return source
+
+    def _blinds(self) -> list[bytes]:
+        newest, *older = self._keyring.blinds.values()
+        return [newest] if self._rebuilding else [newest, *older]
 
     def _staff_keys(self, ready: list[Ready]) -> dict[Wanted, DataKey | None]:
         latest: dict[Wanted, float] = {}

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from infra import database, keystore
 from infra.cache import Cache
 from infra.crypto import field_key_version, open_field, seal_field
 from infra.database import Database
-from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy
-from infra.keyring import Keyring, LoosePermissions
+from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy, LedgerBroken, LegalHold
+from infra.keyring import Keyring, KeyringLocked, LoosePermissions
 from infra.keystore import TABLES, KeyStore, Wanted
-from infra.ledger import Erasure
+from infra.ledger import Erasure, Ledger
 
 MARIA = Wanted("patient", (("CITY", "MR", "4711"), ("STATE", "PI", "99")))
 
@@ -180,6 +181,85 @@ def test_a_merge_that_was_undone_stays_undone(store: KeyStore, monkeypatch: pyte
     assert store.family(two) == {two}
     assert store.alias(one, two, at=time.time() + 1), "told anew, it counts"
     assert store.survivor(one) == two
+
+
+def test_undoing_one_merge_leaves_the_others(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P into Q, then P into R, which joins Q and R through P: without P they are strangers again."""
+    monkeypatch.setattr(keystore, "CACHE_SECONDS", 0)
+    p, q, r, s = (key.ref for key in store.resolve([patient(one) for one in "pqrs"]) if key)
+    assert store.alias(p, q)
+    assert store.alias(p, r)
+    assert store.alias(s, q)
+    assert store.family(p) == {p, q, r, s}
+    assert store.unalias(p)
+    assert (store.family(p), store.family(r), store.family(q)) == ({p}, {r}, {q, s})
+
+
+def test_nobody_is_merged_into_an_erased_person(store: KeyStore) -> None:
+    """A batch that was in hand: the living one must not be lost with the other."""
+    living, gone = (key.ref for key in store.resolve([patient("1"), patient("2")]) if key)
+    store.mark_erased({gone}, time.time())
+    assert not store.alias(living, gone)
+    assert not store.alias(gone, living)
+    assert store.of_ref(living).ref == living
+
+
+def test_a_merge_while_an_erasure_begins_is_in_it_or_not_at_all(url: str, keyring: Keyring, store: KeyStore) -> None:
+    one, two = (key.ref for key in store.resolve([patient("1"), patient("2")]) if key)
+    store.alias(one, two)
+    told: list[set[str]] = []
+    store.erasing({two}, time.time(), lambda refs, hashes: told.append(refs))
+    assert told == [{one, two}]
+
+    def refuse(refs: set[str], hashes: set[bytes]) -> None:
+        raise LegalHold("kept")
+
+    (other,) = (key.ref for key in store.resolve([patient("3")]) if key)
+    with pytest.raises(LegalHold):
+        store.erasing({other}, time.time(), refuse)
+    assert KeyStore(url, keyring).of_ref(other).ref == other
+
+
+def test_a_doctor_and_a_patient_with_one_number_are_two(store: KeyStore) -> None:
+    number = (("CITY", "", "77"),)
+    doctor, sick = store.resolve([Wanted("staff", number), Wanted("patient", number)])
+    assert doctor is not None
+    assert sick is not None
+    assert doctor.ref != sick.ref
+
+
+def test_another_keyring_is_said_to_be_one(url: str, store: KeyStore, tmp_path: Path) -> None:
+    """A mount that is missing must not begin a second life beside the first."""
+    with pytest.raises(KeyringLocked):
+        KeyStore(url, Keyring.open(tmp_path / "made-anew.json"))
+
+
+def test_nothing_unsigned_is_obeyed(tmp_path: Path, keyring: Keyring, store: KeyStore) -> None:
+    """A line of somebody else's would destroy whom it names."""
+    ours, theirs = (Ledger(tmp_path / "ledger", key) for key in (keyring.signing_key(), Ed25519PrivateKey.generate()))
+    ours.request(Erasure("e1", frozenset("a"), frozenset(), 1.0, "r", "w"), {})
+    assert [one.id for one in ours.erasures()] == ["e1"]
+    theirs_line = Ledger(tmp_path / "other", theirs._key)
+    theirs_line.request(Erasure("e2", frozenset("b"), frozenset(), 1.0, "r", "w"), {})
+    ours.path.write_bytes(theirs_line.path.read_bytes())
+    with pytest.raises(LedgerBroken):
+        ours.erasures()
+
+
+def test_a_key_is_not_called_gone_while_somebody_still_reads_it(
+    tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    store = KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", keyring)
+    (made,) = store.resolve([MARIA])
+    assert made is not None
+    with sqlite3.connect(tmp_path / "keystore.sqlite", isolation_level=None) as db:
+        db.execute("BEGIN")
+        db.execute("SELECT * FROM data_key").fetchall()
+        with pytest.raises(KeyStoreBusy):
+            store.destroy({made.ref})
+        db.execute("COMMIT")
+    store.destroy({made.ref})
 
 
 def test_a_key_that_has_sealed_much_gets_a_successor(

@@ -146,5 +146,5 @@ def test_a_sealed_keyring(
 def test_another_keyring_opens_nothing(folder: Path) -> None:
     made = [key for key in opened(folder).resolve(PEOPLE[:1]) if key]
     (folder / "keyring.json").unlink()
-    with pytest.raises(KekDestroyed):
+    with pytest.raises(KeyringLocked):
         opened(folder).of_ref(made[0].ref)

@@ -180,7 +180,7 @@ def _consent(app: typer.Typer) -> None:
         """Every decision of a patient, oldest first: of each purpose the last that has not ended counts."""
         caller = permit("consent")
         _, keys = KeyStore.local()
-        ref = find(patient, keys)
+        ref = find(patient, keys, caller)
         Audit.local().write(caller.act("R", patients=(ref,)))
         rows: list[dict[str, Any]] = [
             {
@@ -200,7 +200,7 @@ def _decide(patient: str, purpose: str, permitted: bool, until: datetime | None)
     if purpose not in policy().consent:
         raise UsageError(f"a patient decides on {', '.join(policy().consent)}; {purpose} is not theirs to decide")
     _, keys = KeyStore.local()
-    ref = find(patient, keys)
+    ref = find(patient, keys, caller)
     said = {"decision": "permit" if permitted else "deny", "for": purpose}
     Audit.local().write(caller.act("U", patients=(ref,), detail=said))
     ends = until.replace(tzinfo=UTC).timestamp() if until else None
@@ -226,7 +226,7 @@ def _break_glass(app: typer.Typer) -> None:
             raise UsageError("an emergency has a --patient and a --reason")
         caller = permit("breakglass", EMERGENCY, role)
         _, keys = KeyStore.local()
-        ref, grants = find(patient, keys), Grants.local(keys)
+        ref, grants = find(patient, keys, caller), Grants.local(keys)
         Audit.local().write(caller.act("C", patients=(ref,)))
         made = grants.grant(caller.account, caller.role, ref, reason or "", policy().break_glass_minutes)
         row = {"id": made.id, "patient_ref": ref, "until": _time(made.expires_at)}

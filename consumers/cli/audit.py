@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
         """Who looked at this person, when, why, and at what; under whichever of the person's numbers."""
         caller = permit("audit")
         _, keys = KeyStore.local()
-        refs = person.family(who, keys)
+        refs = person.family(who, keys, caller)
         Audit.local().write(caller.act("R", patients=tuple(sorted(refs))))
         _show(audit.entries(patients=refs, since=since and since.replace(tzinfo=UTC)), as_json)
 

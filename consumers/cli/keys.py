@@ -19,13 +19,14 @@ from rich.table import Table
 from consumers import backup as backups
 from consumers import replay
 from consumers.access import permit
-from consumers.search import domain
 from infra import rotation
 from infra.audit import Act, Audit
+from infra.elastic import live
 from infra.errors import StackDown
 from infra.kafka import lag
 from infra.keystore import BEAT_SECONDS, KeyStore
 from infra.runtime import run_to_end
+from schemas.registry import DOMAINS
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KEPT_DAYS = 30.0  # how long a superseded key-encryption key is kept: as long as backups of the key store are
@@ -67,28 +68,30 @@ def register(app: typer.Typer) -> None:
 
     @keys.command("rotate-blind")
     def rotate_blind(
-        into: Annotated[str, typer.Option(help="Name of the new index, such as ehr-v3.")],
-        of: Annotated[str, typer.Option("--domain", help="Which domain's index.")] = "ehr",
+        version: Annotated[str, typer.Option("--as", help="End of the new indices' names: v3 makes ehr-v3.")],
         as_json: Json = False,
     ) -> None:
-        """Change the key of the blind index: rebuild the index beside the live one, swap, destroy the old key.
+        """Change the key of the blind index: rebuild every index beside the live one, swap, destroy the old key.
 
         Meanwhile documents carry the terms of both keys, so no search misses anything. Killed, it is given again.
         """
         caller = permit("keys")
         _, store = KeyStore.local()
         Audit.local().write(caller.act("U", entities=("blind",), detail={"step": "rotate"}))
-        version = rotation.add_blind(store)
-        _await_workers(domain(of).raw.name)
-        window = replay.Window()
-        with _progress("records") as advance:
-            made = run_to_end(replay.rebuild(domain(of), into, window, advance))
-        if not made.swapped:
-            raise StackDown("a record could not be rebuilt, so the old blind key stays: see `wardstream replay`")
+        blind = rotation.add_blind(store)
+        for domain in DOMAINS.values():
+            into = f"{domain.name}-{version}"
+            _await_workers(domain.raw.name)
+            if into in live(domain.alias):  # killed after it was rebuilt
+                continue
+            with _progress("records") as advance:
+                made = run_to_end(replay.rebuild(domain, into, replay.Window(), advance))
+            if not made.swapped:
+                raise StackDown("a record could not be rebuilt, so the old blind key stays: see `wardstream replay`")
         gone = rotation.drop_blinds(store)
         Audit.local().write(caller.act("D", entities=tuple(f"blind.{one}" for one in gone)))
-        row = {"blind": version, "destroyed": gone, "index": into, "records": made.records}
-        typer.echo(json.dumps(row) if as_json else f"blind key {version} is in force; destroyed: {gone}")
+        row = {"blind": blind, "destroyed": gone}
+        typer.echo(json.dumps(row) if as_json else f"blind key {blind} is in force; destroyed: {gone}")
 
     @app.command()
     def backup(folder: Annotated[Path, typer.Argument(help="An empty folder.")], as_json: Json = False) -> None:

@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
             return
         if patient is None:
             raise UsageError("say whom: --patient")
-        refs = person.family(patient, keys)
+        refs = person.family(patient, keys, caller)
         patients = tuple(sorted(refs))
         if dry_run:
             Audit.local().write(caller.act("R", patients=patients))
@@ -83,18 +83,19 @@ def register(app: typer.Typer) -> None:
             raise UsageError(f"--basis is one of {', '.join(BASES)}")
         caller = permit("hold")
         _, keys = KeyStore.local()
-        ref = person.ref(patient, keys)
-        Audit.local().write(caller.act("C", patients=(ref,), why=basis))
+        refs = person.family(patient, keys, caller)
+        Audit.local().write(caller.act("C", patients=tuple(sorted(refs)), why=basis))
         end = until.replace(tzinfo=UTC).timestamp() if until else None
-        _show_holds([Holds.local().place(ref, basis, end, caller.account)], as_json)
+        _show_holds([Holds.local().place(refs, basis, end, caller.account)], as_json)
 
     @hold.command()
     def release(id: Annotated[str, typer.Argument(help="From `hold list`.")]) -> None:
         """End a hold."""
         caller = permit("hold")
-        Audit.local().write(caller.act("U", entities=(id,)))
-        if not Holds.local().release(id, caller.account):
+        if id not in {one.id for one in Holds.local().of() if one.holds()}:
             raise UsageError("there is no such hold in force: `wardstream hold list`")
+        Audit.local().write(caller.act("U", entities=(id,)))
+        Holds.local().release(id, caller.account)
         typer.echo("released")
 
     @hold.command("list")
@@ -104,7 +105,7 @@ def register(app: typer.Typer) -> None:
         """Every hold, those that have ended too."""
         caller = permit("hold")
         _, keys = KeyStore.local()
-        refs = person.family(patient, keys) if patient else None
+        refs = person.family(patient, keys, caller) if patient else None
         Audit.local().write(caller.act("R", patients=tuple(sorted(refs or ()))))
         _show_holds(Holds.local().of(refs), as_json)
 
@@ -113,6 +114,8 @@ def register(app: typer.Typer) -> None:
         """Undo a wrong merge: a person of its own again. What was sealed meanwhile stays the survivor's."""
         caller = permit("consent")
         _, keys = KeyStore.local()
+        if not keys.known(ref) or keys.survivor(ref) == ref:
+            raise UsageError("that reference is merged into no other")
         Audit.local().write(caller.act("U", patients=(ref,), detail={"step": "unmerge"}))
         if not keys.unalias(ref):
             raise UsageError("that reference is merged into no other")
