@@ -23,7 +23,7 @@ from schemas.stores import STORES
 EPILOG = (
     "Exit codes: 0 all went well; 1 something failed; 2 wrong usage; 3 a server is not there; 4 a downloaded file was"
     " altered; 5 the key was destroyed; 6 a seal is broken; 7 a key file others can read; 8 too many dead letters;"
-    " 9 ended by its own watchdog."
+    " 9 ended by its own watchdog; 12 the audit cannot be written; 13 the audit was altered."
 )
 
 app = typer.Typer(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from consumers.cli.read import CONTROLS
+from infra.audit import events
 
 Run = Callable[..., Any]
 BODY = (
@@ -91,7 +92,7 @@ def test_reveal_is_audited_first(sent: str, command: Run, stack: Path) -> None:
     done = command("reveal", sent, "--field", "name", "--purpose", "TREAT", "--json")
     (row,) = json.loads(done.stdout)
     assert "Ilse Vantongeren" in row["values"][0]
-    line = json.loads((stack / "audit" / "audit.jsonl").read_text().splitlines()[-1])
+    line = list(events(stack / "audit" / "audit.jsonl"))[-1]
     assert line["purposeOfEvent"][0]["coding"][0]["code"] == "TREAT"
     assert "Vantongeren" not in json.dumps(line)
     assert [one["what"]["identifier"]["value"] for one in line["entity"]][1] == row["id"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from consumers.cli import read
+from consumers.cli import audit, read
 
 
 def register(app: typer.Typer) -> None:
-    for part in (read,):
+    for part in (read, audit):
         part.register(app)

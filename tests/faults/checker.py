@@ -19,6 +19,7 @@ from elasticsearch.helpers import scan
 from steps import Done, Look
 from workload import IDENTIFYING, SOURCE, Message
 
+from infra.audit import events
 from infra.crypto import open_payload
 from infra.elastic import client
 from infra.errors import WardstreamError
@@ -273,7 +274,7 @@ def gather(messages: list[Message], home: Path, intruded: set[str]) -> Evidence:
         else:
             seen.documents.setdefault(source["event_id"], []).append(source)
     audit = home / "audit" / "audit.jsonl"
-    seen.audit = [json.loads(line) for line in audit.read_text().splitlines()] if audit.exists() else []
+    seen.audit = list(events(audit))
     for path in [*(home / "logs").iterdir(), *home.glob("*.sqlite*"), *(home / "keys").iterdir(), audit]:
         if path.exists() and _clear(path.read_bytes()):
             seen.in_clear.append(path.name)
