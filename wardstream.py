@@ -13,6 +13,7 @@ from rich.table import Table
 import consumers.cli
 import infra.local.cli
 import producers.cli
+from consumers.access import bootstrap
 from infra.elastic import create_index
 from infra.errors import WardstreamError
 from infra.kafka import TopicSpec, create_topics, lag
@@ -23,7 +24,8 @@ from schemas.stores import STORES
 EPILOG = (
     "Exit codes: 0 all went well; 1 something failed; 2 wrong usage; 3 a server is not there; 4 a downloaded file was"
     " altered; 5 the key was destroyed; 6 a seal is broken; 7 a key file others can read; 8 too many dead letters;"
-    " 9 ended by its own watchdog; 12 the audit cannot be written; 13 the audit was altered."
+    " 9 ended by its own watchdog; 10 not permitted; 11 a legal hold; 12 the audit cannot be"
+    " written; 13 the audit was altered; 14 the ledger of erasures was altered; 15 an erased person is not gone."
 )
 
 app = typer.Typer(
@@ -35,7 +37,7 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-infra.local.cli.register(app, lambda: prepare(), lambda: backlog())
+infra.local.cli.register(app, lambda: prepare_home(), lambda: backlog())
 producers.cli.register(app)
 consumers.cli.register(app)
 
@@ -45,6 +47,13 @@ def prepare() -> None:
     create_topics(TopicSpec(topic.name, topic.partitions, topic.config()) for topic in TOPICS)
     for domain in DOMAINS.values():
         create_index(domain.alias, domain.index, domain.mapping())
+
+
+def prepare_home() -> None:
+    """Topics, indices, and an account for whoever owns the home."""
+    prepare()
+    if said := bootstrap():
+        Console(stderr=True).print(said, highlight=False)
 
 
 def backlog() -> dict[str, dict[str, float]]:

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from infra.audit import PURPOSES, Act, Audit
+from consumers.access import Caller
+from infra.audit import Audit
 from infra.crypto import open_payload
 from infra.errors import BadMessage, KeyShredded, UsageError
 from infra.kafka import Outgoing, Producer, Reader, headers
@@ -76,13 +77,12 @@ def one_of(all_of_them: Iterable[Letter], wanted: str) -> Letter:
     raise UsageError(f"there is no dead letter {wanted!r}: `wardstream dlq list` gives the numbers")
 
 
-def show(one: Letter, of: Domain, purpose: str) -> bytes:
+def show(caller: Caller, one: Letter, of: Domain) -> bytes:
     """The message in clear, written into the audit first.
 
-    Raises UsageError for an unknown purpose, KeyShredded for an erased person, SealBroken for an altered letter.
+    Raises Denied where a patient in it has denied the purpose, KeyShredded for an erased person, SealBroken for an
+    altered letter.
     """
-    if purpose not in PURPOSES:
-        raise UsageError(f"--purpose is one of {', '.join(PURPOSES)} (HL7 v3 PurposeOfUse)")
     try:
         envelope = Envelope.read(one.headers.items())
     except BadMessage:
@@ -92,18 +92,21 @@ def show(one: Letter, of: Domain, purpose: str) -> bytes:
     keys = [key for token in envelope.subjects if (key := found[token]) is not None]
     if len(keys) < len(envelope.subjects):
         raise KeyShredded("a person in this message was erased")
+    keys = [store.at_version(*one) for one in zip(keys, envelope.key_versions, strict=True)]
     refs = tuple(key.ref for key in keys)
     what = f"{of.name} dead letter {one.event_id}"
-    Audit.local().write(Act("dead_letter", "R", purpose=purpose, patients=refs, entities=(what,), fields=("message",)))
+    caller.require_persons(refs or [None], entities=(what,), fields=("message",))
+    Audit.local().write(caller.act("R", patients=refs, entities=(what,), fields=("message",)))
     return open_payload(keys, envelope.event_id, envelope.sealed(one.sealed))
 
 
-def replay(chosen: Iterable[Letter], of: Domain) -> int:
-    """Put events back on their topic, then mark them; gives how many. Raises PublishFailed.
+def replay(caller: Caller, chosen: Iterable[Letter], of: Domain) -> int:
+    """Put events back on their topic, then mark them; gives how many. Audited first. Raises PublishFailed.
 
     A crash between the two leaves letters that look unsent: sending them again changes nothing in the index.
     """
     batch = list(chosen)
+    Audit.local().write(caller.act("E", entities=tuple(f"{of.name} dead letter {one.event_id}" for one in batch)))
     producer = Producer()
     try:
         now = rfc3339(datetime.now(UTC)).encode()

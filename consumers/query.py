@@ -79,6 +79,14 @@ def parse(query: str, properties: Mapping[str, Any], sought: Sought) -> dict[str
     return {"bool": {"must": must, "must_not": without} if must else {"must": {"match_all": {}}, "must_not": without}}
 
 
+def asked(query: str) -> set[str]:
+    """The fields that a query asks about, as it names them; for plain words those that they are looked for in."""
+    found: set[str] = set()
+    for token in _TOKEN.finditer("" if query.strip() == "*" else query):
+        found |= {token["field"].partition(".")[0]} if token["field"] else {name.partition("^")[0] for name in TEXT}
+    return found
+
+
 def _clause(token: re.Match[str], properties: Mapping[str, Any], sought: Sought) -> dict[str, Any]:
     name, phrase = token["field"], token["phrase"]
     value = token["word"] if phrase is None else phrase

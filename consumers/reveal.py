@@ -8,8 +8,9 @@ from typing import Any
 
 from elasticsearch import ConnectionError as ConnectionLost
 
+from consumers.access import Caller
 from infra import metrics
-from infra.audit import PURPOSES, Act, Audit
+from infra.audit import Audit
 from infra.crypto import field_key_version, open_field
 from infra.elastic import client
 from infra.errors import StackDown, UsageError
@@ -27,26 +28,28 @@ class Revealed:
     values: list[str] = dataclasses.field(repr=False)
 
 
-def reveal(of: Domain, wanted: str, name: str, purpose: str) -> list[Revealed]:
+def reveal(caller: Caller, of: Domain, wanted: str, name: str) -> list[Revealed]:
     """The clear values of a field, of a document or of all documents of an event.
 
-    Raises UsageError for an unknown purpose, id or field, KeyShredded for an erased person, and SealBroken for a
-    ciphertext that was altered or moved. The audit is written before anything is opened.
+    Raises UsageError for an unknown id or field, Denied where the policy or the patient does not permit it,
+    KeyShredded for an erased person, and SealBroken for a ciphertext that was altered or moved. The audit is written
+    before anything is opened.
     """
-    if purpose not in PURPOSES:
-        raise UsageError(f"--purpose is one of {', '.join(PURPOSES)} (HL7 v3 PurposeOfUse)")
+    if name in of.marks():
+        caller.require(of, "reveal", [name])
     documents = _documents(of, wanted)
     having = [one for one in documents if name in one["_source"].get("sealed", {})]
     if not having:
         names = sorted({sealed for one in documents for sealed in one["_source"].get("sealed", {})})
         raise UsageError(f"nothing is sealed there as {name!r}; there is: {', '.join(names) or 'nothing'}")
+    caller.require_persons([one["_source"].get("patient_ref") for one in having], fields=(name,))
     _, keys = KeyStore.local()
     audit = Audit.local()
     for one in having:
         patient = one["_source"].get("patient_ref")
         patients = (patient,) if patient else ()
-        audit.write(Act("reveal", "R", purpose=purpose, patients=patients, entities=(one["_id"],), fields=(name,)))
-    metrics.REVEALS.labels(of.name, purpose).inc(len(having))
+        audit.write(caller.act("R", patients=patients, entities=(one["_id"],), fields=(name,)))
+    metrics.REVEALS.labels(of.name, caller.purpose).inc(len(having))
     return [_open(keys, of, one, name) for one in having]
 
 

@@ -1,4 +1,4 @@
-"""Search: a query to a domain's index, ranked by BM25, with the places where it hit."""
+"""Search: a query to a domain's index, ranked by BM25, with the places where it hit; as much as the caller may see."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from elasticsearch import ApiError
 from elasticsearch import ConnectionError as ConnectionLost
 
 from consumers import query as language
-from infra.crypto import blind_term
+from consumers.access import Caller
+from infra.audit import Audit
+from infra.crypto import blind_term, keyed_hash
 from infra.elastic import client
 from infra.errors import StackDown, UsageError
 from infra.keyring import Keyring
+from infra.keystore import KeyStore
+from schemas import safe_harbor
 from schemas.registry import DOMAINS, Domain
 
 MARK = ("«", "»")
 LARGEST = 10_000  # Elasticsearch's own bound on from + size
+COUNTED = 100  # references looked at to see whether a group has as many persons as may be shown
 
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    total: int
+    total: int | str  # "<11" for a group that a Safe Harbor view does not show
     hits: list[dict[str, Any]]
 
 
@@ -34,6 +39,7 @@ def domain(name: str) -> Domain:
 
 
 def search(
+    caller: Caller,
     text: str,
     of: Domain,
     *,
@@ -45,40 +51,72 @@ def search(
 ) -> Hits:
     """Find documents. `filters` are field=value, exact. Newest first among equals; `sort` names a field, -field turns.
 
-    Raises UsageError for what cannot be asked and StackDown where no index answers.
+    Only fields that the caller may search count, only those that he or she may see come back, of patients who have not
+    denied the purpose. Written into the audit before it is given.
+
+    Raises UsageError for what cannot be asked, Denied for what may not be, and StackDown where no index answers.
     """
-    properties = of.mapping()["properties"]
     if not 0 <= size <= LARGEST:
         raise UsageError(f"--size goes from 0 to {LARGEST}")
-    blinds = Keyring.local().blinds.values()
-    sought = language.Sought(
-        of.sought(), of.sought_together(), lambda name, value: [blind_term(key, name, value) for key in blinds]
-    )
-    wanted = language.parse(text, properties, sought)
+    properties, may = of.mapping()["properties"], caller.fields(of, "see")
+    wanted, asked = _wanted(caller, text, of)
     narrow = [_filter(one, properties) for one in filters]
+    asked |= {_base(one.partition("=")[0]) for one in filters}
     if kind is not None:
         narrow.append({"term": {"kind": kind}})
+        asked.add("kind")
     if since is not None:
         narrow.append({"range": {"event_time": {"gte": language.since(since)}}})
-    order: list[Any] = ["_score", {"event_time": "desc"}]
+        asked.add("event_time")
+    # An order by time tells times; event ids are random, and so a fair choice among equals.
+    order: list[Any] = ["_score", {"event_id": "asc"} if caller.safe_harbor else {"event_time": "desc"}]
     if sort is not None:
         order = [{language.field(sort.lstrip("-"), properties).name: "desc" if sort[0] == "-" else "asc"}]
+        asked.add(_base(sort.lstrip("-")))
+    caller.require(of, "search", asked)
+    answer = _ask(
+        of,
+        query={"bool": {"must": [wanted], "filter": [*narrow, caller.persons().clause()]}},
+        sort=order,
+        size=size,
+        track_total_hits=True,
+        source_includes=sorted({*may, "patient_ref"}),
+        highlight={
+            "pre_tags": [MARK[0]],
+            "post_tags": [MARK[1]],
+            "require_field_match": False,
+            "fields": {name: {} for name, one in properties.items() if one.get("copy_to") and name in may},
+        },
+        aggs={"persons": {"terms": {"field": "patient_ref", "size": COUNTED}}} if caller.safe_harbor else None,
+    )
+    found = Hits(answer["hits"]["total"]["value"], [_hit(one) for one in answer["hits"]["hits"]])
+    refs = tuple(sorted({one["patient_ref"] for one in found.hits if "patient_ref" in one}))
+    if caller.safe_harbor:
+        found = _de_identified(found, answer["aggregations"]["persons"]["buckets"], of)
+    elif "patient_ref" not in may:
+        for one in found.hits:
+            one.pop("patient_ref", None)
+    said = {"query": _hashed("query", text), "total": str(found.total)}
+    Audit.local().write(caller.act("E", patients=refs if found.hits else (), fields=tuple(sorted(asked)), detail=said))
+    return found
+
+
+def _wanted(caller: Caller, text: str, of: Domain) -> tuple[dict[str, Any], set[str]]:
+    """A query as Elasticsearch takes it, and the fields that it asks about. Numbers are looked for where one may."""
+    may, blinds = caller.fields(of, "search"), Keyring.local().blinds.values()
+
+    def terms(name: str, value: str) -> list[str]:
+        return [blind_term(key, name, value) for key in blinds if name in may]
+
+    sought = language.Sought(of.sought(), of.sought_together(), terms)
+    wanted, asked = language.parse(text, of.mapping()["properties"], sought), language.asked(text)
+    return wanted, asked - {language.IDENTIFIER} if may.intersection(of.sought()) else asked
+
+
+def _ask(of: Domain, **body: Any) -> Any:
     try:
         with client() as server:
-            answer = server.search(
-                index=of.alias,
-                query={"bool": {"must": [wanted], "filter": narrow}},
-                sort=order,
-                size=size,
-                track_total_hits=True,
-                source_excludes=["sealed", "folded", "blind"],
-                highlight={
-                    "pre_tags": [MARK[0]],
-                    "post_tags": [MARK[1]],
-                    "require_field_match": False,
-                    "fields": {name: {} for name, one in properties.items() if one.get("copy_to")},
-                },
-            )
+            return server.search(index=of.alias, **body)
     except ConnectionLost:
         raise StackDown("Elasticsearch does not answer") from None
     except ApiError as error:
@@ -87,7 +125,33 @@ def search(
         if error.status_code == 400:
             raise UsageError("Elasticsearch cannot run this query: is a value wrong for its field?") from None
         raise StackDown(f"Elasticsearch answers {error.status_code}") from None
-    return Hits(answer["hits"]["total"]["value"], [_hit(one) for one in answer["hits"]["hits"]])
+
+
+def _de_identified(found: Hits, buckets: list[dict[str, Any]], of: Domain) -> Hits:
+    """Safe Harbor views, without ids and scores: a score tells how many documents have a value, to the last one."""
+    _, keys = KeyStore.local()
+    persons = {keys.survivor(one["key"]) for one in buckets}  # no fewer than 11 of at most COUNTED references
+    assert isinstance(found.total, int)
+    total = safe_harbor.total(found.total, len(persons))
+    if isinstance(total, str):
+        return Hits(total, [])
+    marks = of.marks()
+    return Hits(
+        total,
+        [
+            safe_harbor.view(one, marks, lambda ref: _hashed("pseudonym", keys.survivor(ref)))
+            for one in found.hits[:total]
+        ],
+    )
+
+
+def _hashed(use: str, text: str) -> str:
+    """128 bits of a keyed hash: tells equal ones, and nothing else without the key."""
+    return keyed_hash(Keyring.local().identity, use.encode(), text.encode())[:16].hex()
+
+
+def _base(name: str) -> str:
+    return name.partition(".")[0]  # of display.keyword
 
 
 def _filter(text: str, properties: dict[str, Any]) -> dict[str, Any]:

@@ -57,15 +57,16 @@ def _dicom(code: str, display: str) -> dict[str, str]:
     return {"system": "http://dicom.nema.org/resources/ontology/DCM", "code": code, "display": display}
 
 
-# Types and subtypes of DICOM: PS3.16 CID 400, 401 and 403, as PS3.15 A.5.3 uses them. What is not here is `rest`.
+# By kind, or by kind and action; what is not here is `rest`. Types and subtypes of DICOM (PS3.16 CID 400, 401, 403), used
+# as in PS3.15 A.5.3.
 _ALERT = _dicom("110113", "Security Alert")
 _TYPES = {
     "login": (_dicom("110114", "User Authentication"), _dicom("110122", "Login")),
-    "logout": (_dicom("110114", "User Authentication"), _dicom("110123", "Logout")),  # a login's action D
+    "login D": (_dicom("110114", "User Authentication"), _dicom("110123", "Logout")),
     "account": (_ALERT, _dicom("110137", "User security Attributes Changed")),
     "policy": (_ALERT, _dicom("110136", "Security Roles Changed")),
     "key": (_ALERT, _dicom("110129", "Security Configuration")),
-    "break_glass": (_ALERT, _dicom("110127", "Emergency Override Started")),
+    "break_glass C": (_ALERT, _dicom("110127", "Emergency Override Started")),  # the others are its review
     "export": (_dicom("110106", "Export"), None),
     "audit": (_dicom("110101", "Audit Log Used"), None),
 }
@@ -260,7 +261,7 @@ def _backwards(file: BinaryIO, block: int = 1 << 16) -> Iterator[bytes]:
 def _event(act: Act, observer: str) -> dict[str, Any]:
     """A FHIR R4 AuditEvent: type, recorded, agent.requestor and source.observer are required."""
     purpose = [{"coding": [{"system": f"{_CODES}/v3-ActReason", "code": act.purpose}]}] if act.purpose else []
-    code, subtype = _TYPES.get("logout" if (act.kind, act.action) == ("login", "D") else act.kind, (_REST, None))
+    code, subtype = _TYPES.get(f"{act.kind} {act.action}") or _TYPES.get(act.kind) or (_REST, None)
     if code is _REST:
         name = "search" if act.kind == "search" else _INTERACTIONS[act.action]
         subtype = {"system": "http://hl7.org/fhir/restful-interaction", "code": name}

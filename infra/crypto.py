@@ -26,9 +26,10 @@ import hashlib
 import hmac
 import os
 import unicodedata
-from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -36,7 +37,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from infra.errors import SealBroken
 
 FORMAT = b"\x01"
+VERSION_BYTES = 2
 NONCE_BYTES = 12
+NONCE_AT = len(FORMAT) + VERSION_BYTES  # in a sealed field
+BODY_AT = NONCE_AT + NONCE_BYTES
 KEY_BYTES = 32
 
 
@@ -58,33 +62,70 @@ class DataKey:
     token: str  # keyed hash of ref: what stands in Kafka
     version: int
     secret: bytes = field(repr=False)
+    since: float = 0.0  # events before it were of an erased predecessor with the same number; 0: there is none
+    uses: int = field(default=0, compare=False)  # messages sealed and not counted yet; see KeyStore.count
     aead: AESGCM = field(init=False, repr=False, compare=False)
+    head: bytes = field(init=False, repr=False, compare=False)  # of every field sealed under it: format, version
+    first: bytes = field(init=False, repr=False, compare=False)  # parts of every such field's associated data
+    last: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        version = self.version.to_bytes(VERSION_BYTES)
         self.aead = AESGCM(self.secret)
+        self.head = FORMAT + version
+        self.first, self.last = context(FORMAT, self.ref.encode()), context(version)
+
+
+def seal_fields(key: DataKey, domain: str, record_id: str, clear: Mapping[str, str]) -> dict[str, str]:
+    """The fields of one record, each sealed by itself: what they have in common is made once."""
+    encrypt, head, last, where = key.aead.encrypt, key.head, key.last, _where(key, domain, record_id)
+    nonces = os.urandom(NONCE_BYTES * len(clear))
+    key.uses += len(clear)
+    sealed: dict[str, str] = {}
+    for at, (name, value) in enumerate(clear.items()):
+        nonce = nonces[at * NONCE_BYTES : (at + 1) * NONCE_BYTES]
+        body = encrypt(nonce, value.encode(), where + _part(name) + last)
+        sealed[name] = b2a_base64(head + nonce + body, newline=False).decode()
+    return sealed
 
 
 def seal_field(key: DataKey, domain: str, record_id: str, name: str, value: str) -> str:
-    version = key.version.to_bytes(2)
-    nonce = os.urandom(NONCE_BYTES)
-    bound = context(FORMAT, key.ref.encode(), domain.encode(), record_id.encode(), name.encode(), version)
-    return b64encode(FORMAT + version + nonce + key.aead.encrypt(nonce, value.encode(), bound)).decode()
+    return seal_fields(key, domain, record_id, {name: value})[name]
 
 
 def open_field(key: DataKey, domain: str, record_id: str, name: str, sealed: str) -> str:
-    """The clear value. Raises SealBroken when altered or moved to another person, record or field."""
+    """The clear value. Raises SealBroken when altered or moved to another person, record, field or key version."""
     try:
-        raw = b64decode(sealed, validate=True)
-        version, nonce, body = raw[1:3], raw[3 : 3 + NONCE_BYTES], raw[3 + NONCE_BYTES :]
-        bound = context(raw[:1], key.ref.encode(), domain.encode(), record_id.encode(), name.encode(), version)
-        return key.aead.decrypt(nonce, body, bound).decode()
+        raw = a2b_base64(sealed)
+        if not raw.startswith(key.head) or b2a_base64(raw, newline=False).decode() != sealed:
+            raise InvalidTag  # decoders ignore what is no base64, and bits that the last character has too many
+        bound = _where(key, domain, record_id) + _part(name) + key.last
+        return key.aead.decrypt(raw[NONCE_AT:BODY_AT], raw[BODY_AT:], bound).decode()
     except (InvalidTag, ValueError):
         raise SealBroken(f"the sealed field {name} does not open here") from None
 
 
 def field_key_version(sealed: str) -> int:
-    """Version of the data key that a sealed field asks for."""
-    return int.from_bytes(b64decode(sealed[:4])[1:3])
+    """Version of the data key that a sealed field asks for. Raises SealBroken for what is no sealed field."""
+    try:
+        head = a2b_base64(sealed[:4], strict_mode=True)  # four characters are three bytes
+    except ValueError:
+        head = b""
+    if len(head) != NONCE_AT or not head.startswith(FORMAT):
+        raise SealBroken("this is no sealed field")
+    return int.from_bytes(head[len(FORMAT) :])
+
+
+def _where(key: DataKey, domain: str, record_id: str) -> bytes:
+    """Associated data up to the field's name."""
+    record = record_id.encode()
+    return key.first + _part(domain) + len(record).to_bytes(4) + record
+
+
+@lru_cache(4096)
+def _part(word: str) -> bytes:
+    """One part of a context. For domains and names of fields: there are few."""
+    return context(word.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +137,8 @@ class SealedPayload:
 def seal_payload(keys: Sequence[DataKey], event_id: str, body: bytes) -> SealedPayload:
     """Seal a body under a fresh content key that opens only with all of `keys`. Raises ValueError for no key."""
     content = os.urandom(KEY_BYTES)
+    for key in keys:
+        key.uses += 1
     return SealedPayload(
         _encrypt(AESGCM(_joint_key(keys)), b"key", event_id, content),
         _encrypt(AESGCM(content), b"body", event_id, body),

@@ -58,6 +58,25 @@ class Database:
         with self._writer.begin() as db:
             yield db
 
+    def forget(self) -> None:
+        """Let what was deleted or overwritten leave the database's own files.
+
+        SQLite: secure_delete has overwritten it in the database; the write-ahead log still holds older pages until it
+        is checkpointed and cut. PostgreSQL: a vacuum takes dead rows; its own log, and copies of it, last as long as
+        you keep them (docs/security.md).
+        """
+        connection = self._engine.raw_connection()
+        try:
+            driver: Any = connection.driver_connection
+            if not self._sqlite:
+                driver.rollback()
+                driver.autocommit = True
+            driver.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)" if self._sqlite else "VACUUM data_key")
+        finally:
+            if not self._sqlite:
+                driver.autocommit = False
+            connection.close()
+
     def close(self) -> None:
         self._engine.dispose()
 

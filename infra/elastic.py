@@ -25,6 +25,7 @@ WHOLE = "errors,items.*.status,items.*.error.type"
 PLACED = f"{WHOLE},items.*._id,items.*._index,items.*._seq_no,items.*._primary_term"
 FOUND = "docs._id,docs._index,docs.found,docs._source,docs._seq_no,docs._primary_term"
 REMOVE = b'{"delete":{"_id":"%b","version":1,"version_type":"external_gte"}}\n'
+REMOVED_AT_ONCE = 1000
 REFUSALS = frozenset({400, 413})  # the document is at fault; anything else may pass later
 CONFLICT = "version_conflict_engine_exception"
 
@@ -186,6 +187,30 @@ class Index:
                     if doc.get("found")
                 }
             await asyncio.sleep(self.target.failed(reason))
+
+    async def remove_of(self, field: str, values: Collection[str]) -> int:
+        """Delete every document whose `field` is one of `values`, written by now or under way; gives how many.
+
+        Waits for a server that is away, as all calls here do.
+        """
+        gone = 0
+        while True:
+            await self.target.admitted()
+            try:
+                await self._server.indices.refresh(index=self.name)
+                found = await self._server.search(
+                    index=self.name, query={"terms": {field: sorted(values)}}, size=REMOVED_AT_ONCE, source=False
+                )
+                if not (ids := [hit["_id"] for hit in found["hits"]["hits"]]):
+                    self.target.succeeded()
+                    return gone
+                lines = cast(Any, [b'{"delete":{"_id":"%b"}}\n' % one.encode() for one in ids])
+                await self._server.bulk(index=self.name, operations=lines, require_alias=self._is_alias)
+                gone += len(ids)
+            except (ConnectionLost, ConnectionTimeout):
+                await asyncio.sleep(self.target.failed("connection"))
+            except ApiError as error:
+                await asyncio.sleep(self.target.failed(str(error.status_code)))
 
     async def remove(self, ids: Collection[str]) -> None:
         """Delete immutable documents by id; one that is not there is gone already.

@@ -54,11 +54,24 @@ class Denied(WardstreamError):
     reason = "denied"
 
 
+class PolicyError(UsageError):
+    """The access policy names something that is not there, or leaves something out."""
+
+    reason = "policy"
+
+
 class LegalHold(WardstreamError):
     """An erasure is refused while a law wants the record kept (GDPR art. 17(3)(b))."""
 
     exit_code = 11
     reason = "legal_hold"
+
+
+class LedgerBroken(WardstreamError):
+    """The ledger of erasures was altered: nothing opens until a person has looked."""
+
+    exit_code = 14
+    reason = "ledger_broken"
 
 
 class AuditUnavailable(WardstreamError):
@@ -107,6 +120,13 @@ class KeyShredded(WardstreamError):
 
     exit_code = 5
     reason = "key_shredded"
+
+
+class ErasedPerson(WardstreamError):
+    """An event that happened before its person was erased, and came after it: dropped, and an alert raised."""
+
+    exit_code = 5
+    reason = "erased"
 
 
 class SealBroken(WardstreamError):

@@ -9,13 +9,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka import Producer as Librdkafka
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from infra.errors import StackDown, WardstreamError
@@ -225,6 +231,45 @@ def create_topics(specs: Iterable[TopicSpec]) -> list[str]:
     return [spec.name for spec in missing]
 
 
+def topic_settings(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Every setting of each topic as the broker has it. Raises StackDown where the broker or a topic is missing."""
+    wanted = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    if not wanted:
+        return {}
+    admin = AdminClient(connection(settings()))  # held until it has answered: without it, every future fails
+    asked = admin.describe_configs(wanted, request_timeout=10)
+    try:
+        return {
+            resource.name: {name: entry.value for name, entry in future.result(timeout=30).items()}
+            for resource, future in asked.items()
+        }
+    except KafkaException as error:
+        raise StackDown(f"Kafka does not tell a topic's settings: {error.args[0].name()}") from None
+
+
+def change_topics(changes: Mapping[str, Mapping[str, str]]) -> None:
+    """Set these settings of these topics and leave their others alone. Raises StackDown."""
+    wanted = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            topic,
+            incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in some.items()
+            ],
+        )
+        for topic, some in changes.items()
+    ]
+    if not wanted:
+        return
+    admin = AdminClient(connection(settings()))  # held until it has answered
+    asked = admin.incremental_alter_configs(wanted, request_timeout=10)
+    try:
+        for future in asked.values():
+            future.result(timeout=30)
+    except KafkaException as error:
+        raise StackDown(f"Kafka does not change a topic: {error.args[0].name()}") from None
+
+
 def partitions_of(topic: str) -> int:
     """Number of partitions. Raises StackDown where the broker or the topic is missing."""
     try:
@@ -243,7 +288,12 @@ class Reader:
         self._topic = topic
         self._consumer = Consumer(
             connection(settings())
-            | {"group.id": "unused", "enable.auto.commit": False, "fetch.message.max.bytes": MAX_REQUEST_BYTES}
+            | {
+                "group.id": "unused",
+                "enable.auto.commit": False,
+                "fetch.message.max.bytes": MAX_REQUEST_BYTES,
+                "fetch.wait.max.ms": 20,  # an idle fetch holds the connection: asking where a topic ends waits for it
+            }
         )
         partitions = [TopicPartition(topic, number) for number in range(partitions_of(topic))]
         self._ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10) for p in partitions}

@@ -19,7 +19,7 @@ import os
 import stat
 import tempfile
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,7 +121,10 @@ class Keyring:
             self.refresh()
         if version not in self._keks:
             raise KekDestroyed(f"key-encryption key {version} was destroyed, or belongs to another keyring")
-        return self._keks[version].decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], bound)
+        try:
+            return self._keks[version].decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], bound)
+        except InvalidTag:
+            raise KekDestroyed(f"key-encryption key {version} of this keyring did not wrap this key") from None
 
     @classmethod
     def local(cls) -> Keyring:
@@ -148,12 +151,20 @@ class Keyring:
             self._take(_read(self._path))
             self._stamp = stamp
 
-    def change(self, change: Callable[[dict[str, bytes]], None]) -> None:
+    def add(self, name: str) -> None:
+        """Make a new root key, unless it is there."""
+        self._change(lambda keys: {name: os.urandom(KEY_BYTES)} | keys)
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Destroy root keys."""
+        gone = set(names)
+        self._change(lambda keys: {name: key for name, key in keys.items() if name not in gone})
+
+    def _change(self, change: Callable[[dict[str, bytes]], dict[str, bytes]]) -> None:
         """Rewrite the file under a lock, as a whole and durably; other processes see it when they refresh."""
         assert self._path is not None
         with _alone(self._path):
-            keys = _read(self._path)
-            change(keys)
+            keys = change(_read(self._path))
             _write(self._path, keys)
             self._take(keys)
             self._stamp = _stamp(self._path)

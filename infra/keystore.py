@@ -2,8 +2,12 @@
 
 Persons are found by keyed hashes of (authority, type, value), never by the values. A data key is stored wrapped by
 the key-encryption key, bound to its reference and version. A merge makes one reference the alias of another; nothing
-is sealed again. Look-ups come in batches and are cached within a bound; `generation` is raised by every merge or
-erasure, and a cache older than it is thrown away.
+is sealed again. Look-ups come in batches and are cached within a bound; `generation` is raised by whatever makes a
+cache wrong, and a cache older than it is thrown away.
+
+An erasure leaves rows behind, on purpose: the keys' rows without their keys, so that "erased" is never a guess, and
+when each identifier was last erased, so that an old event of the person that comes late is known for one, while a new
+event under the same number (hospitals use numbers again, and patients come back) starts a new person.
 """
 
 from __future__ import annotations
@@ -11,8 +15,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -24,9 +28,10 @@ from infra.crypto import KEY_BYTES, DataKey, context, keyed_hash
 from infra.database import Database
 from infra.errors import KeyMissing, KeyShredded
 from infra.keyring import Keyring
+from infra.ledger import Ledger
 
 _tables = sql.MetaData()
-_subject = sql.Table(
+subject = sql.Table(
     "subject",
     _tables,
     sql.Column("ref", sql.String(32), primary_key=True),
@@ -34,56 +39,94 @@ _subject = sql.Table(
     sql.Column("kind", sql.String(8), nullable=False),  # patient, staff or source
     sql.Column("alias_of", sql.String(32), index=True),
     sql.Column("created_at", sql.Float, nullable=False),
+    sql.Column("since", sql.Float, nullable=False),  # events before it were an erased predecessor's; 0: there is none
+    sql.Column("erased_at", sql.Float),  # nothing opens from here on, whether or not the keys are destroyed yet
 )
-_identifier = sql.Table(
+identifier = sql.Table(
     "identifier",
     _tables,
     sql.Column("hash", sql.LargeBinary(32), primary_key=True),
     sql.Column("ref", sql.String(32), nullable=False, index=True),
+    sql.Column("erased_at", sql.Float),  # when somebody known by it was erased last
 )
-_data_key = sql.Table(
+alias = sql.Table(  # merges as they were told, so that a merge read again does not undo what undid it
+    "alias",
+    _tables,
+    sql.Column("prior", sql.String(32), primary_key=True),
+    sql.Column("survivor", sql.String(32), primary_key=True),
+    sql.Column("ended_at", sql.Float),
+)
+data_key = sql.Table(
     "data_key",
     _tables,
     sql.Column("ref", sql.String(32), primary_key=True),
     sql.Column("version", sql.Integer, primary_key=True),
-    sql.Column("kek_version", sql.Integer, nullable=False),
-    sql.Column("wrapped", sql.LargeBinary),  # NULL once shredded: the row stays, so that "erased" is never a guess
+    sql.Column("kek_version", sql.Integer, nullable=False, index=True),
+    sql.Column("wrapped", sql.LargeBinary),  # NULL once destroyed
+    sql.Column("messages", sql.BigInteger, nullable=False, server_default="0"),  # sealed under it, as far as counted
 )
-# Raised by whatever makes caches wrong: a merge changes who an identifier leads to, an erasure which keys there are.
-_generation = sql.Table(
+# One row. `merges` is raised when an identifier leads to somebody else, `epoch` when keys change or go.
+generation = sql.Table(
     "generation",
     _tables,
     sql.Column("merges", sql.Integer, nullable=False),
-    sql.Column("erasures", sql.Integer, nullable=False),
+    sql.Column("epoch", sql.Integer, nullable=False),
+    sql.Column("kek", sql.Integer, nullable=False),  # the version that wraps new keys
 )
-
-_TABLES = (_subject, _identifier, _data_key, _generation)
+kek = sql.Table(
+    "kek",
+    _tables,
+    sql.Column("version", sql.Integer, primary_key=True),
+    sql.Column("created_at", sql.Float, nullable=False),
+    sql.Column("superseded_at", sql.Float),
+    sql.Column("destroyed_at", sql.Float),
+)
+process = sql.Table(  # whose caches an erasure has to wait for
+    "process",
+    _tables,
+    sql.Column("id", sql.String(32), primary_key=True),
+    sql.Column("name", sql.String(64), nullable=False),
+    sql.Column("beat_at", sql.Float, nullable=False),
+    sql.Column("epoch", sql.Integer, nullable=False),  # the one it has seen
+)
+TABLES = (subject, identifier, alias, data_key, generation, kek, process)
 
 CACHE_ENTRIES = 200_000
 CACHE_SECONDS = 0.2  # longest time another process's merge or erasure stays unseen: whoever erases waits it out
 QUERY_VALUES = 500
+BEAT_SECONDS = 1.0
+DEAD_SECONDS = 15.0  # a process that did not beat for so long is gone, or stopped: it drops its caches as it wakes
+# NIST SP 800-38D, 8.3: with random 96-bit nonces at most 2^32 messages under one key. We change long before. What a
+# process sealed last with a key and did not count, when it ended, is below COUNTED: four million ends away from it.
+ROTATE_AT = 1 << 30
+COUNTED = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A person to find, or to make: identifiers as (authority, type, value), best first; any known one decides."""
+    """A person to find, or to make: identifiers as (authority, type, value), best first; the first known one decides.
+
+    `at` is when the event happened that names the person, in seconds since 1970.
+    """
 
     kind: str
     identifiers: tuple[tuple[str, str, str], ...]
+    at: float = field(default=float("inf"), compare=False)
 
 
 class KeyStore:
     """One process's view of the key store. Thread-safe; every method may block on the disk."""
 
     def __init__(self, url: str, keyring: Keyring) -> None:
-        self._keyring = keyring
-        self._db = Database(url)
-        self._db.create(*_TABLES)
-        with self._db.writing() as db:
-            if db.execute(sql.select(_generation)).first() is None:
-                db.execute(_generation.insert().values(merges=0, erasures=0))
+        self.keyring = keyring
+        self.db = Database(url)
+        self.db.create(*TABLES)
+        with self.db.writing() as db:
+            if db.execute(sql.select(generation)).first() is None:
+                db.execute(generation.insert().values(merges=0, epoch=0, kek=keyring.kek_version))
+                db.execute(kek.insert().values(version=keyring.kek_version, created_at=time.time()))
         self._lock = threading.RLock()
-        self._seen_generation = (-1, -1)
+        self._seen = (-1, -1)
         self._fresh_until = 0.0
         self._by_identifier: Cache[bytes, DataKey] = Cache(CACHE_ENTRIES)
         self._by_token: Cache[str, DataKey | None] = Cache(CACHE_ENTRIES)
@@ -91,44 +134,55 @@ class KeyStore:
 
     @classmethod
     def local(cls) -> tuple[Keyring, KeyStore]:
-        """The keyring and key store of this home, made where there are none."""
+        """The keyring and key store of this installation, made where there are none.
+
+        The ledger of erasures comes first: whatever database was put here, from a backup or by hand, nobody in the
+        ledger opens from it.
+        """
         keyring = Keyring.local()
-        return keyring, cls(database.url(), keyring)
+        store = cls(database.url(), keyring)
+        for erasure in Ledger.local(keyring).erasures():
+            store.obey(erasure.refs, erasure.identifiers, erasure.at)
+        return keyring, store
+
+    # ------------------------------------------------------------------------------------------------------- look-ups
 
     def resolve(self, wanted: Sequence[Wanted]) -> list[DataKey | None]:
         """The current data key of each person, made where unknown; aliases followed.
 
         The first identifier that is known decides; the others are then known too, unless they already belong to
-        somebody else. None stands for an erased person: one must not stop a batch.
+        somebody else. None stands for an erased person whose event happened before the erasure: one must not stop a
+        batch. An event that happened after it makes a new person.
         """
         with self._lock:
             self._drop_stale()
             hashes = [self._hashes(person) for person in wanted]
-            found = [self._cached(of) for of in hashes]
+            found = [self._cached(of, person.at) for of, person in zip(hashes, wanted, strict=True)]
             missing = [i for i, key in enumerate(found) if key is None]
             if missing:
-                refs = self._find_or_make([(wanted[i].kind, hashes[i]) for i in missing])
-                keys = self._load(set(refs))
+                refs, shared = self._find_or_make([(wanted[i], hashes[i]) for i in missing])
+                keys = self._load({ref for ref in refs if ref is not None})
                 for i, ref in zip(missing, refs, strict=True):
-                    key = found[i] = keys[ref]
+                    key = found[i] = keys[ref] if ref is not None else None
                     if key is not None:
                         for one in hashes[i]:
-                            self._by_identifier.keep(one, key)
+                            if one not in shared:
+                                self._by_identifier.keep(one, key)
             return found
 
     def of_source(self, source: str, at: float) -> DataKey:
         """The key of a source's ISO week: for what has no patient. Destroyed with the week's retention."""
         week = time.strftime("%G-W%V", time.gmtime(at))
-        (key,) = self.resolve([Wanted("source", ((source, "week", week),))])
+        (key,) = self.resolve([Wanted("source", ((source, "week", week),), at)])
         if key is None:
             raise KeyShredded("this source's key of that week was destroyed with its retention")
         return key
 
     def of_tokens(self, tokens: Iterable[str]) -> dict[str, DataKey | None]:
-        """Data keys by Kafka token, aliases not followed: what was sealed under a reference opens under it.
+        """Newest data keys by Kafka token, aliases not followed: what was sealed under a reference opens under it.
 
-        None stands for a key destroyed on purpose: one erased person must not stop a batch. Raises KeyMissing for a
-        token the store has never heard of.
+        None stands for a person erased on purpose: one must not stop a batch. Raises KeyMissing for a token the store
+        has never heard of.
         """
         with self._lock:
             self._drop_stale()
@@ -136,13 +190,17 @@ class KeyStore:
             keys: dict[str, DataKey | None] = {token: self._by_token[token] for token in wanted & self._by_token.keys()}
             rest = wanted - keys.keys()
             if rest:
-                refs = self._select(sql.select(_subject.c.token, _subject.c.ref), _subject.c.token, rest)
+                refs = self._select(sql.select(subject.c.token, subject.c.ref), subject.c.token, rest)
                 if len(refs) != len(rest):
                     raise KeyMissing(f"{len(rest) - len(refs)} subjects are unknown to this key store")
                 loaded = self._load(set(refs.values()))
                 for token, ref in refs.items():
                     keys[token] = self._by_token.keep(token, loaded[ref])
             return keys
+
+    def at_version(self, key: DataKey, version: int) -> DataKey:
+        """The same person's key of an earlier version: what was sealed before a change of keys opens under it."""
+        return key if key.version == version else self.of_ref(key.ref, version)
 
     def of_ref(self, ref: str, version: int | None = None) -> DataKey:
         """The data key of exactly this reference; the newest where no version is said.
@@ -151,146 +209,360 @@ class KeyStore:
         """
         with self._lock:
             self._drop_stale()
-            return self._of_ref(ref, version)
+            key: DataKey | None = self._by_ref.get((ref, version)) or self._load({ref}, version)[ref]
+            if key is None:
+                raise KeyShredded("this person's keys were destroyed on purpose")
+            return self._by_ref.keep((ref, version), key)
 
     def refs_of(self, identifiers: Iterable[tuple[str, str, str]]) -> set[str]:
         """References that these identifiers lead to, with their survivors; empty for unknown ones. Makes nobody."""
         hashes = {self._hash(one) for one in identifiers}
-        known = self._select(sql.select(_identifier.c.hash, _identifier.c.ref), _identifier.c.hash, hashes)
+        known = self._select(sql.select(identifier.c.hash, identifier.c.ref), identifier.c.hash, hashes)
         return {self.survivor(ref) for ref in known.values()}
 
-    def alias(self, prior: str, survivor: str) -> bool:
-        """Make `prior` an alias of `survivor` (merge). Idempotent; a merge that would close a ring is left out."""
-        with self._lock, self._db.writing() as db:
-            prior, survivor = self._survivor(db, prior), self._survivor(db, survivor)
-            if prior == survivor:
-                return False
-            db.execute(_subject.update().where(_subject.c.ref == prior).values(alias_of=survivor))
-            db.execute(_generation.update().values(merges=_generation.c.merges + 1))
-            return True
-
     def survivor(self, ref: str) -> str:
-        with self._db.reading() as db:
-            return self._survivor(db, ref)
+        with self.db.reading() as db:
+            return _survivor(db, ref)
 
     def family(self, ref: str) -> set[str]:
         """A reference with all its aliases, however they are chained: everything that is this person."""
-        with self._db.reading() as db:
-            family = fresh = {self._survivor(db, ref)}
+        with self.db.reading() as db:
+            family = fresh = {_survivor(db, ref)}
             while fresh:
-                rows = db.execute(sql.select(_subject.c.ref).where(_subject.c.alias_of.in_(fresh)))
+                rows = db.execute(sql.select(subject.c.ref).where(subject.c.alias_of.in_(fresh)))
                 fresh = {row[0] for row in rows} - family
                 family = family | fresh
             return family
 
-    def _of_ref(self, ref: str, version: int | None = None) -> DataKey:
-        key: DataKey | None = self._by_ref.get((ref, version)) or self._load({ref}, version)[ref]
-        if key is None:
-            raise KeyShredded("this person's keys were destroyed on purpose")
-        return self._by_ref.keep((ref, version), key)
+    def identifiers_of(self, refs: Collection[str]) -> set[bytes]:
+        """The keyed hashes of everything that these references are known by."""
+        query = sql.select(identifier.c.hash)
+        with self.db.reading() as db:
+            return {
+                row[0] for some in _chunks(sorted(refs)) for row in db.execute(query.where(identifier.c.ref.in_(some)))
+            }
 
-    def _hashes(self, person: Wanted) -> list[bytes]:
-        return [self._hash(identifier) for identifier in person.identifiers]
+    def known(self, ref: str) -> bool:
+        """Whether there ever was such a reference."""
+        with self.db.reading() as db:
+            return db.execute(sql.select(subject.c.ref).where(subject.c.ref == ref)).first() is not None
 
-    def _hash(self, identifier: tuple[str, str, str]) -> bytes:
-        return keyed_hash(self._keyring.identity, *(part.strip().casefold().encode() for part in identifier))
-
-    def _cached(self, hashes: list[bytes]) -> DataKey | None:
-        """Only a best identifier that is cached decides; a lesser one must not win over an unread better one."""
-        key: DataKey | None = self._by_identifier.get(hashes[0])
-        return key
-
-    def _find_or_make(self, persons: list[tuple[str, list[bytes]]]) -> list[str]:
-        """References by identifier hashes, in one write transaction: one reference however many processes race."""
-        every = {one for _, hashes in persons for one in hashes}
-        refs: list[str] = []
-        with self._db.writing() as db:
-            known = _pairs(db, sql.select(_identifier.c.hash, _identifier.c.ref), _identifier.c.hash, every)
-            subjects: list[dict[str, Any]] = []
-            keys: list[dict[str, Any]] = []
-            identifiers: list[dict[str, Any]] = []
-            made: set[str] = set()
-            for kind, hashes in persons:
-                ref = next((known[one] for one in hashes if one in known), None)
-                if ref is None:
-                    ref = os.urandom(16).hex()
-                    made.add(ref)
-                    token, now = self.token(ref), time.time()
-                    subjects.append({"ref": ref, "token": token, "kind": kind, "alias_of": None, "created_at": now})
-                    keys.append(self._new_key(ref, version=1))
-                for one in hashes:
-                    if one not in known:
-                        known[one] = ref
-                        identifiers.append({"hash": one, "ref": ref})
-                refs.append(ref if ref in made else self._survivor(db, ref))
-            for table, rows in ((_subject, subjects), (_data_key, keys), (_identifier, identifiers)):
-                if rows:
-                    db.execute(table.insert(), rows)
-        return refs
+    def refs_of_tokens(self, tokens: Collection[str]) -> set[str]:
+        return set(self._select(sql.select(subject.c.token, subject.c.ref), subject.c.token, tokens).values())
 
     def token(self, ref: str) -> str:
         """What stands for a reference in Kafka: a keyed hash, 128 bits, that never rotates."""
-        return keyed_hash(self._keyring.token, ref.encode())[:16].hex()
+        return keyed_hash(self.keyring.token, ref.encode())[:16].hex()
 
-    def _new_key(self, ref: str, version: int) -> dict[str, Any]:
-        kek, wrapped = self._keyring.wrap(_bound(ref, version), os.urandom(KEY_BYTES))
-        return {"ref": ref, "version": version, "kek_version": kek, "wrapped": wrapped}
+    # --------------------------------------------------------------------------------------------------------- merges
+
+    def alias(self, prior: str, survivor: str, at: float = 0.0) -> bool:
+        """Make `prior` an alias of `survivor` (merge). Idempotent; a merge that would close a ring is left out.
+
+        So is one that was undone since it happened, `at`: a message that is read again must not undo that.
+        """
+        with self._lock, self.db.writing() as db:
+            told = sql.and_(alias.c.prior == prior, alias.c.survivor == survivor)
+            before = db.execute(sql.select(alias.c.ended_at).where(told)).first()
+            if before is not None and (before.ended_at is None or before.ended_at >= at):
+                return False
+            top, survivor_top = _survivor(db, prior), _survivor(db, survivor)
+            if top == survivor_top:
+                return False
+            if before is None:
+                db.execute(alias.insert().values(prior=prior, survivor=survivor))
+            else:
+                db.execute(alias.update().where(told).values(ended_at=None))
+            db.execute(subject.update().where(subject.c.ref == top).values(alias_of=survivor_top))
+            _raise_generation(db, merges=1)
+            return True
+
+    def unalias(self, ref: str) -> bool:
+        """Undo a merge: `ref` is a person of its own again. What was sealed meanwhile stays the survivor's."""
+        with self._lock, self.db.writing() as db:
+            done = db.execute(
+                subject.update().where(subject.c.ref == ref, subject.c.alias_of.is_not(None)).values(alias_of=None)
+            )
+            db.execute(
+                alias.update().where(alias.c.prior == ref, alias.c.ended_at.is_(None)).values(ended_at=time.time())
+            )
+            _raise_generation(db, merges=1)
+            return bool(done.rowcount)
+
+    # ------------------------------------------------------------------------------------------------------- erasures
+
+    def mark_erased(self, refs: Collection[str], at: float) -> None:
+        """Nothing of these persons opens from here on, and nothing that happened before is taken in. No key goes yet.
+
+        Idempotent.
+        """
+        with self._lock, self.db.writing() as db:
+            hashes = {row[0] for row in db.execute(sql.select(identifier.c.hash).where(identifier.c.ref.in_(refs)))}
+            _mark(db, refs, hashes, at)
+
+    def destroy(self, refs: Collection[str]) -> int:
+        """Destroy every version of these persons' data keys; gives how many there were. Idempotent."""
+        with self._lock:
+            with self.db.writing() as db:
+                done = db.execute(
+                    data_key.update().where(data_key.c.ref.in_(refs), data_key.c.wrapped.is_not(None))
+                    .values(wrapped=None)
+                )  # fmt: skip
+                _raise_generation(db, epoch=1)
+            self.db.forget()
+            self._fresh_until = 0.0
+            return done.rowcount
+
+    def obey(self, refs: Collection[str], identifiers: Collection[bytes], at: float) -> None:
+        """What the ledger says of one erasure, where this database does not know of it or has not finished it."""
+        with self.db.reading() as db:
+            wrong = db.execute(
+                sql.select(data_key.c.ref).join(subject, subject.c.ref == data_key.c.ref)
+                .where(subject.c.ref.in_(refs), subject.c.erased_at.is_(None)).limit(1)
+            ).first()  # fmt: skip
+            known = db.execute(
+                sql.select(sql.func.count()).select_from(identifier)
+                .where(identifier.c.hash.in_(identifiers), identifier.c.erased_at.is_not(None))
+            ).scalar_one()  # fmt: skip
+        if wrong is None and known == len(identifiers):
+            return
+        with self._lock, self.db.writing() as db:
+            _mark(db, refs, identifiers, at)
+            there = {row[0] for row in db.execute(sql.select(identifier.c.hash))} if identifiers else set()
+            ghost = next(iter(sorted(refs)), "")
+            rows = [{"hash": one, "ref": ghost, "erased_at": at} for one in set(identifiers) - there]
+            if rows:
+                db.execute(identifier.insert(), rows)
+        if wrong is not None:
+            self.destroy(refs)
+
+    def shredded(self, refs: Collection[str]) -> bool:
+        """Whether every key of these references is gone for good."""
+        with self.db.reading() as db:
+            left = sql.select(data_key.c.ref).where(data_key.c.ref.in_(refs), data_key.c.wrapped.is_not(None))
+            return db.execute(left.limit(1)).first() is None
+
+    def epoch(self) -> int:
+        """Raised by every erasure: what was read before may be of somebody who is erased by now."""
+        with self.db.reading() as db:
+            return int(db.execute(sql.select(generation.c.epoch)).scalar_one())
+
+    # ------------------------------------------------------------------------------------------------------ processes
+
+    def join(self, name: str) -> None:
+        """Tell others that this process holds keys in memory, and which erasures it knows of, until it ends."""
+        made = os.urandom(16).hex()
+        with self.db.writing() as db:
+            db.execute(process.delete().where(process.c.beat_at < time.time() - 100 * DEAD_SECONDS))
+            db.execute(process.insert().values(id=made, name=name, beat_at=time.time(), epoch=self._dropped()))
+        threading.Thread(target=self._beat, args=(made,), name="keystore-beat", daemon=True).start()
+
+    def _beat(self, made: str) -> None:
+        beat = time.time()
+        seen = self._dropped()
+        while True:
+            time.sleep(BEAT_SECONDS)
+            try:
+                now = self._dropped()
+                if now == seen and time.time() < beat + DEAD_SECONDS / 3:
+                    continue
+                with self.db.writing() as db:
+                    beat, seen = time.time(), now
+                    db.execute(process.update().where(process.c.id == made).values(beat_at=beat, epoch=now))
+            except Exception:  # noqa: S112 - locked or away: whoever erases waits, and the next beat tells
+                continue
+
+    def _dropped(self) -> int:
+        """Drop what is stale, whether or not anybody asks for a key; gives the epoch that is seen then."""
+        with self._lock:
+            self._fresh_until = 0.0
+            self._drop_stale()
+            return self._seen[1]
+
+    def await_caches(self, patience: float) -> int:
+        """Wait until every living process has dropped what it held before now; gives how many there are.
+
+        Raises TimeoutError.
+        """
+        wanted = self.epoch()
+        deadline = time.monotonic() + patience
+        while True:
+            with self.db.reading() as db:
+                alive = process.c.beat_at > time.time() - DEAD_SECONDS
+                rows = db.execute(sql.select(process.c.epoch).where(alive)).scalars().all()
+            if all(seen >= wanted for seen in rows):
+                return len(rows)
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.1)
+
+    # ------------------------------------------------------------------------------------------------------ rotation
+
+    def count(self, keys: Iterable[DataKey]) -> None:
+        """Add up how much was sealed under each key, and give a person a new one long before it is too much.
+
+        Call it with the keys of a batch, now and then: a key that has sealed little yet costs a look.
+        """
+        for key in {(key.ref, key.version): key for key in keys if key.uses >= COUNTED}.values():
+            used, key.uses = key.uses, 0
+            with self._lock, self.db.writing() as db:
+                mine = sql.and_(data_key.c.ref == key.ref, data_key.c.version == key.version)
+                db.execute(data_key.update().where(mine).values(messages=data_key.c.messages + used))
+                row = db.execute(sql.select(data_key.c.messages, data_key.c.wrapped).where(mine)).one()
+                newest = sql.select(sql.func.max(data_key.c.version)).where(data_key.c.ref == key.ref)
+                if row.messages >= ROTATE_AT and row.wrapped and db.execute(newest).scalar_one() == key.version:
+                    db.execute(data_key.insert().values(**self._new_key(db, key.ref, key.version + 1)))
+                    _raise_generation(db, merges=1, epoch=1)
+                    self._fresh_until = 0.0
+
+    # --------------------------------------------------------------------------------------------------------- inside
+
+    def _hashes(self, person: Wanted) -> list[bytes]:
+        return [self._hash(one) for one in person.identifiers]
+
+    def _hash(self, one: tuple[str, str, str]) -> bytes:
+        return keyed_hash(self.keyring.identity, *(part.strip().casefold().encode() for part in one))
+
+    def _cached(self, hashes: list[bytes], at: float) -> DataKey | None:
+        """Only a best identifier that is cached decides; a lesser one must not win over an unread better one."""
+        key: DataKey | None = self._by_identifier.get(hashes[0])
+        return key if key is None or at > key.since else None
+
+    def _find_or_make(self, persons: list[tuple[Wanted, list[bytes]]]) -> tuple[list[str | None], set[bytes]]:
+        """References by identifier hashes, in one write transaction: one reference however many processes race.
+
+        Gives also the identifiers under which somebody was erased: who they lead to hangs on the event's time.
+        """
+        every = {one for _, hashes in persons for one in hashes}
+        refs: list[str | None] = []
+        with self.db.writing() as db:
+            rows = {
+                row.hash: row
+                for chunk in _chunks(every)
+                for row in db.execute(sql.select(identifier).where(identifier.c.hash.in_(chunk)))
+            }
+            known = {one: row.ref for one, row in rows.items()}
+            erased: dict[bytes, float] = {one: row.erased_at for one, row in rows.items() if row.erased_at is not None}
+            gone = _erased(db, {known[one] for one in erased})
+            made: dict[str, list[dict[str, Any]]] = {"subject": [], "key": [], "identifier": []}
+            fresh: set[str] = set()
+            for person, hashes in persons:
+                decides = next((one for one in hashes if one in known), None)
+                since = erased.get(decides, 0.0) if decides else 0.0
+                ref = known[decides] if decides else None
+                if decides and since >= person.at:
+                    refs.append(None)
+                    continue
+                if ref is None or ref in gone:
+                    again = ref is not None
+                    ref = os.urandom(16).hex()
+                    fresh.add(ref)
+                    made["subject"].append(self._new_subject(ref, person.kind, since))
+                    made["key"].append(self._new_key(db, ref, version=1))
+                    if again:
+                        self._lead(db, [one for one in hashes if known.get(one) in gone], ref, known)
+                for one in hashes:
+                    if one not in known:
+                        known[one] = ref
+                        made["identifier"].append({"hash": one, "ref": ref})
+                refs.append(ref if ref in fresh else _survivor(db, ref))
+            for table, name in ((subject, "subject"), (data_key, "key"), (identifier, "identifier")):
+                if made[name]:
+                    db.execute(table.insert(), made[name])
+        return refs, set(erased)
+
+    def _lead(self, db: sql.Connection, hashes: list[bytes], ref: str, known: dict[bytes, str]) -> None:
+        """Let identifiers of an erased person lead to a new one; that they were erased once stays known."""
+        db.execute(identifier.update().where(identifier.c.hash.in_(hashes)).values(ref=ref))
+        known.update(dict.fromkeys(hashes, ref))
+
+    def _new_subject(self, ref: str, kind: str, since: float) -> dict[str, Any]:
+        now = time.time()
+        return {"ref": ref, "token": self.token(ref), "kind": kind, "alias_of": None, "created_at": now, "since": since}
+
+    def _new_key(self, db: sql.Connection, ref: str, version: int) -> dict[str, Any]:
+        """A row for a new data key, under the key-encryption key that this transaction sees as the present one."""
+        if db.execute(sql.select(generation.c.kek)).scalar_one() != self.keyring.kek_version:
+            self.keyring.refresh()
+        kek_version, wrapped = self.keyring.wrap(bound(ref, version), os.urandom(KEY_BYTES))
+        return {"ref": ref, "version": version, "kek_version": kek_version, "wrapped": wrapped, "messages": 0}
 
     def _load(self, refs: set[str], version: int | None = None) -> dict[str, DataKey | None]:
-        """Data keys by reference, None for a shredded one. Raises KeyMissing where any has no row at all."""
+        """Data keys by reference, None for an erased one. Raises KeyMissing where any has no row at all."""
         keys: dict[str, DataKey | None] = {}
-        query = sql.select(_data_key).order_by(_data_key.c.version)
+        columns = (*data_key.c, subject.c.since, subject.c.erased_at)
+        query = sql.select(*columns).join(subject, subject.c.ref == data_key.c.ref).order_by(data_key.c.version)
         if version is not None:
-            query = query.where(_data_key.c.version == version)
-        with self._db.reading() as db:
+            query = query.where(data_key.c.version == version)
+        with self.db.reading() as db:
             for chunk in _chunks(refs):
-                for row in db.execute(query.where(_data_key.c.ref.in_(chunk))):
-                    keys[row.ref] = self._unwrap(row) if row.wrapped is not None else None
+                for row in db.execute(query.where(data_key.c.ref.in_(chunk))):
+                    gone = row.wrapped is None or row.erased_at is not None
+                    keys[row.ref] = None if gone else self._unwrap(row)
         if len(keys) != len(refs):
             raise KeyMissing(f"{len(refs) - len(keys)} keys are unknown to this key store")
         return keys
 
     def _unwrap(self, row: Any) -> DataKey:
-        secret = self._keyring.unwrap(row.kek_version, _bound(row.ref, row.version), row.wrapped)
-        return DataKey(row.ref, self.token(row.ref), row.version, secret)
+        secret = self.keyring.unwrap(row.kek_version, bound(row.ref, row.version), row.wrapped)
+        return DataKey(row.ref, self.token(row.ref), row.version, secret, row.since)
 
     def _select(self, query: sql.Select[Any], column: Any, values: Iterable[Any]) -> dict[Any, Any]:
-        with self._db.reading() as db:
-            return _pairs(db, query, column, values)
-
-    def _survivor(self, db: sql.Connection, ref: str) -> str:
-        while True:
-            row = db.execute(sql.select(_subject.c.alias_of).where(_subject.c.ref == ref)).first()
-            if row is None or row[0] is None:
-                return ref
-            ref = row[0]
+        with self.db.reading() as db:
+            return {row[0]: row[1] for chunk in _chunks(values) for row in db.execute(query.where(column.in_(chunk)))}
 
     def _drop_stale(self) -> None:
         if time.monotonic() < self._fresh_until:
             return
         self._fresh_until = time.monotonic() + CACHE_SECONDS
-        with self._db.reading() as db:
-            now = db.execute(sql.select(_generation.c.merges, _generation.c.erasures)).one()
-        if now != self._seen_generation:
+        self.keyring.refresh()
+        with self.db.reading() as db:
+            now = db.execute(sql.select(generation.c.merges, generation.c.epoch)).one()
+        if (now.merges, now.epoch) != self._seen:
             self._by_identifier.clear()
-            if now.erasures != self._seen_generation[1]:
+            if now.epoch != self._seen[1]:
                 self._by_token.clear()
                 self._by_ref.clear()
-            self._seen_generation = (now.merges, now.erasures)
+            self._seen = (now.merges, now.epoch)
 
 
 V = TypeVar("V")
 
 
-def _bound(ref: str, version: int) -> bytes:
+def bound(ref: str, version: int) -> bytes:
+    """What a wrapped data key is bound to: associated data of the wrapping."""
     return context(b"wardstream data key", ref.encode(), version.to_bytes(4))
+
+
+def _mark(db: sql.Connection, refs: Collection[str], hashes: Collection[bytes], at: float) -> None:
+    for some in _chunks(sorted(refs)):
+        db.execute(subject.update().where(subject.c.ref.in_(some), subject.c.erased_at.is_(None)).values(erased_at=at))
+    for few in _chunks(sorted(hashes)):
+        earlier = sql.or_(identifier.c.erased_at.is_(None), identifier.c.erased_at < at)
+        db.execute(identifier.update().where(identifier.c.hash.in_(few), earlier).values(erased_at=at))
+    _raise_generation(db, merges=1, epoch=1)
+
+
+def _erased(db: sql.Connection, refs: Collection[str]) -> set[str]:
+    """Which of these are erased: only of identifiers that say so, since it costs a look."""
+    query = sql.select(subject.c.ref).where(subject.c.erased_at.is_not(None))
+    return {row[0] for chunk in _chunks(refs) for row in db.execute(query.where(subject.c.ref.in_(chunk)))}
+
+
+def _survivor(db: sql.Connection, ref: str) -> str:
+    while True:
+        row = db.execute(sql.select(subject.c.alias_of).where(subject.c.ref == ref)).first()
+        if row is None or row[0] is None:
+            return ref
+        ref = row[0]
+
+
+def _raise_generation(db: sql.Connection, merges: int = 0, epoch: int = 0) -> None:
+    of = generation.c
+    db.execute(generation.update().values(merges=of.merges + merges, epoch=of.epoch + epoch))
 
 
 def _chunks(values: Iterable[V]) -> Iterator[list[V]]:
     rest = iter(values)
     while chunk := list(islice(rest, QUERY_VALUES)):
         yield chunk
-
-
-def _pairs(db: sql.Connection, query: sql.Select[Any], column: Any, values: Iterable[Any]) -> dict[Any, Any]:
-    return {row[0]: row[1] for chunk in _chunks(values) for row in db.execute(query.where(column.in_(chunk)))}

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.errors import StackDown
@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     )
     master_key: SecretStr = Field(SecretStr(""), description="32 bytes in base64 that seal the keyring file")
     passphrase: SecretStr = Field(SecretStr(""), description="what the keyring file is sealed with, by Argon2id")
+    token: SecretStr = Field(SecretStr(""), description="a session's token; empty: the one in <home>/session")
+    policy: Path | None = Field(None, description="TOML file of the access policy; default schemas/policy.toml")
     ledger: Path | None = Field(
         None, description="folder of the ledger of erasures, outside every backup; default <home>/ledger"
     )
@@ -53,6 +55,10 @@ class Settings(BaseSettings):
         30.0, description="seconds without an answer after which a request is repeated"
     )
     elasticsearch_api_key: SecretStr = Field(SecretStr(""), description="encoded API key")
+
+    index_retention_days: dict[str, PositiveInt] = Field(
+        {}, description='days that a domain\'s documents are kept, as JSON: {"ehr": 3650}; else as the registry says'
+    )
 
     kafka_port: int = Field(9092, description="embedded Kafka: preferred port; the next free one is taken")
     elasticsearch_port: int = Field(9200, description="embedded Elasticsearch: preferred port; else the next free one")

@@ -107,6 +107,7 @@ def register(app: typer.Typer) -> None:
 async def _publisher() -> AsyncIterator[tuple[Publisher, Reader]]:
     partitions_of(DOMAINS[ehr.DOMAIN].raw.name)  # says plainly when there is no broker or no topic
     keyring, keys = KeyStore.local()
+    keys.join("feed")
     seen = Seen(settings().home / "seen.sqlite")
     producer = Producer()
     peers = Peers.load(settings().peers)

@@ -16,7 +16,7 @@ from itertools import islice
 
 from infra import metrics
 from infra.crypto import DataKey, keyed_hash, seal_payload
-from infra.errors import BadMessage, KeyShredded, Overloaded
+from infra.errors import BadMessage, ErasedPerson, Overloaded
 from infra.kafka import Outgoing, Producer, PublishFailed
 from infra.keyring import Keyring
 from infra.keystore import KeyStore, Wanted
@@ -27,6 +27,9 @@ from schemas.dead_letter import DeadLetter
 from schemas.envelope import Envelope, event_id, rfc3339
 from schemas.record import Subject
 from schemas.registry import DOMAINS
+from schemas.signal import ERASED_PERSON
+from schemas.signal import message as signal_message
+from schemas.topics import SIGNALS
 
 BATCH = 500
 IN_FLIGHT = 2  # batches under way at once: more would be smaller, and cost more for each message
@@ -72,6 +75,7 @@ class Publisher:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._underway: dict[str, asyncio.Future[Receipt]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._noting: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> Publisher:
         self._loop = asyncio.create_task(self._run(), name="publish")
@@ -81,6 +85,7 @@ class Publisher:
         for one in (self._loop, *self._tasks):  # nobody is left who waits for an answer
             one.cancel()
         await asyncio.gather(self._loop, *self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._noting)  # what was answered is remembered, or a repeat is published once more
 
     async def publish(self, arrival: Arrival) -> Receipt:
         """Gives the receipt once the broker has confirmed.
@@ -164,6 +169,10 @@ class Publisher:
             keys = [key for key in theirs if key is not None]
             if len(keys) == len(theirs):
                 send.message = self._message(send, keys)
+                self._keys.count(keys)
+            else:
+                send.erased = True
+                send.message = _alert(send)
         return sends
 
     def _message(self, send: _Send, keys: Sequence[DataKey]) -> Outgoing:
@@ -199,8 +208,6 @@ class Publisher:
         try:
             new = [send for send in sends if send.message is not None]
             for send in sends:
-                if send.before is None and send.message is None:
-                    _settle(send.receipt, KeyShredded("a person in this message was erased"))
                 if send.before is not None:
                     metrics.DUPLICATES.labels(send.arrival.domain).inc()
                     before = send.before
@@ -215,13 +222,20 @@ class Publisher:
             if not new:
                 return
             self.broker.succeeded()
+            for send in [send for send in new if send.erased]:
+                metrics.PROCESSED.labels(send.arrival.domain, "dropped", ErasedPerson.reason).inc()
+                _settle(send.receipt, ErasedPerson("a person in this message was erased after it happened"))
+                new.remove(send)
             for send in new:
                 metrics.PUBLISHED.labels(send.arrival.domain).inc()
                 if send.flags:
                     metrics.REUSED_IDS.labels(send.arrival.domain).inc()
                 answer = _answer(send)
                 _settle(send.receipt, Receipt(send.event_id, False, answer.reason, answer.where))
-            await asyncio.to_thread(self._seen.note, [_answer(send) for send in new])  # a repeat meets `_underway` yet
+            noting = asyncio.ensure_future(asyncio.to_thread(self._seen.note, [_answer(send) for send in new]))
+            self._noting.add(noting)
+            noting.add_done_callback(self._noting.discard)
+            await asyncio.shield(noting)  # a repeat meets `_underway` yet
         finally:
             for send in sends:
                 self._underway.pop(send.event_id, None)
@@ -236,19 +250,31 @@ class _Send:
     receipt: asyncio.Future[Receipt]
     before: Answer | None = None
     flags: tuple[str, ...] = ()
+    erased: bool = False  # of a person erased since it happened: its message is the alert
     message: Outgoing | None = None
 
 
 def _wanted(send: _Send) -> list[Wanted]:
     """The patients of an arrival. One without any number is a person known by this event alone."""
+    happened = send.arrival.event_time or send.arrival.received_at
     return [
         Wanted(
             "patient",
             tuple((one.authority, one.type, one.value) for one in subject.linking())
             or (("wardstream", "event", f"{send.event_id}-{position}"),),
+            happened.timestamp(),
         )
         for position, subject in enumerate(send.arrival.subjects)
     ]
+
+
+def _alert(send: _Send) -> Outgoing:
+    """What a privacy officer should hear of: somebody's system still sends what was erased. It names nobody."""
+    happened = send.arrival.event_time or send.arrival.received_at
+    key, value, headers = signal_message(
+        ERASED_PERSON, send.arrival.domain, send.event_id, "", rfc3339(happened), {"source": send.arrival.source}, None
+    )
+    return Outgoing(SIGNALS.name, key, value, headers)
 
 
 def _answer(send: _Send) -> Answer:

@@ -17,6 +17,7 @@ class Domain:
     name: str
     mapping: Callable[[], dict[str, Any]]
     parts: tuple[type[Part], ...]
+    retention_days: int | None = None  # since the event, for its documents and its sealed record; None: kept
 
     def marks(self) -> dict[str, Mark]:
         """The privacy mark of every field of any part."""

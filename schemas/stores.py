@@ -1,7 +1,7 @@
 """Every place where anything is kept. A store that is not in this list does not exist: the contract tests walk it.
 
-`kind` says how a test reads it to the last byte and through its own interface: topic, index, sqlite, files.
-Paths are below the home folder.
+`kind` says how a test reads it to the last byte and through its own interface: topic, index, sqlite, files, metrics.
+Paths are below the home folder. `erased` says what an erasure does to it; it stands in every proof.
 """
 
 from __future__ import annotations
@@ -16,20 +16,60 @@ class Store:
     name: str
     kind: str
     holds: str
+    erased: str
 
+
+CLOSED = "sealed under the person's keys: closed with them"
+NOBODY = "holds nothing of persons"
 
 STORES = (
-    *(Store(topic.name, "topic", f"{topic.schema}; key: {topic.key}") for topic in TOPICS),
-    *(Store(domain.alias, "index", "documents: clinical in clear, identifying sealed") for domain in DOMAINS.values()),
-    Store("keys/keystore.sqlite", "sqlite", "keyed hashes of identifiers, references, wrapped data keys"),
-    Store("keys/keyring.json", "files", "root keys, mode 0600"),
-    Store("seen.sqlite", "sqlite", "keyed hashes of answered messages and the reason codes of their answers"),
-    Store("audit", "files", "who did and was shown what, by reference, in a signed chain"),
-    Store("anchor", "files", "the audit's signed heads, and its public key; WARDSTREAM_ANCHOR puts it elsewhere"),
-    Store("kafka", "files", "the embedded broker's own files"),
-    Store("elasticsearch", "files", "the embedded node's own files"),
-    Store("logs", "files", "logs of every process"),
-    Store("supervisor", "files", "configuration of the supervised processes"),
-    Store("faust", "files", "Faust's data folder: empty, since no table is used"),
-    Store("stack.json", "files", "ports and process ids"),
+    *(
+        Store(
+            topic.name,
+            "topic",
+            f"{topic.schema}; key: {topic.key}",
+            f"{CLOSED}; a tombstone for each record" if topic.cleanup == "compact" else CLOSED,
+        )
+        for topic in TOPICS
+    ),
+    *(
+        Store(
+            domain.alias,
+            "index",
+            "documents: clinical in clear, identifying sealed",
+            "documents deleted, and gone from the segments",
+        )
+        for domain in DOMAINS.values()
+    ),
+    Store(
+        "keys/keystore.sqlite",
+        "sqlite",
+        "keyed hashes of identifiers, references, wrapped data keys; accounts, hashes of passwords and sessions, failed"
+        " logins; consents, holds and emergencies by reference, reasons sealed",
+        "keys destroyed and overwritten; references and keyed hashes stay, marked, so that nothing old comes back",
+    ),
+    Store("session", "files", "token of the session that is logged in on this home, mode 0600", NOBODY),
+    Store("keys/keyring.json", "files", "root keys, mode 0600", NOBODY),
+    Store(
+        "seen.sqlite",
+        "sqlite",
+        "keyed hashes of answered messages and the reason codes of their answers",
+        "keyed hashes of messages, for a week",
+    ),
+    Store(
+        "audit",
+        "files",
+        "who did and was shown what, by reference, in a signed chain",
+        "kept: who looked stays told, by reference",
+    ),
+    Store("anchor", "files", "signed heads of the audit, its public key; WARDSTREAM_ANCHOR puts it elsewhere", NOBODY),
+    Store("ledger", "files", "erasures: references and keyed hashes", "tells of the erasure, by reference"),
+    Store("proofs", "files", "signed proofs of erasures", "tells of the erasure, by reference"),
+    Store("kafka", "files", "the embedded broker's own files", CLOSED),
+    Store("elasticsearch", "files", "the embedded node's own files", "as its indices"),
+    Store("logs", "files", "logs of every process", NOBODY),
+    Store("supervisor", "files", "configuration of the supervised processes", NOBODY),
+    Store("faust", "files", "Faust's data folder: empty, since no table is used", NOBODY),
+    Store("stack.json", "files", "ports and process ids", NOBODY),
+    Store("metrics", "metrics", "counts and times of every process, in its memory", NOBODY),
 )

@@ -16,7 +16,7 @@ class Topic:
     schema: str
     partitions: int = 6
     retention_ms: int = 7 * DAY  # -1: for ever
-    cleanup: str = "delete"
+    cleanup: str = "delete"  # compact: until a tombstone; `wardstream retention apply` writes those of expired events
 
     def config(self) -> dict[str, str]:
         return {

@@ -18,7 +18,7 @@ import mode
 
 from infra import metrics
 from infra.elastic import Index, async_client
-from infra.errors import BadMessage, DeadLetterLimit, KeyStoreBusy, WardstreamError
+from infra.errors import BadMessage, DeadLetterLimit, ErasedPerson, KeyStoreBusy, WardstreamError
 from infra.health import Pulse, health
 from infra.kafka import Outgoing, Producer, PublishFailed
 from infra.keystore import KeyStore
@@ -54,6 +54,8 @@ class Agent:
         health.live[domain.name] = self._trouble
         health.ready[domain.name] = self._away
         self._refused: deque[bool] = deque(maxlen=LIMIT_WINDOW)
+        self._epoch = self._keys.epoch()
+        self._keys.join(f"worker {domain.name}")
 
     async def run(self, batches: AsyncIterator[list[Any]]) -> None:
         """Three stages, each at its own batch: read (in a thread), index documents, all that must keep its order.
@@ -155,15 +157,32 @@ class Agent:
         batch.ready = kept
 
     async def finish(self, batch: Batch) -> None:
-        """Fold entities, send, merge: one batch after the other. Then everything of the batch is durable."""
+        """Fold entities, send, merge: one batch after the other. Then everything of the batch is durable.
+
+        Last, somebody may have been erased since the batch was read, by an erasure that found nothing of it yet: what
+        was written is taken back. One who is killed here has not acknowledged: the event is read again, and dropped.
+        """
         await advance(self._entities, self._processor.folds(batch.ready))
         await self._send(self._processor.outgoing(batch))
         await self._merge(batch)
+        await self._until_done(self._key_store, lambda: self._take_back(batch), KeyStoreBusy)
         self._count(batch)
 
+    async def _take_back(self, batch: Batch) -> None:
+        if (epoch := await asyncio.to_thread(self._keys.epoch)) != self._epoch:
+            self._epoch = epoch
+            self._entities.forget()
+        if epoch == batch.epoch and not any(why == ErasedPerson.reason for _, why in batch.dropped):
+            return
+        keys = await asyncio.to_thread(self._keys.of_tokens, batch.tokens)
+        gone = {token for token, key in keys.items() if key is None}
+        if gone:
+            refs = await asyncio.to_thread(self._keys.refs_of_tokens, gone)
+            await self._index.remove_of("patient_ref", refs)
+
     async def _merge(self, batch: Batch) -> None:
-        for prior, survivor in self._processor.merges(batch.ready):
-            alias = partial(asyncio.to_thread, self._keys.alias, prior, survivor)
+        for merge in self._processor.merges(batch.ready):
+            alias = partial(asyncio.to_thread, self._keys.alias, *merge)
             if await self._until_done(self._key_store, alias, KeyStoreBusy):
                 metrics.MERGES.labels(self._domain.name).inc()
 

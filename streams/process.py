@@ -7,14 +7,14 @@ message can be blamed for (a key store that does not know a key) is raised, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from infra.crypto import DataKey, blind_term, keyed_hash, open_payload, seal_field
+from infra.crypto import DataKey, blind_term, keyed_hash, open_payload, seal_field, seal_fields
 from infra.elastic import Write, dump
-from infra.errors import BadMessage, SealBroken
+from infra.errors import BadMessage, ErasedPerson, SealBroken
 from infra.kafka import Outgoing
 from infra.keyring import Keyring
 from infra.keystore import KeyStore, Wanted
@@ -24,7 +24,8 @@ from schemas.envelope import Envelope, document_id, rfc3339
 from schemas.peers import Peers
 from schemas.record import Record, StaffMember
 from schemas.registry import Domain
-from schemas.signal import Signal
+from schemas.signal import ERASED_PERSON, Signal
+from schemas.signal import message as signal_message
 from schemas.topics import SIGNALS
 from streams import fold
 from streams.fold import Entity
@@ -47,7 +48,7 @@ class Incoming:
 
 @dataclass(slots=True)
 class Ready:
-    """An event that was read: its documents and what else follows from it."""
+    """An event that was read: its documents and what else follows from it. `keys` are the newest of its subjects."""
 
     incoming: Incoming
     envelope: Envelope
@@ -66,6 +67,8 @@ class Ready:
 
 @dataclass(slots=True)
 class Batch:
+    epoch: int = 0  # of the key store, before any key was looked up
+    tokens: frozenset[str] = frozenset()  # of everybody in it
     ready: list[Ready] = field(default_factory=list)
     unindexed: list[Ready] = field(default_factory=list)  # read, but the index refused them: each has a letter
     letters: list[tuple[Incoming, DeadLetter]] = field(default_factory=list)
@@ -79,19 +82,20 @@ class Processor:
 
     def read(self, incoming: Sequence[Incoming]) -> Batch:
         """Unseal, read, validate, seal again field by field."""
-        batch = Batch()
+        batch = Batch(self._keys.epoch())
         envelopes: list[tuple[Incoming, Envelope]] = []
         for message in incoming:
             try:
                 envelopes.append((message, Envelope.read(message.headers)))
             except BadMessage as bad:
                 batch.letters.append((message, letter(message, bad)))
-        keys = self._keys.of_tokens(token for _, envelope in envelopes for token in envelope.subjects)
+        batch.tokens = frozenset(token for _, envelope in envelopes for token in envelope.subjects)
+        keys = self._keys.of_tokens(batch.tokens)
         for message, envelope in envelopes:
             try:
                 mine = [key for token in envelope.subjects if (key := keys[token]) is not None]
                 if len(mine) < len(envelope.subjects):
-                    batch.dropped.append((message, "erased"))
+                    batch.dropped.append((message, ErasedPerson.reason))
                 else:
                     batch.ready.append(self._read(message, envelope, mine))
             except BadMessage as bad:
@@ -101,10 +105,12 @@ class Processor:
             except Exception as error:
                 batch.letters.append((message, letter(message, _unexpected(error))))
         self._seal(batch)
+        self._keys.count(key for key in keys.values() if key is not None)
         return batch
 
     def _read(self, message: Incoming, envelope: Envelope, keys: list[DataKey]) -> Ready:
-        body = open_payload(keys, envelope.event_id, envelope.sealed(message.value))
+        openers = [self._keys.at_version(*one) for one in zip(keys, envelope.key_versions, strict=True)]
+        body = open_payload(openers, envelope.event_id, envelope.sealed(message.value))
         record = self.stage.read(body, envelope, self._peers)
         patients = bool(record.subjects)
         if patients and len(record.subjects) != len(keys):
@@ -123,6 +129,7 @@ class Processor:
 
     def _seal(self, batch: Batch) -> None:
         staff = self._staff_keys(batch.ready)
+        self._keys.count(key for key in staff.values() if key is not None)
         read, batch.ready = batch.ready, []
         for event in read:
             try:
@@ -137,15 +144,14 @@ class Processor:
         self, event: Ready, document: Document, part: int, made: str, staff: dict[Wanted, DataKey | None]
     ) -> dict[str, Any]:
         envelope, key, domain = event.envelope, event.key_of(document.subject), self.domain.name
-        sealed: dict[str, Any] = {
-            name: seal_field(key, domain, made, name, value) for name, value in document.identifying.items()
-        }
+        at = _seconds(event)
+        sealed: dict[str, Any] = dict(seal_fields(key, domain, made, document.identifying))
         refs: list[str] = []
         for name, members in document.staff.items():
             sealed[name] = []
             for member in members:
                 theirs = staff[_staff_wanted(member, envelope.source)]
-                if theirs is None:  # erased: nothing of them is kept, not even who it was
+                if theirs is None or theirs.since > at:  # erased: nothing of them is kept, not even who it was
                     continue
                 refs.append(theirs.ref)
                 text = _staff_text(member)
@@ -176,16 +182,16 @@ class Processor:
         return source
 
     def _staff_keys(self, ready: list[Ready]) -> dict[Wanted, DataKey | None]:
-        wanted = list(
-            dict.fromkeys(
-                _staff_wanted(member, event.envelope.source)
-                for event in ready
-                for document in event.documents
-                for members in document.staff.values()
-                for member in members
-            )
-        )
-        return dict(zip(wanted, self._keys.resolve(wanted), strict=True))
+        latest: dict[Wanted, float] = {}
+        for event in ready:
+            at = _seconds(event)
+            for document in event.documents:
+                for members in document.staff.values():
+                    for member in members:
+                        wanted = _staff_wanted(member, event.envelope.source)
+                        latest[wanted] = max(at, latest.get(wanted, 0.0))
+        asked = [replace(one, at=at) for one, at in latest.items()]
+        return dict(zip(asked, self._keys.resolve(asked), strict=True))
 
     def folds(self, ready: Sequence[Ready]) -> dict[str, Fold]:
         """What becomes of each entity that these events touch, by the entity's id."""
@@ -216,10 +222,10 @@ class Processor:
         ref = event.key_of(change.subject).ref
         return f"{change.kind}-{keyed_hash(self._keyring.event, ref.encode(), change.number.encode())[:16].hex()}"
 
-    def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str]]:
-        """References (prior, survivor) of this batch's merges."""
+    def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str, float]]:
+        """References (prior, survivor) of this batch's merges, and when each happened."""
         return [
-            (event.keys[merge.prior].ref, event.keys[merge.survivor].ref)
+            (event.keys[merge.prior].ref, event.keys[merge.survivor].ref, _seconds(event))
             for event in ready
             for merge in event.record.merges
         ]
@@ -236,6 +242,7 @@ class Processor:
     def outgoing(self, batch: Batch) -> list[Outgoing]:
         """Signals and dead letters; and tombstones for the sealed records of what the index refused."""
         made = [self._signal(event, signal) for event in batch.ready for signal in event.signals]
+        made += [self._alert(message) for message, why in batch.dropped if why == ErasedPerson.reason]
         made += [self._sealed(event.incoming, event.envelope.event_id, None) for event in batch.unindexed]
         for message, reason in batch.letters:
             event_id = dict(message.headers).get("event_id", b"")
@@ -245,17 +252,24 @@ class Processor:
         return made
 
     def _signal(self, event: Ready, signal: Signal) -> Outgoing:
+        id, made = event.envelope.event_id, document_id(event.envelope.event_id, signal.part)
         key = event.key_of(signal.subject)
-        value = {
-            "signal": signal.name,
-            "domain": self.domain.name,
-            "event_id": event.envelope.event_id,
-            "document": document_id(event.envelope.event_id, signal.part),
-            "patient_ref": key.ref if event.patients and signal.subject is not None else None,
-            "event_time": event.event_time,
-            "detail": signal.detail,
-        }
-        return Outgoing(SIGNALS.name, key.token.encode(), dump(value), [])
+        patient = key.ref if event.patients and signal.subject is not None else None
+        said = {"patient_ref": patient, "detail": signal.detail}
+        return Outgoing(
+            SIGNALS.name, *signal_message(signal.name, self.domain.name, id, made, event.event_time, said, key)
+        )
+
+    def _alert(self, message: Incoming) -> Outgoing:
+        """Tell that an erased person's event was dropped. It names nobody."""
+        envelope = Envelope.read(message.headers)
+        said = (ERASED_PERSON, self.domain.name, envelope.event_id, "", envelope.event_time or envelope.received_at)
+        return Outgoing(SIGNALS.name, *signal_message(*said, {"source": envelope.source}, None))
+
+
+def _seconds(event: Ready) -> float:
+    """When it happened."""
+    return (event.record.event_time or event.envelope.received()).timestamp()
 
 
 def letter(message: Incoming, bad: BadMessage) -> DeadLetter:

@@ -77,6 +77,10 @@ class Indexed:
         self._index = index
         self._held: Cache[str, Held] = Cache(remembered)
 
+    def forget(self) -> None:
+        """Remember nothing: somebody was erased, and might be among what is remembered."""
+        self._held.clear()
+
     async def read(self, ids: Collection[str]) -> dict[str, Held]:
         found: dict[str, Held] = {one: held for one in ids if (held := self._held.get(one)) is not None}
         if unknown := [one for one in ids if one not in found]:

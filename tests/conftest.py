@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from infra.settings import settings
+from tests.postgres import server
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "tests" / "samples"
@@ -51,6 +52,13 @@ def stack(home: Path) -> Iterator[Path]:
     assert done.returncode == 0, done.stdout + done.stderr
     yield home
     wardstream("down")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a running PostgreSQL with an empty database."""
+    with server() as url:
+        yield url
 
 
 def free_port() -> int:

@@ -59,6 +59,7 @@ def entity(kind: str, one: Message, **field: str) -> dict[str, Any]:
 
 def audited(document: str, field: str, purpose: str) -> dict[str, Any]:
     return {
+        "subtype": [{"code": "reveal"}],
         "purposeOfEvent": [{"coding": [{"code": purpose}]}],
         "entity": [{}, {"what": {"identifier": {"value": document}}, "detail": [{"valueString": field}]}],
     }

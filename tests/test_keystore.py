@@ -6,15 +6,19 @@ import sqlite3
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
 
 from infra import database, keystore
 from infra.cache import Cache
+from infra.crypto import field_key_version, open_field, seal_field
+from infra.database import Database
 from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy
 from infra.keyring import Keyring, LoosePermissions
-from infra.keystore import KeyStore, Wanted
+from infra.keystore import TABLES, KeyStore, Wanted
 
 MARIA = Wanted("patient", (("CITY", "MR", "4711"), ("STATE", "PI", "99")))
 
@@ -24,19 +28,30 @@ def keyring(tmp_path: Path) -> Keyring:
     return Keyring.open(tmp_path / "keyring.json")
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'keystore.sqlite'}"
+    made: str = request.getfixturevalue("postgres")
+    with Database(made).writing() as db:
+        TABLES[0].metadata.drop_all(db)
+    return made
+
+
 @pytest.fixture
-def store(tmp_path: Path, keyring: Keyring) -> KeyStore:
-    return KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", keyring)
+def store(url: str, keyring: Keyring) -> KeyStore:
+    return KeyStore(url, keyring)
 
 
-def again(tmp_path: Path, keyring: Keyring) -> KeyStore:
-    return KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", keyring)
+def patient(number: str, at: float = float("inf")) -> Wanted:
+    return Wanted("patient", (("CITY", "MR", number),), at)
 
 
-def test_a_person_is_found_again_by_any_identifier(tmp_path: Path, keyring: Keyring, store: KeyStore) -> None:
+def test_a_person_is_found_again_by_any_identifier(url: str, keyring: Keyring, store: KeyStore) -> None:
     made = store.resolve([MARIA])[0]
     for one in MARIA.identifiers:
-        found = again(tmp_path, keyring).resolve([Wanted("patient", (one,))])[0]
+        found = KeyStore(url, keyring).resolve([Wanted("patient", (one,))])[0]
         assert (found.ref, found.secret) == (made.ref, made.secret)
 
 
@@ -54,20 +69,20 @@ def test_the_same_number_of_another_authority_is_another_person(store: KeyStore)
     assert store.resolve([MARIA])[0].ref != store.resolve([Wanted("patient", (("TOWN", "MR", "4711"),))])[0].ref
 
 
-def test_many_racers_make_one_person(tmp_path: Path, keyring: Keyring, store: KeyStore) -> None:
+def test_many_racers_make_one_person(url: str, keyring: Keyring, store: KeyStore) -> None:
     people = [Wanted("patient", (("CITY", "MR", str(number)),)) for number in range(20)]
     with ThreadPoolExecutor(8) as pool:
-        stores = [again(tmp_path, keyring) for _ in range(8)]
+        stores = [KeyStore(url, keyring) for _ in range(8)]
         found = list(pool.map(lambda one: [key.secret for key in one.resolve(people)], stores))
     assert all(secrets == found[0] for secrets in found)
     assert len(set(found[0])) == 20
 
 
 def test_a_merge_is_followed_everywhere(
-    tmp_path: Path, keyring: Keyring, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+    url: str, keyring: Keyring, store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keystore, "CACHE_SECONDS", 0)
-    other = again(tmp_path, keyring)
+    other = KeyStore(url, keyring)
     refs = [key.ref for key in store.resolve([Wanted("patient", (("C", "MR", str(n)),)) for n in range(4)])]
     assert other.resolve([Wanted("patient", (("C", "MR", "0"),))])[0].ref == refs[0]
     assert store.alias(refs[0], refs[1])
@@ -88,29 +103,142 @@ def test_tokens_lead_back_to_keys(store: KeyStore) -> None:
 
 
 def test_an_unknown_key_is_never_taken_for_an_erased_one(
-    tmp_path: Path, keyring: Keyring, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+    url: str, keyring: Keyring, store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keystore, "CACHE_SECONDS", 0)
     made = store.resolve([MARIA])[0]
     with pytest.raises(KeyMissing):
         store.of_ref("f" * 32)
-    with sqlite3.connect(tmp_path / "keystore.sqlite") as db:
-        db.execute("UPDATE data_key SET wrapped = NULL WHERE ref = ?", (made.ref,))
-    fresh = again(tmp_path, keyring)
+    store.mark_erased({made.ref}, time.time())
+    assert store.destroy({made.ref}) == 1
+    fresh = KeyStore(url, keyring)
     assert fresh.of_tokens([made.token]) == {made.token: None}
     with pytest.raises(KeyShredded):
         fresh.of_ref(made.ref)
     other = Wanted("patient", (("CITY", "MR", "4712"),))
-    found = fresh.resolve([other, MARIA, other])
+    found = fresh.resolve([other, replace(MARIA, at=1000.0), other])
     assert found[1] is None, "erased: nobody else in the batch is kept waiting"
     assert found[0] == found[2] is not None
+
+
+def test_a_number_of_an_erased_person_starts_a_new_one(
+    url: str, keyring: Keyring, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happened before the erasure and comes late is dropped; what happened after it is somebody else's."""
+    monkeypatch.setattr(keystore, "CACHE_SECONDS", 0)
+    (old,) = store.resolve([patient("4711", at=100.0)])
+    assert old is not None
+    assert len(store.identifiers_of({old.ref})) == 1
+    store.mark_erased({old.ref}, at=200.0)
+    for view in (store, KeyStore(url, keyring)):
+        with pytest.raises(KeyShredded):
+            view.of_ref(old.ref)
+    store.destroy({old.ref})
+    assert store.shredded({old.ref})
+    late, new, later, too_late = store.resolve([patient("4711", at) for at in (150.0, 250.0, 300.0, 199.0)])
+    assert (late, too_late) == (None, None)
+    assert new is not None
+    assert later is not None
+    assert new.ref == later.ref != old.ref
+    assert new.since == 200.0
+    assert KeyStore(url, keyring).resolve([patient("4711", at=260.0)])[0] == new
+    assert KeyStore(url, keyring).resolve([patient("4711", at=160.0)]) == [None]
+    assert store.refs_of([("CITY", "MR", "4711")]) == {new.ref}
+
+
+def test_the_ledger_rules_a_database_that_knows_of_no_erasure(url: str, keyring: Keyring, store: KeyStore) -> None:
+    """As after a restore: the keys are there again, and one identifier was learned after the backup."""
+    (old,) = store.resolve([patient("4711", at=100.0)])
+    assert old is not None
+    (known,) = store.identifiers_of({old.ref})
+    learned = store._hash(("CITY", "MR", "4712"))
+    store.obey({old.ref}, {known, learned}, at=200.0)
+    assert store.shredded({old.ref})
+    assert store.resolve([patient("4711", at=150.0), patient("4712", at=150.0)]) == [None, None]
+    before = store.epoch()
+    store.obey({old.ref}, {known, learned}, at=200.0)
+    assert store.epoch() == before, "what is obeyed already costs nothing"
+    (new,) = store.resolve([patient("4712", at=250.0)])
+    assert new is not None
+
+
+def test_a_merge_that_was_undone_stays_undone(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keystore, "CACHE_SECONDS", 0)
+    one, two = (key.ref for key in store.resolve([patient("1"), patient("2")]) if key)
+    assert store.alias(one, two, at=100.0)
+    assert store.unalias(one)
+    assert not store.unalias(one)
+    assert not store.alias(one, two, at=100.0), "the same message, read again"
+    assert store.survivor(one) == one
+    assert store.family(two) == {two}
+    assert store.alias(one, two, at=time.time() + 1), "told anew, it counts"
+    assert store.survivor(one) == two
+
+
+def test_a_key_that_has_sealed_much_gets_a_successor(
+    url: str, keyring: Keyring, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keystore, "CACHE_SECONDS", 0)
+    monkeypatch.setattr(keystore, "ROTATE_AT", 2 * keystore.COUNTED)
+    (first,) = store.resolve([patient("1")])
+    assert first is not None
+    sealed = seal_field(first, "ehr", "r", "name", "value")
+    first.uses = keystore.COUNTED - 1
+    store.count([first])
+    assert first.uses == keystore.COUNTED - 1, "not worth a write yet"
+    for _ in range(2):
+        first.uses = keystore.COUNTED
+        store.count([first, first])
+    (second,) = store.resolve([patient("1")])
+    assert second is not None
+    assert (second.version, second.ref) == (2, first.ref)
+    assert store.of_tokens([first.token])[first.token] == second
+    assert open_field(store.of_ref(first.ref, field_key_version(sealed)), "ehr", "r", "name", sealed) == "value"
+    assert store.at_version(second, 1) == first
+    other = KeyStore(url, keyring)
+    stale = other.resolve([patient("1")])[0]
+    assert stale is not None
+    assert stale.version == 2
+
+
+def test_an_erasure_waits_for_every_cache(url: str, keyring: Keyring, store: KeyStore) -> None:
+    """A process that has joined drops its keys by itself; one that does not answer is waited for, and named."""
+    (made,) = store.resolve([patient("1")])
+    assert made is not None
+    worker = KeyStore(url, keyring)
+    worker.join("worker")
+    assert worker.of_tokens([made.token])[made.token] == made
+    store.mark_erased({made.ref}, time.time())
+    store.destroy({made.ref})
+    assert store.await_caches(10) == 1
+    assert made.token not in worker._by_token
+    with store.db.writing() as db:
+        db.execute(keystore.process.insert().values(id="silent", name="x", beat_at=time.time() + 60, epoch=0))
+    with pytest.raises(TimeoutError):
+        store.await_caches(0.5)
+
+
+def test_a_destroyed_key_has_left_the_files(tmp_path: Path, keyring: Keyring) -> None:
+    store = KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", keyring)
+    keys = [key for key in store.resolve([patient(str(n)) for n in range(50)]) if key]
+    with store.db.reading() as db:
+        wrapped = {row.ref: row.wrapped for row in db.execute(sql.select(keystore.data_key))}
+
+    def held(blob: bytes) -> bool:
+        return any(blob in path.read_bytes() for path in tmp_path.glob("keystore.sqlite*"))
+
+    gone = {key.ref for key in keys[::2]}
+    assert all(held(blob) for blob in wrapped.values())
+    store.mark_erased(gone, time.time())
+    store.destroy(gone)
+    assert [held(wrapped[key.ref]) for key in keys] == [False, True] * 25
 
 
 def test_who_waits_for_the_store_waits_for_seconds(
     tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
-    store = again(tmp_path, keyring)
+    store = KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", keyring)
     with sqlite3.connect(tmp_path / "keystore.sqlite", isolation_level=None) as db:
         db.execute("BEGIN IMMEDIATE")
         began = time.monotonic()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import signal
 import sqlite3
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from schemas.registry import DOMAINS
 from schemas.stores import STORES, Store
 
 Run = Callable[..., Any]
+PORT = re.compile(r"metrics and health on port (\d+)")
 CANARIES = {
     "name": "Quetzalcoatlus",
     "number": "MRN90417733",
@@ -60,6 +64,8 @@ def texts_of(store: Store, home: Path) -> Iterator[bytes]:
     elif store.kind == "sqlite":
         with sqlite3.connect(home / store.name) as db:
             yield from ("\n".join(db.iterdump()).encode(),)
+    elif store.kind == "metrics":
+        yield from pages(home)
     else:
         place = home / store.name
         for path in [place] if place.is_file() else place.rglob("*"):
@@ -68,6 +74,17 @@ def texts_of(store: Store, home: Path) -> Iterator[bytes]:
     if store.kind == "sqlite":
         for path in (home / store.name).parent.glob(f"{Path(store.name).name}*"):
             yield path.read_bytes()
+
+
+def pages(home: Path) -> Iterator[bytes]:
+    """What each process of this home shows to whoever asks for its metrics; one at least."""
+    ports = {int(port) for log in (home / "logs").glob("worker-*.log") for port in PORT.findall(log.read_text())}
+    shown = []
+    for port in ports:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+            shown.append(page.read())
+    assert shown
+    yield from shown
 
 
 def found_in(store: Store, home: Path, words: dict[str, str]) -> set[str]:
@@ -166,3 +183,12 @@ def test_killed_worker_loses_and_doubles_nothing(stack: Path, command: Run, tmp_
         for kind in ("event", "diagnosis"):
             query = {"bool": {"filter": [{"term": {"kind": kind}}, {"term": {"source": "hl7v2:KILL|NINE"}}]}}
             assert server.count(index="ehr", query=query)["count"] == count
+
+
+def test_what_is_in_clear_in_the_index_is_listed() -> None:
+    """docs/security.md names every field that whoever reads the index may read, and no other."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "security.md").read_text()
+    section = page.split("## In clear in the index")[1].split("\n## ")[0].split("Free text (")[0]
+    listed = set(re.findall(r"`(\w+)`", section))
+    clear = {n for one in DOMAINS.values() for n, p in one.mapping()["properties"].items() if p.get("enabled", True)}
+    assert listed == clear

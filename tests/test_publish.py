@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from infra.errors import KeyShredded, Overloaded
+from infra.errors import ErasedPerson, Overloaded
 from infra.kafka import Outgoing, PublishFailed
 from infra.keyring import Keyring
 from infra.keystore import KeyStore
@@ -95,16 +98,23 @@ async def test_what_was_not_confirmed_is_not_remembered(publisher: Publisher, br
 async def test_an_erased_patient_refuses_nobody_else(publisher: Publisher, broker: Broker, tmp_path: Path) -> None:
     broker.open.set()
     await publisher.publish(arrival("1", patient="gone"))
-    with sqlite3.connect(tmp_path / "keystore.sqlite") as db:  # as an erasure leaves it
-        db.execute("UPDATE data_key SET wrapped = NULL")
-        db.execute("UPDATE generation SET erasures = erasures + 1")
+    keys = KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", Keyring.open(tmp_path / "keyring.json"))
+    gone = keys.refs_of([(AUTHORITY, "MR", "gone")])
+    keys.mark_erased(gone, time.time())
+    keys.destroy(gone)
     await asyncio.sleep(0.3)  # the longest time that a cache may be behind
+    before = datetime.now(UTC) - timedelta(hours=1)
+    some = [arrival(str(n), patient="gone" if n == 5 else str(n)) for n in range(2, 10)]
     ends = await asyncio.gather(
-        *(publisher.publish(arrival(str(n), patient="gone" if n == 5 else str(n))) for n in range(2, 10)),
+        *(publisher.publish(replace(one, event_time=before)) for one in some),
         return_exceptions=True,
     )
-    assert [type(one) for one in ends if isinstance(one, BaseException)] == [KeyShredded]
-    assert len(broker.sent) == 8
+    assert [type(one) for one in ends if isinstance(one, BaseException)] == [ErasedPerson]
+    assert Counter(one.topic for one in broker.sent) == {"hospital.ehr.v1": 8, "hospital.signals.v1": 1}
+    assert (await publisher.publish(arrival("10", patient="gone"))).reason == "", "one who comes back is somebody new"
+    (alert,) = (one for one in broker.sent if one.topic == "hospital.signals.v1")
+    assert dict(alert.headers)["signal"] == b"event_of_erased_person"
+    assert alert.value == b'{"source":"hl7v2:A|B"}'
 
 
 async def test_it_ends_at_once_while_the_broker_is_away(tmp_path: Path, broker: Broker, home: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from consumers.query import Sought, field, parse, since
+from consumers.query import Sought, asked, field, parse, since
 from infra.errors import UsageError
 from schemas.registry import DOMAINS
 
@@ -102,3 +102,18 @@ def test_since() -> None:
     assert since("24h") == "now-24h"
     with pytest.raises(UsageError):
         since("yesterday")
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("*", set()),
+        ("chest pain", {"text", "display"}),
+        ('"chest pain" -unit:ICU', {"text", "display", "unit"}),
+        ("value_number:>=5 display.keyword:x", {"value_number", "display"}),
+        ("id:4711 -visit_number:4711", {"id", "visit_number"}),
+        ('name:"Anna Meier 1980-01-02"', {"name"}),
+    ],
+)
+def test_fields_that_a_query_asks_about(query: str, wanted: set[str]) -> None:
+    assert asked(query) == wanted

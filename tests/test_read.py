@@ -99,7 +99,7 @@ def test_reveal_is_audited_first(sent: str, command: Run, stack: Path) -> None:
 
 
 def test_reveal_staff(sent: str, command: Run) -> None:
-    (row,) = json.loads(command("reveal", sent, "--field", "attending", "--purpose", "HOPERAT", "--json").stdout)
+    (row,) = json.loads(command("reveal", sent, "--field", "attending", "--purpose", "TREAT", "--json").stdout)
     assert row["values"] == ["Gregory House (1234)"]
 
 

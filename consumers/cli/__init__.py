@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from consumers.cli import audit, read
+from consumers.cli import access, audit, keys, privacy, read, retention
 
 
 def register(app: typer.Typer) -> None:
-    for part in (read, audit):
+    for part in (read, access, privacy, audit, keys, retention):
         part.register(app)

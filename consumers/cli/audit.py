@@ -17,12 +17,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from consumers import audit, person
+from consumers.access import permit
 from consumers.cli.read import CONTROLS, Json
-from infra.audit import PURPOSES, Act, Audit, pem
-from infra.errors import AuditBroken, UsageError
+from infra.audit import Audit, pem
+from infra.errors import AuditBroken
+from infra.keystore import KeyStore
 
 Since = Annotated[str | None, typer.Option(help="Only the last 30m, 24h, 7d.")]
-Purpose = Annotated[str, typer.Option(help="Why you look: HCOMPL, PATRQT, ... (HL7 v3 PurposeOfUse). Audited.")]
+Purpose = Annotated[str | None, typer.Option(help="Why you look: HCOMPL, PATRQT, ... (HL7 v3 PurposeOfUse). Audited.")]
 QUIET_SECONDS = 2.0  # what takes longer shows how far it is
 SHOWN = 20  # faults in a table; --json has all
 
@@ -36,23 +38,25 @@ def register(app: typer.Typer) -> None:
         since: Since = None,
         kind: Annotated[str | None, typer.Option(help="search, reveal, login, erasure, key, export, ...")] = None,
         who: Annotated[str | None, typer.Option(help="An account.")] = None,
-        purpose: Purpose = "HCOMPL",
+        purpose: Purpose = None,
         as_json: Json = False,
     ) -> None:
         """What was done and tried, oldest first."""
-        _write(Act("audit", "R", purpose=purpose))
+        Audit.local().write(permit("audit", purpose).act("R"))
         _show(audit.entries(since=since, kind=kind, who=who), as_json)
 
     @commands.command()
     def patient(
         identifier: Annotated[str, typer.Argument(help="A reference, authority|type|value, or a number.")],
         since: Since = None,
-        purpose: Purpose = "HCOMPL",
+        purpose: Purpose = None,
         as_json: Json = False,
     ) -> None:
         """Who looked at this person, when, why and at what, under all numbers that were merged."""
-        refs = person.refs(identifier)
-        _write(Act("audit", "R", purpose=purpose, patients=tuple(sorted(refs))))
+        caller = permit("audit", purpose)
+        _, keys = KeyStore.local()
+        refs = person.family(identifier, keys)
+        Audit.local().write(caller.act("R", patients=tuple(sorted(refs))))
         _show(audit.entries(since=since, patients=refs), as_json)
 
     @commands.command()
@@ -82,17 +86,12 @@ def register(app: typer.Typer) -> None:
 
     @commands.command()
     def export(
-        to: Annotated[Path, typer.Argument(help="A file that is not there yet.")], purpose: Purpose = "HCOMPL"
+        to: Annotated[Path, typer.Argument(help="A file that is not there yet.")],
+        purpose: Purpose = None,
     ) -> None:
         """Write all AuditEvents as FHIR NDJSON."""
-        _write(Act("export", "R", purpose=purpose, entities=("audit",)))
+        Audit.local().write(permit("export", purpose).act("R", entities=("audit",)))
         typer.echo(f"{audit.export(to)} entries")
-
-
-def _write(act: Act) -> None:
-    if act.purpose not in PURPOSES:
-        raise UsageError(f"--purpose is one of {', '.join(PURPOSES)} (HL7 v3 PurposeOfUse)")
-    Audit.local().write(act)
 
 
 def _show(rows: Iterable[audit.Row], as_json: bool) -> None:

@@ -17,15 +17,19 @@ from rich.table import Table
 
 from consumers import dlq as dead_letters
 from consumers import replay as replay_sealed
+from consumers.access import permit
+from consumers.cli.access import Role
 from consumers.reveal import reveal as reveal_field
 from consumers.search import domain, line
 from consumers.search import search as search_index
+from infra.audit import Audit
 from infra.errors import UsageError
 from infra.runtime import run_to_end
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OfDomain = Annotated[str, typer.Option("--domain", help="Which domain's index.")]
 Purpose = Annotated[str, typer.Option(help="Why: TREAT, ETREAT, HOPERAT, PATRQT, ... (HL7 v3 PurposeOfUse). Audited.")]
+MaybePurpose = Annotated[str | None, typer.Option("--purpose", help="Why; default: the role's first purpose. Audited.")]
 CONTROLS = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)}  # no escape sequence of a message
 
 
@@ -41,15 +45,18 @@ def register(app: typer.Typer) -> None:
         since: Annotated[str | None, typer.Option(help="Only what happened in the last 30m, 24h, 7d.")] = None,
         size: Annotated[int, typer.Option(help="Hits shown.")] = 20,
         sort: Annotated[str | None, typer.Option(help="A field; -field turns the order.")] = None,
-        fields: Annotated[bool, typer.Option("--fields", help="List the searchable fields and end.")] = False,
+        fields: Annotated[bool, typer.Option("--fields", help="List the fields you may search and end.")] = False,
+        purpose: MaybePurpose = None,
+        role: Role = None,
         as_json: Json = False,
     ) -> None:
         """Search a domain's index, best hit first."""
-        where = domain(of)
+        where, caller = domain(of), permit("search", purpose, role)
         if fields:
-            _fields(where.mapping()["properties"], as_json)
+            may = caller.fields(where, "search")
+            _fields({name: one for name, one in where.mapping()["properties"].items() if name in may}, as_json)
             return
-        found = search_index(query, where, filters=filters or (), kind=kind, since=since, size=size, sort=sort)
+        found = search_index(caller, query, where, filters=filters or (), kind=kind, since=since, size=size, sort=sort)
         if as_json:
             typer.echo(json.dumps({"total": found.total, "hits": found.hits}, ensure_ascii=False))
             return
@@ -58,7 +65,7 @@ def register(app: typer.Typer) -> None:
         for hit in found.hits:
             when = str(hit.get("event_time", ""))[:16].replace("T", " ")
             said = escape(line(hit).translate(CONTROLS)).replace("«", "[bold yellow]").replace("»", "[/]")
-            table.add_row(when, str(hit["kind"]), str(hit.get("unit", "")), said, hit["id"])
+            table.add_row(when, str(hit.get("kind", "")), str(hit.get("unit", "")), said, hit.get("id", ""))
         Console().print(table)
 
     @app.command()
@@ -67,10 +74,11 @@ def register(app: typer.Typer) -> None:
         name: Annotated[str, typer.Option("--field", help="The sealed field: name, birth_date, phones, ...")],
         purpose: Purpose,
         of: OfDomain = "ehr",
+        role: Role = None,
         as_json: Json = False,
     ) -> None:
         """Show a sealed field in clear. Who, what and why are written into the audit first."""
-        shown = reveal_field(domain(of), event_id, name, purpose)
+        shown = reveal_field(permit("reveal", purpose, role), domain(of), event_id, name)
         if as_json:
             rows = [{"id": one.document, "kind": one.kind, "field": one.field, "values": one.values} for one in shown]
             typer.echo(json.dumps(rows, ensure_ascii=False))
@@ -87,6 +95,7 @@ def register(app: typer.Typer) -> None:
         until: Annotated[datetime | None, typer.Option("--to", help="Only what was received before, UTC.")] = None,
         abandon: Annotated[bool, typer.Option("--abandon", help="Put right what a killed replay has left.")] = False,
         of: OfDomain = "ehr",
+        role: Role = None,
         as_json: Json = False,
     ) -> None:
         """Rebuild an index from the sealed topic beside the live one, then move the alias to it.
@@ -96,6 +105,7 @@ def register(app: typer.Typer) -> None:
         where a record could not be rebuilt: then the alias stays. A replay that fails or is ended leaves nothing; one
         that was killed may leave the live index blocked: --abandon.
         """
+        Audit.local().write(permit("replay", role=role).act("E", entities=(into,)))
         if abandon:
             moved = run_to_end(replay_sealed.abandon(domain(of), into))
             said = f"{into} {'is the live index' if moved else 'is gone, and the live index takes writes'}"
@@ -120,8 +130,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(dlq, name="dlq")
 
     @dlq.command("list")
-    def list_letters(of: OfDomain = "ehr", as_json: Json = False) -> None:
+    def list_letters(of: OfDomain = "ehr", role: Role = None, as_json: Json = False) -> None:
         """Every dead letter, with its reason and where it came from."""
+        permit("dead_letters", role=role)
         found = dead_letters.letters(domain(of))
         if as_json:
             typer.echo(json.dumps([one.row() for one in found]))
@@ -142,12 +153,13 @@ def register(app: typer.Typer) -> None:
         number: Annotated[str, typer.Argument(help="From `dlq list`; or the event's id.")],
         purpose: Purpose,
         of: OfDomain = "ehr",
+        role: Role = None,
         as_json: Json = False,
     ) -> None:
         """Show the message of a dead letter in clear. Audited."""
-        where = domain(of)
+        where, caller = domain(of), permit("dead_letters_show", purpose, role)
         one = dead_letters.one_of(dead_letters.letters(where), number)
-        text = dead_letters.show(one, where, purpose).decode("utf-8", errors="backslashreplace")
+        text = dead_letters.show(caller, one, where).decode("utf-8", errors="backslashreplace")
         if as_json:
             typer.echo(json.dumps(one.row() | {"message": text}, ensure_ascii=False))
             return
@@ -160,17 +172,18 @@ def register(app: typer.Typer) -> None:
         reason: Annotated[str | None, typer.Option(help="All letters with this reason.")] = None,
         again: Annotated[bool, typer.Option("--again", help="Those that were replayed before, too.")] = False,
         of: OfDomain = "ehr",
+        role: Role = None,
         as_json: Json = False,
     ) -> None:
         """Send dead letters again, unchanged: once the code, the peer's profile or the key store is mended."""
         if bool(numbers) == bool(reason):
             raise UsageError("say which letters: their numbers, or --reason")
-        where = domain(of)
+        where, caller = domain(of), permit("replay", role=role)
         found = dead_letters.letters(where)
         chosen = [dead_letters.one_of(found, one) for one in numbers or ()]
         chosen += [one for one in found if reason and one.letter.reason == reason]
         once = {one.number: one for one in chosen}
-        count = dead_letters.replay([one for one in once.values() if again or not one.replayed_at], where)
+        count = dead_letters.replay(caller, [one for one in once.values() if again or not one.replayed_at], where)
         left = len(once) - count
         if as_json:
             typer.echo(json.dumps({"replayed": count, "left_out": left}))

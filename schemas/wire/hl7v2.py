@@ -52,6 +52,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "missing_segment": ("AE", "100"),
     "missing_field": ("AE", "101"),
     "repeated_segment": ("AE", "100"),
+    "erased": ("AE", "204"),  # unknown key identifier: nothing of it was kept, and it must not come again
 }
 _OTHER = ("AR", "207")  # a reason that is not the message's: resend it unchanged later
 

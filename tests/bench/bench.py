@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import load
+import seal
 from elasticsearch.helpers import scan
 from peers import group
 from rich.console import Console
@@ -165,6 +166,12 @@ class Bench:
         self.rows["wire_to_searchable_rate"].append(done.sent / done.seconds)
         self.rows["wire_to_searchable_p50"].append(p50)
         self.rows["wire_to_searchable_p99"].append(p99)
+
+    def seal(self) -> None:
+        """Fields sealed and opened again, keys looked up, beside the bare cipher; one thread."""
+        with tempfile.TemporaryDirectory(dir=self.home) as folder:
+            for name, rate in seal.throughput(Path(folder)).items():
+                self.rows[name].append(rate)
 
     def _quantiles(self, name: str, taken: Iterable[float]) -> None:
         cuts = statistics.quantiles(taken, n=100)
@@ -344,6 +351,9 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
     ("cpu_publisher", "CPU s per 1,000 events", None),
     ("cpu_kafka", "CPU s per 1,000 events", None),
     ("cpu_elasticsearch", "CPU s per 1,000 events", None),
+    ("seal_open_fields", "fields/s", "bare_aes_gcm"),
+    ("bare_aes_gcm", "fields/s", None),
+    ("fernet_fields", "fields/s", "bare_aes_gcm"),
     ("worker_memory", "MiB", None),
     ("worker_memory_growth", "MiB per 100,000 messages", None),
 )
@@ -434,6 +444,7 @@ def main() -> None:
                 "mllp_50": lambda: bench.mllp(50, 0, "50"),
                 "mllp_paced": lambda: bench.mllp(50, PACE, "paced"),
                 "visible": bench.visible,
+                "seal": bench.seal,
             }
             chosen = {name: one for name, one in rounds.items() if not given.only or name in given.only}
             for number in range(given.repeats):

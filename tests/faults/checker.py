@@ -28,6 +28,7 @@ from infra.keystore import KeyStore
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import Envelope, document_id
 from schemas.registry import DOMAINS
+from schemas.signal import SignalEnvelope
 from schemas.topics import SIGNALS
 
 DOMAIN = DOMAINS["ehr"]
@@ -240,6 +241,8 @@ def _judge_audit(seen: Evidence, found: dict[str, list[str]]) -> None:
     """Whatever was shown was written down, under its purpose, and nothing that nobody looked at."""
     written: Counter[tuple[str, str, str]] = Counter()
     for act in seen.audit:
+        if act["subtype"][0]["code"] not in ("reveal", "dead_letter"):
+            continue
         system = act["entity"][-1]
         document, purpose = system["what"]["identifier"]["value"], act["purposeOfEvent"][0]["coding"][0]["code"]
         for detail in system["detail"]:
@@ -265,7 +268,7 @@ def gather(messages: list[Message], home: Path, intruded: set[str]) -> Evidence:
         else:
             seen.kept.discard(event)
     for message in _all(SIGNALS.name, seen):
-        seen.signals.append(json.loads(message.value()))
+        seen.signals.append(_signal(message, keys))
     for message in _all(DOMAIN.dead_letters.name, seen):
         seen.letters.setdefault(_event(message), []).append(DeadLetter.read(headers(message).items()).reason)
     for source in _documents(seen):
@@ -289,6 +292,14 @@ def _opened(message: Any, event: str, keys: KeyStore) -> bytes:
         return open_payload(mine, event, envelope.sealed(message.value()))
     except WardstreamError as error:
         return error.reason.encode()
+
+
+def _signal(message: Any, keys: KeyStore) -> dict[str, Any]:
+    """What a signal says, opened."""
+    envelope = SignalEnvelope.read(message.headers())
+    mine = [key for key in keys.of_tokens([envelope.subject]).values() if key is not None]
+    named = ("signal", "domain", "event_id", "document", "event_time")
+    return {name: getattr(envelope, name) for name in named} | envelope.opened(mine, message.value())
 
 
 def _clear(content: bytes) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -187,15 +188,32 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise SystemExit(f"the servers do not start: see {self.home / 'logs'}")
             await asyncio.sleep(1)
+        await self._log_in()
         for program in (*self.workers, *self.listeners):
             program.start()
         self._nanny = asyncio.create_task(self._watch())
 
-    async def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        run = self._ours(*arguments)
+    async def command(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        run, out = self._ours(*arguments), subprocess.PIPE
         return await asyncio.to_thread(
-            subprocess.run, run, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+            subprocess.run,
+            run,
+            env=self.environment,
+            cwd=ROOT,
+            input=typed,
+            stdout=out,
+            stderr=out,
+            text=True,
+            timeout=120,
         )
+
+    async def _log_in(self) -> None:
+        """An account for whoever looks at patients and letters."""
+        password, roles = secrets.token_urlsafe(24), ("--role", "clinician", "--role", "operator")
+        for arguments in (("users", "add", "looker", *roles), ("login", "looker")):
+            done = await self.command(*arguments, "--password-stdin", typed=password)
+            if done.returncode:
+                raise SystemExit(done.stderr)
 
     async def _watch(self) -> None:
         while True:

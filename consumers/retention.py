@@ -1,0 +1,215 @@
+"""How long things are kept: topics as their table says, and no document whose event is older than its index keeps.
+
+An expired event leaves everywhere at once, or a replay would bring it back. The order makes a run that was ended good
+to repeat: first the tombstone of the sealed record, then the documents. Whoever is ended between the two still finds
+the documents, and so the event. An old event that comes late goes with the next run. Entities (patient, encounter)
+stay; a replay folds them from the events that are left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
+from typing import Any, cast
+
+from elasticsearch import ApiError, AsyncElasticsearch, ConnectionTimeout
+from elasticsearch import ConnectionError as ConnectionLost
+from elasticsearch.helpers import async_scan
+
+from consumers.hold import Holds
+from infra.audit import Act, Audit
+from infra.elastic import Index, async_client
+from infra.errors import StackDown, UsageError
+from infra.kafka import Outgoing, Producer, Reader, change_topics, topic_settings
+from infra.keystore import KeyStore
+from infra.settings import settings
+from schemas.envelope import rfc3339
+from schemas.registry import DOMAINS, TOPICS, Domain
+from schemas.topics import Topic
+
+KEPT_BY = ("cleanup.policy", "retention.ms")
+BY_NOBODY = partial(Act, "retention")  # the audit's words where no caller is known
+AT_ONCE = 200_000  # documents of a round: some 60 MB of ids, and one reading of the sealed topic
+REMOVED_AT_ONCE = 1000
+RETRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of a topic: what the table says and what the broker does."""
+
+    topic: str
+    name: str
+    wanted: str
+    present: str
+
+    @property
+    def drifted(self) -> bool:
+        return self.wanted != self.present
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """What an index should not hold any more: documents of events before `before` (RFC 3339)."""
+
+    index: str
+    days: int | None  # None: everything is kept
+    before: str
+    documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    settings: list[Setting]
+    expiries: list[Expiry]
+
+
+@dataclass(slots=True)
+class Applied:
+    """What was changed: settings, and by index how many documents and sealed records went."""
+
+    settings: list[Setting]
+    documents: dict[str, int] = field(default_factory=dict)
+    sealed: dict[str, int] = field(default_factory=dict)
+
+
+async def plan(domains: Sequence[Domain] = (*DOMAINS.values(),), topics: Sequence[Topic] = TOPICS) -> Plan:
+    """What `apply` would change. Raises UsageError for a setting of an unknown domain, and StackDown."""
+    if unknown := settings().index_retention_days.keys() - DOMAINS.keys():
+        raise UsageError(f"WARDSTREAM_INDEX_RETENTION_DAYS names no domain: {', '.join(sorted(unknown))}")
+    present = await asyncio.to_thread(topic_settings, [topic.name for topic in topics])
+    drifts = [
+        Setting(topic.name, name, topic.config()[name], present[topic.name][name])
+        for topic in topics
+        for name in KEPT_BY
+    ]
+    server = async_client(RETRIES)
+    try:
+        return Plan(drifts, [await _expiry(server, of) for of in domains])
+    except (ConnectionLost, ConnectionTimeout, ApiError) as error:
+        raise _down(error) from None
+    finally:
+        await server.close()
+
+
+async def apply(
+    on_progress: Callable[[int], None],
+    domains: Sequence[Domain] = (*DOMAINS.values(),),
+    topics: Sequence[Topic] = TOPICS,
+    act: Callable[..., Act] = BY_NOBODY,
+) -> Applied:
+    """Change what differs from the plan, each change in the audit first; gives what was changed.
+
+    Documents of persons under a legal hold stay. `act` makes the audit's words for the caller.
+
+    Again, after an end at any moment, it does what is left; and nothing once all is done. Raises as `plan` does.
+    """
+    wanted = await plan(domains, topics)
+    done = Applied([one for one in wanted.settings if one.drifted])
+    await asyncio.to_thread(_mend, done.settings, act)
+    server, producer = async_client(RETRIES), Producer()
+    try:
+        for of, expiry in zip(domains, wanted.expiries, strict=True):
+            if expiry.documents:
+                Audit.local().write(act("D", entities=(f"{of.alias} before {expiry.before}",)))
+                await _expire(server, producer, of, expiry.before, done, on_progress)
+    except (ConnectionLost, ConnectionTimeout, ApiError) as error:
+        raise _down(error) from None
+    finally:
+        await asyncio.to_thread(producer.close)
+        await server.close()
+    return done
+
+
+def _mend(drifted: Sequence[Setting], act: Callable[..., Act]) -> None:
+    changes: dict[str, dict[str, str]] = {}
+    for one in drifted:
+        Audit.local().write(act("U", entities=(one.topic,), fields=(one.name,)))
+        changes.setdefault(one.topic, {})[one.name] = one.wanted
+    change_topics(changes)
+
+
+async def _expiry(server: AsyncElasticsearch, of: Domain) -> Expiry:
+    days = settings().index_retention_days.get(of.name, of.retention_days)
+    if days is None:
+        return Expiry(of.alias, None, "", 0)
+    before = rfc3339(datetime.now(UTC) - timedelta(days=days))
+    await server.indices.refresh(index=of.alias)
+    return Expiry(of.alias, days, before, (await server.count(index=of.alias, query=_older(before)))["count"])
+
+
+def _older(before: str) -> dict[str, Any]:
+    """Documents of events whose patient is under no legal hold; an entity has no part."""
+    past = [{"range": {"event_time": {"lt": before}}}, {"range": {"part": {"gte": 0}}}]
+    return {"bool": {"filter": past, "must_not": [{"terms": {"patient_ref": _held()}}]}}
+
+
+def _held() -> list[str]:
+    """References of everybody whose record a law wants kept, aliases included."""
+    _, keys = KeyStore.local()
+    return sorted({ref for one in Holds.local().of() if one.holds() for ref in keys.family(one.ref)})
+
+
+async def _expire(
+    server: AsyncElasticsearch,
+    producer: Producer,
+    of: Domain,
+    before: str,
+    done: Applied,
+    on_progress: Callable[[int], None],
+) -> None:
+    index = Index(server, of.alias)
+    while found := await _found(server, of, before):
+        events = {event.encode() for event in found.values()}
+        tombstones = await asyncio.to_thread(_tombstones, of, events)
+        await producer.send(tombstones)
+        done.sealed[of.alias] = done.sealed.get(of.alias, 0) + len(tombstones)
+        ids = iter(found)
+        while some := list(islice(ids, REMOVED_AT_ONCE)):
+            await index.remove(some)
+            done.documents[of.alias] = done.documents.get(of.alias, 0) + len(some)
+            on_progress(len(some))
+        await server.indices.refresh(index=of.alias)
+
+
+async def _found(server: AsyncElasticsearch, of: Domain, before: str) -> dict[str, str]:
+    """Expired documents, at most AT_ONCE: the event of each id."""
+    found: dict[str, str] = {}
+    query = {"query": _older(before)}
+    scan = async_scan(server, query, index=of.alias, size=2000, _source=["event_id"])
+    async with aclosing(cast(AsyncGenerator[dict[str, Any], None], scan)) as hits:
+        async for hit in hits:
+            found[hit["_id"]] = hit["_source"]["event_id"]
+            if len(found) == AT_ONCE:
+                break
+    return found
+
+
+def _tombstones(of: Domain, events: AbstractSet[bytes]) -> list[Outgoing]:
+    """One for each sealed record of these events that is still there, in its own partition."""
+    there: dict[tuple[bytes, int], bool] = {}
+    reader = Reader(of.sealed.name)
+    try:
+        for message in reader.until_end():
+            key: Any = message.key()
+            if key in events:
+                there[key, message.partition() or 0] = bool(message.value())
+    finally:
+        reader.close()
+    return [
+        Outgoing(of.sealed.name, key, None, [("event_id", key)], partition)
+        for (key, partition), live in there.items()
+        if live
+    ]
+
+
+def _down(error: Exception) -> StackDown:
+    if isinstance(error, ApiError):
+        return StackDown(f"Elasticsearch answers {error.status_code}")
+    return StackDown("Elasticsearch does not answer")
