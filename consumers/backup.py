@@ -91,8 +91,7 @@ def restore(folder: Path, replace: bool, without_ledger: bool, on_progress: Call
 def _obey(path: Path, keyring: Keyring) -> None:
     """Before the file has the name under which anything would open it."""
     store = KeyStore(f"sqlite:///{path}", keyring)
-    for erasure in Ledger.local(keyring).erasures():
-        store.obey(erasure.refs, erasure.identifiers, erasure.at)
+    store.obey(Ledger.local(keyring).erasures())
     store.db.forget()
     store.db.close()
     for end in ("-wal", "-shm"):

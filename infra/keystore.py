@@ -28,7 +28,7 @@ from infra.crypto import KEY_BYTES, DataKey, context, keyed_hash
 from infra.database import Database
 from infra.errors import KeyMissing, KeyShredded
 from infra.keyring import Keyring
-from infra.ledger import Ledger
+from infra.ledger import Erasure, Ledger
 
 _tables = sql.MetaData()
 subject = sql.Table(
@@ -141,8 +141,7 @@ class KeyStore:
         """
         keyring = Keyring.local()
         store = cls(database.url(), keyring)
-        for erasure in Ledger.local(keyring).erasures():
-            store.obey(erasure.refs, erasure.identifiers, erasure.at)
+        store.obey(Ledger.local(keyring).erasures())
         return keyring, store
 
     # ------------------------------------------------------------------------------------------------------- look-ups
@@ -313,28 +312,33 @@ class KeyStore:
             self._fresh_until = 0.0
             return done.rowcount
 
-    def obey(self, refs: Collection[str], identifiers: Collection[bytes], at: float) -> None:
-        """What the ledger says of one erasure, where this database does not know of it or has not finished it."""
+    def obey(self, erasures: Collection[Erasure]) -> None:
+        """Do what the ledger says, where this database does not know of it or has not finished it."""
+        refs = {ref for one in erasures for ref in one.refs}
+        hashes = {one for erasure in erasures for one in erasure.identifiers}
+        living = sql.select(subject.c.ref).where(subject.c.erased_at.is_(None))
+        marked = sql.select(identifier.c.hash).where(identifier.c.erased_at.is_not(None))
         with self.db.reading() as db:
-            wrong = db.execute(
-                sql.select(data_key.c.ref).join(subject, subject.c.ref == data_key.c.ref)
-                .where(subject.c.ref.in_(refs), subject.c.erased_at.is_(None)).limit(1)
-            ).first()  # fmt: skip
-            known = db.execute(
-                sql.select(sql.func.count()).select_from(identifier)
-                .where(identifier.c.hash.in_(identifiers), identifier.c.erased_at.is_not(None))
-            ).scalar_one()  # fmt: skip
-        if wrong is None and known == len(identifiers):
-            return
+            open_refs = {r[0] for some in _chunks(refs) for r in db.execute(living.where(subject.c.ref.in_(some)))}
+            known = {r[0] for some in _chunks(hashes) for r in db.execute(marked.where(identifier.c.hash.in_(some)))}
+        for erasure in erasures:
+            if erasure.refs & open_refs or not erasure.identifiers <= known:
+                self._obey(erasure)
+
+    def _obey(self, erasure: Erasure) -> None:
         with self._lock, self.db.writing() as db:
-            _mark(db, refs, identifiers, at)
-            there = {row[0] for row in db.execute(sql.select(identifier.c.hash))} if identifiers else set()
-            ghost = next(iter(sorted(refs)), "")
-            rows = [{"hash": one, "ref": ghost, "erased_at": at} for one in set(identifiers) - there]
+            _mark(db, erasure.refs, erasure.identifiers, erasure.at)
+            there = {
+                row[0]
+                for some in _chunks(erasure.identifiers)
+                for row in db.execute(sql.select(identifier.c.hash).where(identifier.c.hash.in_(some)))
+            }
+            rows = [  # learned after this database was saved
+                {"hash": one, "ref": min(erasure.refs), "erased_at": erasure.at} for one in erasure.identifiers - there
+            ]
             if rows:
                 db.execute(identifier.insert(), rows)
-        if wrong is not None:
-            self.destroy(refs)
+        self.destroy(erasure.refs)
 
     def shredded(self, refs: Collection[str]) -> bool:
         """Whether every key of these references is gone for good."""
@@ -544,9 +548,9 @@ def _mark(db: sql.Connection, refs: Collection[str], hashes: Collection[bytes], 
 
 
 def _erased(db: sql.Connection, refs: Collection[str]) -> set[str]:
-    """Which of these are erased: only of identifiers that say so, since it costs a look."""
-    query = sql.select(subject.c.ref).where(subject.c.erased_at.is_not(None))
-    return {row[0] for chunk in _chunks(refs) for row in db.execute(query.where(subject.c.ref.in_(chunk)))}
+    """Which of these are erased, or known to the ledger alone: asked only of identifiers that say so."""
+    query = sql.select(subject.c.ref).where(subject.c.erased_at.is_(None))
+    return set(refs) - {row[0] for chunk in _chunks(refs) for row in db.execute(query.where(subject.c.ref.in_(chunk)))}
 
 
 def _survivor(db: sql.Connection, ref: str) -> str:

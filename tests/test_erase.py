@@ -294,8 +294,7 @@ def test_by_hand_too_an_old_key_store_obeys_the_ledger(erased: Erased, stack: Pa
     keyring = Keyring.open(stack / "keys" / "keyring.json")
     old = KeyStore(f"sqlite:///{tmp_path / 'old.sqlite'}", keyring)
     assert opening(kept, old) > 0, "the window that docs/security.md tells of"
-    for erasure in Ledger.local(keyring).erasures():
-        old.obey(erasure.refs, erasure.identifiers, erasure.at)
+    old.obey(Ledger.local(keyring).erasures())
     assert opening(kept, KeyStore(f"sqlite:///{tmp_path / 'old.sqlite'}", keyring)) == 0
 
 

@@ -19,6 +19,7 @@ from infra.database import Database
 from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy
 from infra.keyring import Keyring, LoosePermissions
 from infra.keystore import TABLES, KeyStore, Wanted
+from infra.ledger import Erasure
 
 MARIA = Wanted("patient", (("CITY", "MR", "4711"), ("STATE", "PI", "99")))
 
@@ -152,14 +153,20 @@ def test_the_ledger_rules_a_database_that_knows_of_no_erasure(url: str, keyring:
     assert old is not None
     (known,) = store.identifiers_of({old.ref})
     learned = store._hash(("CITY", "MR", "4712"))
-    store.obey({old.ref}, {known, learned}, at=200.0)
+    told = Erasure("e1", frozenset({old.ref}), frozenset({known, learned}), 200.0, "", "")
+    store.obey([told])
     assert store.shredded({old.ref})
     assert store.resolve([patient("4711", at=150.0), patient("4712", at=150.0)]) == [None, None]
     before = store.epoch()
-    store.obey({old.ref}, {known, learned}, at=200.0)
+    store.obey([told])
     assert store.epoch() == before, "what is obeyed already costs nothing"
     (new,) = store.resolve([patient("4712", at=250.0)])
     assert new is not None
+    unknown = Erasure("e2", frozenset({"f" * 32}), frozenset({store._hash(("CITY", "MR", "4713"))}), 200.0, "", "")
+    store.obey([unknown])
+    assert store.resolve([patient("4713", at=150.0)]) == [None], "made and erased since the backup"
+    (newer,) = store.resolve([patient("4713", at=250.0)])
+    assert newer is not None
 
 
 def test_a_merge_that_was_undone_stays_undone(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
