@@ -57,8 +57,8 @@ def _dicom(code: str, display: str) -> dict[str, str]:
     return {"system": "http://dicom.nema.org/resources/ontology/DCM", "code": code, "display": display}
 
 
-# By kind, or by kind and action; what is not here is `rest`. Types and subtypes of DICOM (PS3.16 CID 400, 401, 403), used
-# as in PS3.15 A.5.3.
+# By kind, or by kind and action; what is not here is `rest`. Types and subtypes of DICOM, PS3.16 CID 400, 401 and 403,
+# used as in PS3.15 A.5.3.
 _ALERT = _dicom("110113", "Security Alert")
 _TYPES = {
     "login": (_dicom("110114", "User Authentication"), _dicom("110122", "Login")),
