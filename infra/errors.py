@@ -81,6 +81,13 @@ class AuditUnavailable(WardstreamError):
     reason = "audit_unavailable"
 
 
+class AuditBroken(WardstreamError):
+    """The audit is not what was written: an entry, or a head of it, was altered, removed, moved or made up."""
+
+    exit_code = 13
+    reason = "audit_broken"
+
+
 class Overloaded(WardstreamError):
     """More is waiting here than we hold in memory: the sender keeps its message and sends it again later."""
 
