@@ -27,8 +27,8 @@ CERTIFICATE_EXPIRY = Gauge(
 )
 TLS_FAILURES = Counter(
     "wardstream_tls_failures_total",
-    "TLS handshakes that failed: no certificate, one of a stranger, or no TLS at all.",
-    ["feed"],
+    "TLS handshakes that failed, by why (no_certificate, bad_certificate, not_tls, version, alert, other).",
+    ["feed", "reason"],
 )
 PUBLISHED = Counter("wardstream_published_total", "Events confirmed by the broker.", ["domain"])
 DUPLICATES = Counter(

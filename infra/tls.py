@@ -26,6 +26,17 @@ HANDSHAKE_SECONDS = 10.0
 SHUTDOWN_SECONDS = 2.0  # a peer that does not say goodbye is left
 QUEUE = 100  # callers that wait to be greeted
 
+# Why a handshake failed, by OpenSSL's own word for it.
+FAILURES = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no_certificate",
+    "CERTIFICATE_VERIFY_FAILED": "bad_certificate",
+    "HTTP_REQUEST": "not_tls",
+    "WRONG_VERSION_NUMBER": "not_tls",
+    "RECORD_LAYER_FAILURE": "not_tls",
+    "UNSUPPORTED_PROTOCOL": "version",
+    "NO_SHARED_CIPHER": "version",
+}
+
 Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Stamp = tuple[tuple[int, int, int], ...]
 
@@ -79,7 +90,10 @@ def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.
 
 @asynccontextmanager
 async def serving(feed: str, connected: Connected, host: str, port: int) -> AsyncIterator[int]:
-    """Take connections while it lasts, over TLS where a certificate is set; gives the port. Connections outlive it."""
+    """Take connections while it lasts, over TLS where a certificate is set; gives the port. Connections outlive it.
+
+    For uvloop: a server of asyncio's own, closed, drops a connection that it has accepted in that instant.
+    """
     of = settings()
     with _listening(host, port) as listening:
         if not files(of):
@@ -105,23 +119,29 @@ async def serving(feed: str, connected: Connected, host: str, port: int) -> Asyn
 
 
 async def _reload(
-    of: Settings, feed: str, seen: Stamp, server: asyncio.Server, listening: socket.socket, connected: Connected
+    of: Settings, feed: str, shown: Stamp, server: asyncio.Server, listening: socket.socket, connected: Connected
 ) -> None:
-    """Look at the files; where they changed and are sound, greet with them. Broken ones leave the old at work."""
+    """Look at the files; where they changed, greet with them, and until that is possible, with the old.
+
+    It is told once and tried at every look: a file may be half written, and a process may be out of descriptors.
+    """
+    told = shown
     try:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             now = _stamp(of)  # before they are read: a change in between is seen at the next look
-            if now == seen:
+            if now == shown:
                 continue
-            seen = now
             try:
                 context, ends = server_context(of, feed)
+                old, server = server, await _greet(listening, connected, context)
             except (OSError, ValueError) as error:
-                logging.error("%s: new TLS files are not usable, the old certificate stays: %s", feed, _why(error))
+                if now != told:
+                    logging.error("%s: new TLS files are not usable, the old certificate stays: %s", feed, _why(error))
+                told = now
                 continue
-            old, server = server, await _greet(listening, connected, context)
             old.close()
+            shown = now
             metrics.CERTIFICATE_EXPIRY.labels(feed).set(ends)
             logging.warning("%s: TLS files changed, new connections get the new certificate", feed)
     finally:
@@ -168,6 +188,12 @@ def _why(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
 
 
+def failure(error: ssl.SSLError) -> str:
+    """Why a handshake failed, as a metric may say it; an alert is the peer's refusal of us."""
+    given = error.reason or ""
+    return FAILURES.get(given, "alert" if "_ALERT_" in given else "other")
+
+
 def _counted(feed: str) -> type[ssl.SSLObject]:
     """asyncio tells nobody of a handshake that failed; the object that does the handshake knows."""
 
@@ -177,8 +203,8 @@ def _counted(feed: str) -> type[ssl.SSLObject]:
                 super().do_handshake()
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 raise
-            except ssl.SSLError:
-                metrics.TLS_FAILURES.labels(feed).inc()
+            except ssl.SSLError as error:
+                metrics.TLS_FAILURES.labels(feed, failure(error)).inc()
                 raise
 
     return Counted

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -13,12 +15,17 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 from cryptography import x509
 
+from infra import tls
+from infra.settings import settings
 from tests.certificates import Authority
 from tests.conftest import ROOT, WARDSTREAM, free_port, wardstream
 from tests.test_mllp import PID, code, framed, message
@@ -44,9 +51,10 @@ class Edge:
             socket.create_connection(("127.0.0.1", self.port), timeout=20), server_hostname="127.0.0.1"
         )
 
-    def metric(self, name: str) -> float:
+    def metric(self, name: str, reason: str = "") -> float:
         page = urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics").read().decode()
-        return float(re.findall(rf'^{name}{{feed="mllp"}} (\S+)$', page, re.M)[0])
+        labels = f'feed="mllp",reason="{reason}"' if reason else 'feed="mllp"'
+        return float(re.findall(rf"^{name}{{{labels}}} (\S+)$", page, re.M)[0])
 
 
 def client(authority: Authority, name: str | None = "client") -> ssl.SSLContext:
@@ -119,19 +127,20 @@ def test_who_comes_in(edge: Edge, old: Authority, new: Authority) -> None:
         assert ask(line, adt("TLS1")) == "AA"
     stranger = client(old, None)
     stranger.load_cert_chain(*new.sign("client"))
-    for number, context in enumerate((client(old, None), stranger)):
+    for reason, context in (("no_certificate", client(old, None)), ("bad_certificate", stranger)):
         with edge.connect(context) as line:  # TLS 1.3: the client learns of it when it reads
-            assert ask(line, adt(f"TLS2{number}")) == ""
-        assert edge.metric(FAILURES) == number + 1
+            assert ask(line, adt("TLS2")) == ""
+        assert edge.metric(FAILURES, reason) == 1
     with socket.create_connection(("127.0.0.1", edge.port), timeout=20) as line:
         assert ask(line, adt("TLS3")) == ""
-    assert edge.metric(FAILURES) == 3
+    assert edge.metric(FAILURES, "not_tls") == 1
     ancient = client(old)
     ancient.set_ciphers("DEFAULT@SECLEVEL=0")
     ancient.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     ancient.options |= ssl.OP_NO_TLSv1_3 | ssl.OP_NO_TLSv1_2
     with pytest.raises((ssl.SSLError, ConnectionError)):
         edge.connect(ancient)
+    assert edge.metric(FAILURES, "version") == 1
     assert "Traceback" not in edge.log.read_text()
 
 
@@ -169,6 +178,72 @@ def test_broken_files_change_nothing(edge: Edge, old: Authority) -> None:
     assert "PID" not in edge.log.read_text()
     edge.use(old)
     assert until(lambda: "new certificate" in edge.log.read_text())
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """This process cannot open another file or socket meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as lowest:
+        free = lowest.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("spare", [False, True])  # too few for the files, or just enough for them and none to listen
+def test_a_reload_that_cannot_be_is_tried_again(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, spare: bool
+) -> None:
+    """And callers are greeted as before until it can."""
+    first, second = Authority(tmp_path / "first"), Authority(tmp_path / "second")
+    shown = tmp_path / "both.pem"
+    monkeypatch.setattr(tls, "LOOK_SECONDS", 0.02)
+    monkeypatch.setenv("WARDSTREAM_TLS_CERT", str(shown))
+    settings.cache_clear()
+
+    async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    def use(of: Authority) -> None:
+        certificate, key = of.sign("server")
+        shown.write_bytes(certificate.read_bytes() + key.read_bytes())
+
+    async def greeted(port: int, by: Authority) -> None:
+        context = ssl.create_default_context(cafile=by.ca)
+        async with asyncio.timeout(5):
+            _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        writer.close()
+        await asyncio.sleep(0.1)  # until both ends have given their descriptors back
+
+    async def run() -> None:
+        greet = tls._greet
+
+        async def crowded(*arguments: Any) -> asyncio.Server:
+            with no_more_descriptors():
+                return await greet(*arguments)
+
+        async with tls.serving("mllp", hello, "127.0.0.1", 0) as port:
+            await greeted(port, first)
+            use(second)
+            if spare:
+                monkeypatch.setattr(tls, "_greet", crowded)
+                await asyncio.sleep(0.3)
+                monkeypatch.setattr(tls, "_greet", greet)
+            else:
+                with no_more_descriptors():
+                    await asyncio.sleep(0.3)
+            assert caplog.text.count("the old certificate stays") == 1
+            deadline = time.monotonic() + 5
+            while "get the new certificate" not in caplog.text and time.monotonic() < deadline:
+                await asyncio.sleep(0.02)
+            await greeted(port, second)
+
+    use(first)
+    uvloop.run(run())
+    settings.cache_clear()
 
 
 def test_commands(edge: Edge, old: Authority, new: Authority) -> None:
