@@ -12,8 +12,8 @@ from consumers.access import Caller
 from infra import metrics
 from infra.audit import Audit
 from infra.crypto import field_key_version, open_field
-from infra.elastic import client
-from infra.errors import StackDown, UsageError
+from infra.elastic import away, client
+from infra.errors import UsageError
 from infra.keystore import KeyStore
 from schemas.registry import Domain
 
@@ -64,8 +64,8 @@ def _documents(of: Domain, wanted: str) -> list[dict[str, Any]]:
                 size=PARTS_READ,
                 source_includes=["sealed", "sealed_by", "patient_ref", "kind", "part"],
             )
-    except ConnectionLost:
-        raise StackDown("Elasticsearch does not answer") from None
+    except ConnectionLost as error:
+        raise away(error) from None
     found: list[dict[str, Any]] = answer["hits"]["hits"]
     exact = [one for one in found if one["_id"] == wanted]
     found = exact or [one for one in found if one["_source"]["part"] >= 0]  # entities are named by their own id

@@ -13,7 +13,7 @@ from consumers import query as language
 from consumers.access import Caller
 from infra.audit import Audit
 from infra.crypto import blind_term, keyed_hash
-from infra.elastic import client
+from infra.elastic import away, client
 from infra.errors import StackDown, UsageError
 from infra.keyring import Keyring
 from infra.keystore import KeyStore
@@ -117,8 +117,8 @@ def _ask(of: Domain, **body: Any) -> Any:
     try:
         with client() as server:
             return server.search(index=of.alias, **body)
-    except ConnectionLost:
-        raise StackDown("Elasticsearch does not answer") from None
+    except ConnectionLost as error:
+        raise away(error) from None
     except ApiError as error:
         if error.status_code == 404:
             raise StackDown(f"there is no index {of.alias}: run `wardstream up`") from None

@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import orjson
 from elastic_transport import ConnectionError as ConnectionLost
-from elastic_transport import ConnectionTimeout, TlsError
+from elastic_transport import ConnectionTimeout, TlsError, TransportError
 from elasticsearch import ApiError, AsyncElasticsearch, Elasticsearch, OrjsonSerializer
 
-from infra.errors import StackDown
+from infra.errors import NotTrusted, StackDown, UsageError
 from infra.retry import Target
 from infra.settings import settings
+from infra.tls import client_context
 
 # What a bulk request is answered with. Writing again changes nothing, so only after an error is each item asked for.
 SHORT = "errors"
@@ -68,9 +69,19 @@ def _options() -> dict[str, Any]:
     }
     if key := of.elasticsearch_api_key.get_secret_value():
         options["api_key"] = key
-    if of.elasticsearch_ca is not None:
-        options["ca_certs"] = str(of.elasticsearch_ca)
+    context = client_context(of.elasticsearch_ca, of.elasticsearch_cert, of.elasticsearch_key)
+    if context is not None:
+        if not of.elasticsearch_url().startswith("https://"):
+            raise UsageError("WARDSTREAM_ELASTICSEARCH_CA and _CERT want https:// in WARDSTREAM_ELASTICSEARCH")
+        options["ssl_context"] = context
     return options
+
+
+def away(error: TransportError) -> StackDown:
+    """What a person should hear of a request that was not answered."""
+    if isinstance(error, TlsError):
+        return NotTrusted("no TLS with Elasticsearch: one side does not trust the other's certificate")
+    return StackDown(f"Elasticsearch does not answer: {type(error).__name__}")
 
 
 def client() -> Elasticsearch:
@@ -105,8 +116,8 @@ def create_index(alias: str, index: str, mapping: dict[str, Any]) -> bool:
                 return False
             aliases = {alias: {"is_write_index": True}}
             server.indices.create(index=index, mappings=mapping, aliases=aliases, settings=SETTINGS)
-        except (ConnectionLost, ConnectionTimeout, TlsError) as error:
-            raise StackDown(f"Elasticsearch does not answer: {type(error).__name__}") from None
+        except (ConnectionLost, ConnectionTimeout) as error:
+            raise away(error) from None
         return True
 
 

@@ -28,6 +28,12 @@ class StackDown(WardstreamError):
     reason = "stack_down"
 
 
+class NotTrusted(StackDown):
+    """A server is there, and it refuses us or we refuse it: a certificate, a password, a right that is missing."""
+
+    reason = "not_trusted"
+
+
 class TamperedArtifact(WardstreamError):
     """A downloaded file does not have the digest that the committed lock gives it."""
 

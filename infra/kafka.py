@@ -25,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from confluent_kafka.cimpl import NewTopic
 
-from infra.errors import StackDown, WardstreamError
+from infra.errors import NotTrusted, StackDown, WardstreamError
 from infra.settings import Settings, settings
 
 DELIVERY_SECONDS = 15.0
@@ -33,6 +33,17 @@ FLUSH_SECONDS = 2.0
 SILENT_POLLS = 150  # of 0.2 s each
 MAX_REQUEST_BYTES = 14_000_000
 GROUP = "wardstream"  # consumer group of the workers
+
+
+# What a broker, or TLS, says to those whom it does not know or does not let do this.
+REFUSALS = {
+    KafkaError._AUTHENTICATION: "does not know this user, or not with this password",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "does not know this user, or not with this password",
+    KafkaError._SSL: "and we have no TLS: one side does not trust the other's certificate",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "does not permit us this with the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "does not permit us the consumer group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "does not permit us this with the cluster",
+}
 
 
 class PublishFailed(WardstreamError):
@@ -75,6 +86,31 @@ def connection(of: Settings) -> dict[str, Any]:
         if path is not None:
             config[option] = str(path)
     return config
+
+
+def trouble(error: KafkaError) -> StackDown:
+    """What a person should hear of an error: the broker is away, or it is there and refuses us."""
+    if error.code() in REFUSALS:
+        return NotTrusted(f"Kafka {REFUSALS[error.code()]} ({error.name()})")
+    return StackDown(f"Kafka does not answer: {error.name()}")
+
+
+def _metadata(*topic: str) -> Any:
+    """All topics that we may see, or one. Raises StackDown where no broker answers, NotTrusted where one refuses us.
+
+    A wrong password is a time-out for whoever asked; only the error callback hears why.
+    """
+    heard: list[KafkaError] = []
+    admin = AdminClient(connection(settings()) | {"error_cb": heard.append})
+    try:
+        found = admin.list_topics(*topic, timeout=10)
+    except KafkaException as error:
+        admin.poll(0)
+        raise trouble(next((one for one in heard if one.code() in REFUSALS), error.args[0])) from None
+    for one in found.topics.values():
+        if one.error is not None and one.error.code() in REFUSALS:
+            raise trouble(one.error)
+    return found
 
 
 class Producer:
@@ -209,12 +245,9 @@ class TopicSpec:
 
 
 def create_topics(specs: Iterable[TopicSpec]) -> list[str]:
-    """Make the topics that are missing; gives their names. Raises StackDown where no broker answers."""
+    """Make the topics that are missing; gives their names. Raises StackDown where no broker answers or lets us."""
+    existing = _metadata().topics
     admin = AdminClient(connection(settings()))
-    try:
-        existing = admin.list_topics(timeout=10).topics
-    except KafkaException as error:
-        raise StackDown(f"Kafka does not answer: {error.args[0].name()}") from None
     missing = [spec for spec in specs if spec.name not in existing]
     replication = settings().kafka_replication
     # acks=all waits for as many as are in sync: with one of them, the promise would hang on that one disk.
@@ -228,7 +261,7 @@ def create_topics(specs: Iterable[TopicSpec]) -> list[str]:
             future.result(timeout=30)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was first
-                raise StackDown(f"Kafka does not make a topic: {error.args[0].name()}") from None
+                raise trouble(error.args[0]) from None
     return [spec.name for spec in missing]
 
 
@@ -255,7 +288,7 @@ def create_acls(specs: Iterable[AclSpec]) -> None:
         for future in asked.values():
             future.result(timeout=30)
     except KafkaException as error:
-        raise StackDown(f"Kafka does not set rights: {error.args[0].name()}") from None
+        raise trouble(error.args[0]) from None
 
 
 def topic_settings(names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -271,7 +304,7 @@ def topic_settings(names: Iterable[str]) -> dict[str, dict[str, str]]:
             for resource, future in asked.items()
         }
     except KafkaException as error:
-        raise StackDown(f"Kafka does not tell a topic's settings: {error.args[0].name()}") from None
+        raise trouble(error.args[0]) from None
 
 
 def change_topics(changes: Mapping[str, Mapping[str, str]]) -> None:
@@ -294,17 +327,12 @@ def change_topics(changes: Mapping[str, Mapping[str, str]]) -> None:
         for future in asked.values():
             future.result(timeout=30)
     except KafkaException as error:
-        raise StackDown(f"Kafka does not change a topic: {error.args[0].name()}") from None
+        raise trouble(error.args[0]) from None
 
 
 def partitions_of(topic: str) -> int:
     """Number of partitions. Raises StackDown where the broker or the topic is missing."""
-    try:
-        found = AdminClient(connection(settings())).list_topics(topic, timeout=10).topics[topic]
-    except KafkaException as error:
-        raise StackDown(f"Kafka does not answer: {error.args[0].name()}") from None
-    if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        raise StackDown(f"Kafka does not permit us {topic}: {found.error.name()}")
+    found = _metadata(topic).topics[topic]
     if not found.partitions:
         raise StackDown(f"there is no topic {topic}: run `wardstream up`")
     return len(found.partitions)
@@ -356,7 +384,7 @@ class Reader:
             messages = self._consumer.consume(500, timeout=0.2)
             for message in messages:
                 if (error := message.error()) is not None:
-                    raise StackDown(f"Kafka does not give us {self._topic}: {error.name()}")
+                    raise trouble(error)
                 yield message
             silent = 0 if messages else silent + 1  # counted and not timed: whoever takes them may take his time
             if silent > SILENT_POLLS:

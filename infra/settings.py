@@ -51,6 +51,8 @@ class Settings(BaseSettings):
 
     elasticsearch: str = Field("", description="URL of an external Elasticsearch, https://host:port")
     elasticsearch_ca: Path | None = Field(None, description="PEM file of the authority that signed its certificate")
+    elasticsearch_cert: Path | None = Field(None, description="PEM file of our client certificate (mutual TLS)")
+    elasticsearch_key: Path | None = Field(None, description="PEM file of its key, where it is not in the same file")
     elasticsearch_timeout: float = Field(
         30.0, description="seconds without an answer after which a request is repeated"
     )

@@ -6,23 +6,26 @@ Settings alone change, never code; and what crosses the wire on that path tells 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AclOperation, AdminClient
 
 from infra.elastic import client
 from infra.errors import StackDown
@@ -32,6 +35,7 @@ from infra.settings import Settings, settings
 from schemas.identities import identities
 from schemas.registry import DOMAINS, TOPICS
 from schemas.topics import PREFIX
+from tests.capture import Scanner
 from tests.certificates import Authority
 from tests.conftest import free_port
 from tests.test_tls import ask, until
@@ -125,9 +129,11 @@ def kafka(folder: Path, libraries: Path, authority: Authority, port: int) -> Ite
 
 @contextmanager
 def tls_in_front(to: int, authority: Authority) -> Iterator[int]:
-    """A proxy that ends TLS, as many an Elasticsearch has one; gives its port."""
+    """A proxy that ends mutual TLS, as many an Elasticsearch has one; gives its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.sign("proxy"))
+    context.load_verify_locations(authority.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
     port, stop, loop = free_port(), asyncio.Event(), asyncio.new_event_loop()
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -160,12 +166,15 @@ def elsewhere(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     index = int(settings().elasticsearch_url().rpartition(":")[2])
     with kafka(folder, stack / "kafka" / "libs", authority, port), tls_in_front(index, authority) as proxy:
         certificate, key = authority.sign("listener")
+        ours, our_key = authority.sign("wardstream")
         made = Elsewhere(
             authority,
             {
                 "WARDSTREAM_HOME": str(folder / "home"),
                 "WARDSTREAM_ELASTICSEARCH": f"https://127.0.0.1:{proxy}",
                 "WARDSTREAM_ELASTICSEARCH_CA": str(authority.ca),
+                "WARDSTREAM_ELASTICSEARCH_CERT": str(ours),
+                "WARDSTREAM_ELASTICSEARCH_KEY": str(our_key),
                 "WARDSTREAM_KAFKA": f"127.0.0.1:{port}",
                 "WARDSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
                 "WARDSTREAM_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
@@ -180,48 +189,30 @@ def elsewhere(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         while (done := made.run("wardstream-admin", "setup", "--acls")).returncode and time.monotonic() < deadline:
             time.sleep(1)
         assert done.returncode == 0, done.stderr
+        login = [sys.executable, "-c", "from consumers.access import bootstrap; bootstrap()"]
+        subprocess.run(login, env=made.environment("wardstream-reader"), cwd=ROOT, check=True)
         yield made
 
 
-@dataclass(slots=True)
-class Capture:
-    """What crosses loopback while it runs, in lower case."""
-
-    frames: list[bytes] = field(default_factory=list)
-    dropped: int = 0
-
-    def holds(self, text: str) -> bool:
-        return any(text.lower().encode() in frame for frame in self.frames)
-
-
 @contextmanager
-def capture() -> Iterator[Capture]:
-    """AF_PACKET (packet(7)) on loopback; the frames are there once it has ended."""
-    every_protocol, so_rcvbufforce, sol_packet, packet_statistics = 0x0003, 33, 263, 6
+def capture(sought: list[str]) -> Iterator[dict[str, Any]]:
+    """Looks for these in all that crosses loopback (tests/capture.py); what was seen is there once it has ended."""
     try:
-        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(every_protocol))
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
     except PermissionError:
         pytest.skip("a raw socket needs CAP_NET_RAW")
-    taken, stop = Capture(), threading.Event()
-
-    def take() -> None:
-        while not stop.is_set():
-            with suppress(TimeoutError):
-                taken.frames.append(wire.recv(1 << 17).lower())
-
-    with wire:
-        wire.bind(("lo", 0))
-        with suppress(PermissionError):
-            wire.setsockopt(socket.SOL_SOCKET, so_rcvbufforce, 1 << 26)
-        wire.settimeout(0.2)
-        thread = threading.Thread(target=take)
-        thread.start()
-        try:
-            yield taken
-        finally:
-            stop.set()
-            thread.join()
-            taken.dropped = struct.unpack("II", wire.getsockopt(sol_packet, packet_statistics, 8))[1]
+    seen: dict[str, Any] = {}
+    command = [sys.executable, str(ROOT / "tests" / "capture.py")]
+    looking = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert looking.stdin is not None
+    assert looking.stdout is not None
+    looking.stdin.write(json.dumps(sought) + "\n")
+    looking.stdin.flush()
+    assert looking.stdout.readline() == "ready\n"
+    try:
+        yield seen
+    finally:
+        seen |= json.loads(looking.communicate(timeout=60)[0])
 
 
 @contextmanager
@@ -272,7 +263,7 @@ def test_whole_way_and_nobody_named_on_the_wire(elsewhere: Elsewhere, tmp_path: 
     context.load_cert_chain(*elsewhere.authority.sign("hospital"))
     edge, worker = (elsewhere.environment(f"wardstream-{name}") for name in ("edge", "worker"))
     with (
-        capture() as taken,
+        capture([*identifiers, code]) as seen,
         process(worker, tmp_path / "worker.log", "worker"),
         listener(edge, tmp_path / "edge.log") as port,
         socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
@@ -283,16 +274,50 @@ def test_whole_way_and_nobody_named_on_the_wire(elsewhere: Elsewhere, tmp_path: 
         while not (there := indexed(code)) and time.monotonic() < deadline:
             time.sleep(0.5)
         assert there, (tmp_path / "worker.log").read_text()
-    assert taken.holds(code)  # the index's answer to us, in clear: it did look at the wire
-    assert taken.dropped == 0
-    assert [one for one in identifiers if taken.holds(one)] == []
+        done = elsewhere.run("wardstream-reader", "search", f"id:{identifiers[1]}", "--kind", "event", "--json")
+        assert json.loads(done.stdout)["total"] == 1, done.stderr
+        event = json.loads(done.stdout)["hits"][0]["event_id"]
+        done = elsewhere.run("wardstream-reader", "reveal", event, "--field", "name", "--purpose", "TREAT", "--json")
+        assert identifiers[0].lower() in done.stdout.lower()
+    assert seen["dropped"] == 0
+    assert seen["found"] == [code]  # the index's answer to its proxy, in clear: it did look at the wire
 
 
 def test_the_capture_trips(mllp: int) -> None:
     identifiers, segments, _ = planted()
-    with capture() as taken, socket.create_connection(("127.0.0.1", mllp), timeout=20) as line:
+    with capture(identifiers) as seen, socket.create_connection(("127.0.0.1", mllp), timeout=20) as line:
         assert send(line, segments) == "AA"
-    assert [one for one in identifiers if taken.holds(one)] == identifiers
+    assert set(seen["found"]) == set(identifiers)
+
+
+@pytest.mark.parametrize("spelled", ["plain", "UPPER", "utf-16-le", "utf-16-be", "base64", "hex"])
+@pytest.mark.parametrize("before", [0, 1, 2])
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_capture_knows_every_spelling(spelled: str, before: int, cut: bool) -> None:
+    """Wherever it begins, and whether or not the network cuts it in two."""
+    text = "." * before + "Quillonde, Ann"
+    body = {
+        "plain": text.encode(),
+        "UPPER": text.upper().encode(),
+        "utf-16-le": text.encode("utf-16-le"),
+        "utf-16-be": text.encode("utf-16-be"),
+        "base64": b64encode(text.encode()),
+        "hex": text.encode().hex().encode(),
+    }[spelled]
+    scanner = Scanner(["Quillonde"])
+    for piece in [body[: len(body) // 3], body[len(body) // 3 :]] if cut else [body]:
+        scanner.feed(frame(piece))
+    assert scanner.found == {"Quillonde"}
+    for _ in range(50):
+        scanner.feed(frame(os.urandom(60_000)))
+    assert scanner.found == {"Quillonde"}
+
+
+def frame(payload: bytes) -> bytes:
+    """As loopback carries it: Ethernet, IPv4, TCP without options."""
+    ip = bytes([0x45]) + bytes(8) + bytes([socket.IPPROTO_TCP, 0, 0]) + socket.inet_aton("127.0.0.1") * 2
+    tcp = (40000).to_bytes(2, "big") + (2575).to_bytes(2, "big") + bytes(8) + bytes([0x50]) + bytes(7)
+    return bytes(12) + b"\x08\x00" + ip + tcp + payload
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> bool:
@@ -361,7 +386,60 @@ def test_a_reader_of_ours_reads_or_says_why(elsewhere: Elsewhere, monkeypatch: p
     raw.close()
 
 
-@pytest.mark.parametrize("wrong", [{"WARDSTREAM_KAFKA_PASSWORD": "x"}, {"WARDSTREAM_KAFKA_SECURITY_PROTOCOL": "SSL"}])
-def test_refused_is_said_plainly(elsewhere: Elsewhere, wrong: dict[str, str]) -> None:
+WRONG = {
+    "password": ({"WARDSTREAM_KAFKA_PASSWORD": "x"}, "Kafka does not know this user"),
+    "protocol": ({"WARDSTREAM_KAFKA_SECURITY_PROTOCOL": "SSL"}, "Kafka"),
+    "authority of Kafka": ({"WARDSTREAM_KAFKA_CA": "{other}"}, "Kafka and we have no TLS"),
+    "name of Kafka": ({"WARDSTREAM_KAFKA": "localhost:{kafka}"}, "Kafka and we have no TLS"),
+    "authority of Elasticsearch": ({"WARDSTREAM_ELASTICSEARCH_CA": "{other}"}, "no TLS with Elasticsearch"),
+    "name of Elasticsearch": ({"WARDSTREAM_ELASTICSEARCH": "https://localhost:{proxy}"}, "no TLS with Elasticsearch"),
+    "certificate for Elasticsearch": (
+        {"WARDSTREAM_ELASTICSEARCH_CERT": "{cert}", "WARDSTREAM_ELASTICSEARCH_KEY": "{key}"},
+        "Elasticsearch",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_refused_is_said_plainly(elsewhere: Elsewhere, what: str, tmp_path: Path) -> None:
+    changed, said = WRONG[what]
+    other = Authority(tmp_path)
+    certificate, key = other.sign("wardstream")
+    kafka, proxy = (elsewhere.settings[f"WARDSTREAM_{one}"].rpartition(":")[2] for one in ("KAFKA", "ELASTICSEARCH"))
+    values = {"other": other.ca, "cert": certificate, "key": key, "kafka": kafka, "proxy": proxy}
+    wrong = {name: value.format(**values) for name, value in changed.items()}
     done = elsewhere.run("wardstream-admin", "setup", **wrong)
-    assert refused(done), done.stderr
+    assert said in " ".join(done.stderr.split())
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert PASSWORD not in done.stderr
+
+
+def test_certificates_want_https(elsewhere: Elsewhere) -> None:
+    done = elsewhere.run("wardstream-admin", "setup", WARDSTREAM_ELASTICSEARCH="http://127.0.0.1:1")
+    assert (done.returncode, "https://" in done.stderr) == (2, True)
+
+
+IMPLIED = {"READ": {"DESCRIBE"}, "WRITE": {"DESCRIBE"}}  # Kafka's own rule
+
+
+@pytest.mark.parametrize("identity", ["edge", "worker", "reader", "stranger"])
+def test_each_may_what_the_table_says_and_no_more(elsewhere: Elsewhere, identity: str) -> None:
+    """Every operation on every topic, as the broker's own authorizer has it."""
+    wanted: dict[str, set[str]] = {topic.name: set() for topic in TOPICS}
+    for right in identities(GROUP).get(identity, ()):
+        if right.resource == "TOPIC":
+            wanted[right.name] |= {right.operation} | IMPLIED.get(right.operation, set())
+    user = identity if identity == "stranger" else f"wardstream-{identity}"
+    admin = AdminClient(connection(elsewhere.of(user)))
+    asked = admin.describe_topics(TopicCollection(list(wanted)), include_authorized_operations=True, request_timeout=20)
+    assert {name: operations(future) for name, future in asked.items()} == wanted
+
+
+def operations(described: Any) -> set[str]:
+    try:
+        return {AclOperation(one).name for one in described.result(30).authorized_operations}
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return set()
+        raise
