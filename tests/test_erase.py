@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -352,12 +353,15 @@ async def test_what_a_worker_still_had_in_hand_is_taken_back(stack: Path, comman
     _, keys = KeyStore.local()
     gone, stays = (keys.refs_of([("HOSP", "MR", number)]) for number in ("INHAND417", "OUTOFHAND417"))
     erase(frozenset(gone), "a test", "tester", keys, lambda told: None)
+    take_back, held_back = agent._take_back, []
+    agent._take_back = lambda batch: asyncio.sleep(0, held_back.append(batch))
     await agent.index(batch)
+    await agent.finish(batch)
     with client() as server:
         server.indices.refresh(index=EHR.alias)
         query = {"terms": {"patient_ref": sorted(gone)}}
-        assert server.count(index=EHR.alias, query=query)["count"], "written again: the test would see it"
-        await agent.finish(batch)
+        assert server.count(index=EHR.alias, query=query)["count"], "without the last step it would be back"
+        await take_back(held_back[0])
         server.indices.refresh(index=EHR.alias)
         assert server.count(index=EHR.alias, query=query)["count"] == 0
         assert server.count(index=EHR.alias, query={"terms": {"patient_ref": sorted(stays)}})["count"] >= 4
