@@ -134,7 +134,8 @@ def test_rebuilt_equals_live_and_no_result_is_missing(
         figures = json.loads(done.stdout)
         assert live.wait(timeout=120) == 0
     settled(domain.raw.name)
-    assert (figures["swapped"], figures["left_out"], figures["unread"]) == (True, {}, [])
+    assert (figures["swapped"], figures["unread"]) == (True, [])
+    assert set(figures["left_out"]) <= {"erased"}
     assert live_index(domain.alias) == new
     assert searching.counts == sorted(searching.counts)
     assert searching.counts[0] > 0
