@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ import sqlalchemy as sql
 
 from infra import database
 from infra.errors import KeyMissing, UsageError
-from infra.kafka import Outgoing, Producer, Reader
+from infra.kafka import Outgoing, Producer, read_whole
 from infra.keyring import Keyring
 from infra.keystore import KeyStore
 from infra.ledger import Ledger
@@ -44,7 +44,7 @@ def save(folder: Path, on_progress: Callable[[int], None]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for domain in DOMAINS.values():
         topic = domain.sealed.name
-        latest = {message.key(): message for message in _messages(topic)}
+        latest = {message.key(): message for message in read_whole(topic)}
         with (folder / f"{topic}.jsonl").open("wb") as file:
             for message in latest.values():
                 if message.value() is not None:
@@ -108,7 +108,7 @@ def _bring_back(
     counts: dict[str, int],
     on_progress: Callable[[int], None],
 ) -> None:
-    there = {message.key() for message in _messages(topic)}  # tombstones too: what was removed stays so
+    there = {message.key() for message in read_whole(topic)}  # tombstones too: what was removed stays so
     with (folder / f"{topic}.jsonl").open("rb") as file:
         while lines := list(islice(file, AT_ONCE)):
             batch = []
@@ -137,14 +137,6 @@ def _key_store() -> Path:
     if url.get_backend_name() != "sqlite":
         raise UsageError("the key store is not a file of ours: back it up with its own tools (docs/security.md)")
     return Path(url.database or "")
-
-
-def _messages(topic: str) -> Iterator[Any]:
-    reader = Reader(topic)
-    try:
-        yield from reader.until_end()
-    finally:
-        reader.close()
 
 
 def _row(message: Any) -> dict[str, Any]:

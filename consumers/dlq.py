@@ -16,7 +16,7 @@ from consumers.access import Caller
 from infra.audit import Audit
 from infra.crypto import open_payload
 from infra.errors import BadMessage, KeyShredded, UsageError
-from infra.kafka import Outgoing, Producer, Reader, headers
+from infra.kafka import Outgoing, Producer, headers, read_whole
 from infra.keystore import KeyStore
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import NAMES, Envelope, rfc3339
@@ -47,21 +47,17 @@ def letters(of: Domain) -> list[Letter]:
     """Every letter once, oldest first. Raises StackDown where no broker answers."""
     found: dict[str, Letter] = {}
     marks: dict[str, str] = {}
-    reader = Reader(of.dead_letters.name)
-    try:
-        for message in reader.until_end():
-            given = headers(message)
-            event_id = given.get("event_id", b"").decode()
-            if REPLAYED in given:
-                marks[event_id] = max(marks.get(event_id, ""), given[REPLAYED].decode())
-                continue
-            letter = DeadLetter.read(given.items())
-            number = f"{message.partition()}-{message.offset()}"
-            body = message.value()
-            assert body is None or isinstance(body, bytes)
-            found.setdefault(letter.place(event_id), Letter(number, event_id, letter, "", body or b"", given))
-    finally:
-        reader.close()
+    for message in read_whole(of.dead_letters.name):
+        given = headers(message)
+        event_id = given.get("event_id", b"").decode()
+        if REPLAYED in given:
+            marks[event_id] = max(marks.get(event_id, ""), given[REPLAYED].decode())
+            continue
+        letter = DeadLetter.read(given.items())
+        number = f"{message.partition()}-{message.offset()}"
+        body = message.value()
+        assert body is None or isinstance(body, bytes)
+        found.setdefault(letter.place(event_id), Letter(number, event_id, letter, "", body or b"", given))
     rows = [
         dataclasses.replace(one, replayed_at=at if (at := marks.get(one.event_id, "")) >= one.letter.failed_at else "")
         for one in found.values()

@@ -30,7 +30,7 @@ from elasticsearch.helpers import scan
 from consumers.hold import Hold, Holds
 from infra.elastic import client
 from infra.errors import BadMessage, KeyMissing, LegalHold, StackDown, WardstreamError
-from infra.kafka import Outgoing, Producer, Reader, headers, lag
+from infra.kafka import Outgoing, Producer, headers, lag, read_whole
 from infra.keystore import CACHE_SECONDS, KeyStore
 from infra.ledger import FINISHED, Erasure, Ledger
 from infra.settings import settings
@@ -332,13 +332,9 @@ def _count(server: Elasticsearch, index: str, refs: frozenset[str]) -> int:
 
 def _records(topic: str, tokens: set[str]) -> Iterator[Any]:
     """Messages of a topic that are about these persons, tombstones left out."""
-    reader = Reader(topic)
-    try:
-        for message in reader.until_end():
-            if message.value() is not None and tokens & set(_tokens(message)):
-                yield message
-    finally:
-        reader.close()
+    for message in read_whole(topic):
+        if message.value() is not None and tokens & set(_tokens(message)):
+            yield message
 
 
 def _tokens(message: Any) -> tuple[str, ...]:

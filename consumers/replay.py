@@ -29,7 +29,7 @@ from elasticsearch import ConnectionError as ConnectionLost
 
 from infra.elastic import SETTINGS, Index, async_client
 from infra.errors import BadMessage, StackDown, UsageError
-from infra.kafka import Reader
+from infra.kafka import Reader, read_whole
 from infra.keystore import KeyStore
 from infra.settings import settings
 from schemas.envelope import Envelope
@@ -221,12 +221,10 @@ class _Rebuild:
 def _removed(of: Domain) -> dict[bytes, tuple[int, int]]:
     """Where each event's last tombstone stands: partition and offset. What comes after it counts again."""
     removed: dict[bytes, tuple[int, int]] = {}
-    reader = Reader(of.sealed.name)
-    for message in reader.until_end():
+    for message in read_whole(of.sealed.name):
         if not message.value():
             key: Any = message.key()
             removed[key] = (message.partition() or 0, message.offset() or 0)
-    reader.close()
     return removed
 
 

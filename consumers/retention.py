@@ -26,7 +26,7 @@ from consumers.hold import Holds
 from infra.audit import Act, Audit
 from infra.elastic import Index, async_client
 from infra.errors import StackDown, UsageError
-from infra.kafka import Outgoing, Producer, Reader, change_topics, topic_settings
+from infra.kafka import Outgoing, Producer, change_topics, read_whole, topic_settings
 from infra.keystore import KeyStore
 from infra.settings import settings
 from schemas.envelope import rfc3339
@@ -194,14 +194,10 @@ async def _found(server: AsyncElasticsearch, of: Domain, before: str) -> dict[st
 def _tombstones(of: Domain, events: AbstractSet[bytes]) -> list[Outgoing]:
     """One for each sealed record of these events that is still there, in its own partition."""
     there: dict[tuple[bytes, int], bool] = {}
-    reader = Reader(of.sealed.name)
-    try:
-        for message in reader.until_end():
-            key: Any = message.key()
-            if key in events:
-                there[key, message.partition() or 0] = bool(message.value())
-    finally:
-        reader.close()
+    for message in read_whole(of.sealed.name):
+        key: Any = message.key()
+        if key in events:
+            there[key, message.partition() or 0] = bool(message.value())
     return [
         Outgoing(of.sealed.name, key, None, [("event_id", key)], partition)
         for (key, partition), live in there.items()

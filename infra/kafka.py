@@ -398,6 +398,15 @@ class Reader:
         self._consumer.close()
 
 
+def read_whole(topic: str) -> Iterator[Message]:
+    """Every message of a topic up to its present ends."""
+    reader = Reader(topic)
+    try:
+        yield from reader.until_end()
+    finally:
+        reader.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Lag:
     """What of a partition the workers have not finished: how many events, and how long the oldest has waited."""

@@ -234,14 +234,6 @@ class KeyStore:
         with self.db.reading() as db:
             return _family(db, ref)
 
-    def identifiers_of(self, refs: Collection[str]) -> set[bytes]:
-        """The keyed hashes of everything that these references are known by."""
-        query = sql.select(identifier.c.hash)
-        with self.db.reading() as db:
-            return {
-                row[0] for some in _chunks(sorted(refs)) for row in db.execute(query.where(identifier.c.ref.in_(some)))
-            }
-
     def known(self, ref: str) -> bool:
         """Whether there ever was such a reference."""
         with self.db.reading() as db:
@@ -301,7 +293,7 @@ class KeyStore:
         """
         with self._lock, self.db.writing() as db:
             whole = {one for ref in refs for one in _family(db, ref)}
-            hashes = {row[0] for row in db.execute(sql.select(identifier.c.hash).where(identifier.c.ref.in_(whole)))}
+            hashes = identifiers_of(db, whole)
             ledger(whole, hashes)
             _mark(db, whole, hashes, at)
 
@@ -311,7 +303,7 @@ class KeyStore:
         Idempotent.
         """
         with self._lock, self.db.writing() as db:
-            hashes = {row[0] for row in db.execute(sql.select(identifier.c.hash).where(identifier.c.ref.in_(refs)))}
+            hashes = identifiers_of(db, refs)
             _mark(db, refs, hashes, at)
 
     def destroy(self, refs: Collection[str]) -> int:
@@ -563,6 +555,12 @@ V = TypeVar("V")
 def bound(ref: str, version: int) -> bytes:
     """What a wrapped data key is bound to: associated data of the wrapping."""
     return context(b"wardstream data key", ref.encode(), version.to_bytes(4))
+
+
+def identifiers_of(db: sql.Connection, refs: Collection[str]) -> set[bytes]:
+    """The keyed hashes of everything that these references are known by."""
+    query = sql.select(identifier.c.hash)
+    return {row[0] for some in _chunks(sorted(refs)) for row in db.execute(query.where(identifier.c.ref.in_(some)))}
 
 
 def _mark(db: sql.Connection, refs: Collection[str], hashes: Collection[bytes], at: float) -> None:
