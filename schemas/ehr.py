@@ -457,6 +457,7 @@ COMMON: dict[str, dict[str, Any]] = {
     "blind": {"type": "keyword"},
     "sealed": {"type": "object", "enabled": False},
     "folded": {"type": "object", "enabled": False},  # entities: which event gave which field
+    "history": {"type": "object", "enabled": False},  # entity "patient": what predictions look back at
     "text": {"type": "text"},  # all free text of a document together
     "state": {"type": "keyword"},  # entity "encounter": FHIR's Encounter.status
 }

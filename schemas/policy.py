@@ -24,7 +24,7 @@ ACTIONS = frozenset(
 EMERGENCY = "ETREAT"
 
 # Fields that the agent puts on every document, by the group they belong to. Not here, and so in no list: `sealed`,
-# `sealed_by`, `blind` and `folded`, which are machinery.
+# `sealed_by`, `blind`, `folded` and `history`, which are machinery.
 COMMON = {
     "event_id": "record",
     "part": "record",
@@ -39,7 +39,7 @@ COMMON = {
     "text": "text",
     "state": "clinical",
 }
-MACHINERY = frozenset(("sealed", "sealed_by", "blind", "folded"))
+MACHINERY = frozenset(("sealed", "sealed_by", "blind", "folded", "history"))
 GROUPS = ("record", "open", "clinical", "text", "staff", "identifying", "times", "safe_harbor")
 
 

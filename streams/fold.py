@@ -2,7 +2,9 @@
 
 Each field keeps the position (event time, event id) of the event that gave it, and a later position wins, field by
 field. So any order, any repetition and any crash give the state of one clean pass, and an event that does not carry
-a field never erases it. Where the state lives, and how it is changed, is streams/state.py's.
+a field never erases it. A history (stays, diagnoses, vital signs) is folded in the same way, entry by entry, and each
+keeps its HELD latest entries: what was left out once stays left out, since positions only grow, so order does not
+matter there either. Where the state lives, and how it is changed, is streams/state.py's.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Entity = dict[str, Any]
+History = dict[str, dict[str, Any]]
 LATEST = "*"  # in `folded`: the position of the latest event, whatever it carried
+HISTORY = "history"
+HELD = 200  # entries of one history: a person with more of them has one that sends nonsense
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class Change:
     subject: int
     clear: dict[str, Any]
     identifying: dict[str, str | None] = field(default_factory=dict, repr=False)
+    entries: dict[tuple[str, str], Any] = field(default_factory=dict)  # (history, key) and its value; None: not so
 
 
 def position(event_time: str, event_id: str) -> str:
@@ -52,8 +58,31 @@ def fold(old: Entity | None, change: Change, at: str, common: Entity, seal: Call
                 target.pop(name, None)
             else:
                 target[name] = seal(name, value) if target is sealed else value
+    if change.entries:
+        made[HISTORY] = _entered(made.get(HISTORY, {}), change.entries, at, folded)
     if old is not None and folded == known:
         return old
     made["folded"], made["sealed"] = folded, sealed
     made["event_time"], made["event_id"] = folded[LATEST].split("|")
     return made
+
+
+def _entered(old: History, entries: dict[tuple[str, str], Any], at: str, folded: dict[str, str]) -> History:
+    """The histories with these entries; `folded` learns where each comes from, an entry that is not so included."""
+    made = {name: dict(held) for name, held in old.items()}
+    for (name, key), value in entries.items():
+        place = f"{HISTORY}/{name}/{key}"
+        if at <= folded.get(place, ""):
+            continue
+        folded[place] = at
+        if value is None:
+            made.get(name, {}).pop(key, None)
+        else:
+            made.setdefault(name, {})[key] = value
+    for name in {name for name, _ in entries}:
+        begin = f"{HISTORY}/{name}/"
+        places = sorted((one for one in folded if one.startswith(begin)), key=lambda one: (folded[one], one))
+        for place in places[:-HELD]:
+            del folded[place]
+            made.get(name, {}).pop(place.removeprefix(begin), None)
+    return {name: held for name, held in made.items() if held}

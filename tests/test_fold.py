@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,23 +16,35 @@ changes = st.lists(
         st.integers(0, 5),
         st.dictionaries(names, st.one_of(st.none(), st.text(max_size=3)), max_size=3),
         st.dictionaries(st.sampled_from(["name", "phone"]), st.one_of(st.none(), st.text(max_size=3)), max_size=2),
+        st.dictionaries(
+            st.tuples(st.sampled_from(["admissions", "vitals"]), st.sampled_from("abcd")),
+            st.one_of(st.none(), st.integers(0, 9)),
+            max_size=4,
+        ),
     ),
     max_size=8,
 )
 
 
-def run(order: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> Entity:
+def run(order: list[tuple[Any, ...]]) -> Entity:
     state: Entity = {}
-    for at, clear, identifying in order:
-        change = Change("patient", "", 0, clear, identifying)
+    for at, clear, identifying, *entries in order:
+        change = Change("patient", "", 0, clear, identifying, *entries)
         common = {"patient_ref": "r", "source": at[-1]}  # senders differ
         state = fold(state, change, at, common, lambda name, value: f"sealed:{name}:{value}")
     return state
 
 
-@given(changes, st.randoms(use_true_random=False))
-def test_order_and_repetition_do_not_matter(made: list[tuple[int, Any, Any]], random: Any) -> None:
-    events = [(position(f"2026-01-01T00:0{minute}", f"e{n}"), c, i) for n, (minute, c, i) in enumerate(made)]
+@pytest.mark.parametrize("held", [2, 200])
+@given(made=changes, random=st.randoms(use_true_random=False))
+def test_order_and_repetition_do_not_matter(held: int, made: list[tuple[int, Any, Any, Any]], random: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streams.fold.HELD", held)
+        _check_order(made, random)
+
+
+def _check_order(made: list[tuple[int, Any, Any, Any]], random: Any) -> None:
+    events = [(position(f"2026-01-01T00:0{minute}", f"e{n}"), *said) for n, (minute, *said) in enumerate(made)]
     clean = run(sorted(events, key=lambda event: event[0]))
     mixed = events + [random.choice(events) for _ in range(4 if events else 0)]
     random.shuffle(mixed)
@@ -49,3 +62,17 @@ def test_an_explicit_null_clears() -> None:
 
 def test_a_late_event_does_not_win() -> None:
     assert run([("2|b", {"unit": "MED"}, {}), ("1|a", {"unit": "ED"}, {})])["unit"] == "MED"
+
+
+def test_histories_keep_their_latest_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.fold.HELD", 2)
+    state = run([(f"{n}|e", {}, {}, {("vitals", name): n}) for n, name in enumerate("abc", 1)])
+    assert state["history"] == {"vitals": {"b": 2, "c": 3}}
+    gone = run([("1|e", {}, {}, {("vitals", "a"): 1}), ("2|e", {}, {}, {("vitals", "a"): None})])
+    assert gone.get("history", {}) == {}, "said not to be so"
+
+
+def test_an_event_read_again_changes_no_history() -> None:
+    again = ("1|a", {}, {}, {("admissions", "t"): ""})
+    state = run([again])
+    assert fold(state, Change("patient", "", 0, {}, {}, again[3]), "1|a", {}, str) is state
