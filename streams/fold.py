@@ -24,6 +24,7 @@ class Change:
     subject: int
     clear: dict[str, Any]
     identifying: dict[str, str | None] = field(default_factory=dict, repr=False)
+    at: str = ""  # when this was so, RFC 3339 as in `position`, where that is not the event's time
 
 
 def position(event_time: str, event_id: str) -> str:
