@@ -437,9 +437,10 @@ async def test_files_wait_for_room(tmp_path: Path, edge: Edge, monkeypatch: pyte
     monkeypatch.setattr(settings(), "edge_bytes", 1_000_000)
     monkeypatch.setattr(settings(), "edge_patience_seconds", 0.05)
     lines = [json.dumps(observation(valueInteger=n, note=[{"text": "x" * 100_000}])) for n in range(100)]
-    (tmp_path / "a.ndjson").write_text("\n".join(lines))
+    path = tmp_path / "a.ndjson"
+    path.write_text("\n".join(lines))
     edge.broker.open.clear()
     asyncio.get_running_loop().call_later(0.5, edge.broker.open.set)
-    done = await folder.publish(edge.publisher, folder.items(folder.files([tmp_path]), READERS))
+    done = await folder.publish(edge.publisher, folder.items([path], READERS))
     assert Counter(type(one.end) for one in done) == {Receipt: 100}
     assert [one.position for one in done] == [*range(100)]
