@@ -519,6 +519,14 @@ def test_report_with_its_texts() -> None:
     assert (notes[2]["attachment_subtype"], notes[2]["attachment_bytes"]) == ("pdf", 4)
 
 
+def test_results_inside_their_report_are_read() -> None:
+    inside = resource("Observation", id="o1", code=concept("2093-3"), valueQuantity={"value": 1}, status="final")
+    said = resource("DiagnosticReport", **OF_P1, code=concept("24331-1"), contained=[inside],
+                    result=[{"reference": "#o1"}, {"reference": "Observation/2"}, {"reference": "#none"}])  # fmt: skip
+    found = part(said, "observation", CONTEXT)
+    assert (found["code"], found["panel"], found["value_number"], found["unit"]) == ("2093-3", "24331-1", 1.0, "ICU")
+
+
 def test_orders() -> None:
     said = resource(
         "ServiceRequest", **OF_P1, status="revoked", priority="stat", code=concept("24331-1", "Lipids"),
@@ -835,6 +843,15 @@ def test_a_name_that_only_a_reference_shows() -> None:
     shown = clear(record(said))
     assert not re.search("Dorn|Ilka|Marsh", shown)
     assert "fell" in shown
+
+
+@pytest.mark.parametrize("name", [{"text": "王小明"}, {"family": "王", "given": ["小明"]}])
+def test_a_chinese_name_leaves_the_text(name: Json) -> None:
+    who = resource("Patient", id="p1", name=[name])
+    said = resource("Observation", **OF_P1, valueString="患者王小明，无发热。")
+    shown = clear(record(said, {"Patient/p1": who}))
+    assert "小明" not in shown
+    assert "无发热" in shown
 
 
 def test_narrative_is_never_shown() -> None:

@@ -2,7 +2,7 @@
 
 A handler a resource type makes drafts of parts; what is the same for all (whose it is, where the patient was, when it
 happened, which words give somebody away) stands once in `_Reading`. What no handler takes is indexed as a `Resource`:
-its type, status, code and time. docs/fhir.md has the mapping element by element.
+its type, status, code and time. docs/fhir-fields.md has the mapping.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ class _Reading:
             "nationality": coded_within(extensions.get(NATIONALITY), "code"),
             "citizenship": tuple(filter(None, [coded_within(extensions.get(CITIZENSHIP), "code")])),
         }
-        if isinstance(order := resource.get("multipleBirthInteger"), int):
+        if isinstance(order := resource.get("multipleBirthInteger"), int) and order < 100:
             draft |= {"multiple_birth": True, "birth_order": order}
         self.time(draft, "died_at", "deceasedDateTime")
         draft["deceased"] = True if "deceasedDateTime" in resource else resource.get("deceasedBoolean")
@@ -510,11 +510,22 @@ class _Reading:
         self.staff(draft, "interpreter", resource.get("resultsInterpreter") or resource.get("performer"))
         said = [one for one in map(said_by, each(resource.get("conclusionCode"))) if one]
         self.notes("order", draft, "\n".join(filter(None, (resource.get("conclusion"), *said))))
+        for reference in each(resource.get("result")):
+            if (reference.get("reference") or "").startswith("#") and (there := resolved(reference, self.focus)):
+                self._contained(there, draft)
         for form in each(resource.get("presentedForm")):
             note = self.new(ehr.Note, about="document", **{n: draft.get(n) for n in ("code", "code_system", "display")})
             note |= {"status": draft["status"], "written_at": draft.get("reported_at") or draft.get("observed_at")}
             self.staff(note, "author", resource.get("performer"))
             self.attach(note, form, "presentedForm")
+
+    def _contained(self, observation: Json, report: Draft) -> None:
+        """A result inside its report is read as one that stands alone: nowhere else will it come."""
+        alone = {**observation, "contained": self.resource.get("contained")}
+        inner = _Reading(Focus(alone, self.focus.context), self.peer, self.received_at, self.source)
+        inner.observation()
+        for kind, draft in inner.drafts:
+            self.drafts.append((kind, {"panel": report.get("code"), **draft}))
 
     def service_request(self) -> None:
         resource = self.resource
@@ -665,8 +676,9 @@ class _Reading:
         kind, _, parameters = str(attachment.get("contentType") or "").partition(";")
         first, _, second = kind.strip().lower().partition("/")
         data = attachment.get("data")
-        size = attachment.get("size")
-        note |= {"attachment_type": first, "attachment_subtype": second, "attachment_bytes": size}
+        note |= {"attachment_type": first, "attachment_subtype": second}
+        if isinstance(size := attachment.get("size"), int) and size < 2**31:
+            note["attachment_bytes"] = size
         if not isinstance(data, str) or not data:
             return
         note |= {"attachment_encoding": "Base64", "attachment_bytes": len(data) * 3 // 4 - data[-2:].count("=")}
