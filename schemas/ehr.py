@@ -1,6 +1,6 @@
 """The health record as events tell it: what HL7 v2 messages and FHIR resources say, one part per thing people count.
 
-Fields have HL7 v2's words, and FHIR lands in the same ones (docs/fhir.md); what only FHIR has names its element.
+Fields have HL7 v2's words, and FHIR lands in the same ones (docs/fhir-fields.md); what only FHIR has names its element.
 
 A name has one type wherever it stands, because the index mapping is one and strict. Values left out are empty, not
 None, where the type allows. `unit` is the ward (PL.1), `units` the unit of measure.

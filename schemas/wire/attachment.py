@@ -11,7 +11,9 @@ from base64 import b64decode
 from collections.abc import Callable
 from html import unescape
 
+from infra.errors import BadMessage
 from schemas.lexicon import words
+from schemas.wire.hl7v2 import codec_of
 
 
 class Unreadable(Exception):
@@ -40,15 +42,13 @@ def _charset(parameters: str) -> str:
 
 def _decoded(content: bytes, charset: str) -> str:
     """By the charset that was said, strictly; by a byte order mark against it."""
-    if content.startswith(codecs.BOM_UTF8):
-        charset = "utf-8-sig"
-    elif content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        charset = "utf-16"
     try:
-        # GB2312 and GBK are parts of GB18030, and senders say the part while they send the whole.
-        name = codecs.lookup(charset).name
-        return content.decode("gb18030" if name in ("gb2312", "gbk") else name)
-    except (LookupError, ValueError):
+        if content.startswith(codecs.BOM_UTF8):
+            return content.decode("utf-8-sig")
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return content.decode("utf-16")
+        return content.decode(codec_of(charset))
+    except (BadMessage, UnicodeDecodeError):
         raise Unreadable("bad_charset") from None
 
 
@@ -56,39 +56,38 @@ def _decoded(content: bytes, charset: str) -> str:
 
 _BLOCKS = words("p div br tr li ul ol table h1 h2 h3 h4 h5 h6 section article header footer pre hr dt dd")
 _HIDDEN = frozenset(("script", "style", "head"))
-_TAG = re.compile(r"/?([A-Za-z][A-Za-z0-9]{0,15})")
+_TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]{0,15})|<[!?]")
 _SPACES = re.compile(r"[ \t\r\f\v]+")
 _BREAKS = re.compile(r" ?\n[ \n]*")
 
 
 def _html(content: bytes, charset: str) -> str:
     markup = _decoded(content, charset)
-    levelled = markup.lower()
     found: list[str] = []
     at = 0
     while (start := markup.find("<", at)) >= 0:
         found.append(markup[at:start])
-        if markup.startswith("<!--", start):
-            end = markup.find("-->", start)
-            at = end + 3 if end >= 0 else len(markup)
-            continue
-        end = markup.find(">", start)
-        if end < 0:
-            at = len(markup)
-            break
-        tag = _TAG.match(levelled, start + 1)
-        name = tag[1] if tag else ""
-        if tag is None and levelled[start + 1] not in "/!?":  # 3 < 4
+        tag = _TAG.match(markup, start)
+        if tag is None:  # 3 < 4
             found.append("<")
             at = start + 1
             continue
-        at = end + 1
+        name = (tag[1] or "").lower()
+        if name in _HIDDEN and markup[start + 1] != "/":
+            close = re.compile(f"</{name}", re.I).search(markup, tag.end())
+            at = close.start() if close else len(markup)
+            continue
+        end = "-->" if markup.startswith("<!--", start) else ">"
+        at = markup.find(end, start)
+        if at < 0:
+            return _laid_out(found)
+        at += len(end)
         if name in _BLOCKS:
             found.append("\n")
-        elif name in _HIDDEN and levelled[start + 1] != "/":
-            close = levelled.find(f"</{name}", at)
-            at = close if close >= 0 else len(markup)
-    found.append(markup[at:])
+    return _laid_out([*found, markup[at:]])
+
+
+def _laid_out(found: list[str]) -> str:
     return _BREAKS.sub("\n", _SPACES.sub(" ", unescape("".join(found))))
 
 
@@ -99,14 +98,15 @@ _TOKEN = re.compile(r"\\([a-z]{1,32})(-?\d{1,10})? ?|\\'([0-9a-fA-F]{2})|\\(.)|(
 _SKIPPED = words("fonttbl colortbl stylesheet info pict object header footer listtable listoverridetable")
 _SIGNS = {"par": "\n", "line": "\n", "row": "\n", "page": "\n", "sect": "\n", "tab": "\t", "cell": "\t"}
 _SIGNS |= {
-    "emdash": "—",
+    "emdash": "-",
     "endash": "-",
-    "bullet": "•",
-    "lquote": "‘",
-    "rquote": "’",
-    "ldblquote": "“",
-    "rdblquote": "”",
+    "bullet": "*",
+    "lquote": "'",
+    "rquote": "'",
+    "ldblquote": '"',
+    "rdblquote": '"',
 }
+_PAGES = {"65001": "utf-8", "936": "gb18030", "54936": "gb18030"}
 
 
 def _rtf(content: bytes, charset: str) -> str:
@@ -122,7 +122,8 @@ def _rtf(content: bytes, charset: str) -> str:
             found.append(_decoded(bytes(pending), page))
             pending.clear()
 
-    for word, number, byte, symbol, brace, text in _TOKEN.findall(content.decode("latin-1")):
+    for token in _TOKEN.finditer(content.decode("latin-1")):
+        word, number, byte, symbol, brace, text = token.groups("")
         if byte:
             if left:
                 left -= 1
@@ -131,6 +132,8 @@ def _rtf(content: bytes, charset: str) -> str:
             continue
         if text and left:
             text, left = text[left:], max(0, left - len(text))
+            if not text:
+                continue
         if text and not skipped and not text.isascii():  # against the specification, and seen
             pending += text.encode("latin-1")
             continue
@@ -143,7 +146,7 @@ def _rtf(content: bytes, charset: str) -> str:
         elif symbol == "*" or word in _SKIPPED:
             skipped = True
         elif word == "ansicpg" and number:
-            page = f"cp{number}" if number != "65001" else "utf-8"
+            page = _PAGES.get(number, f"cp{number}")
         elif word == "uc" and number:
             behind = min(int(number), 9) if number[0] != "-" else 0
         elif skipped:

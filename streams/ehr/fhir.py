@@ -2,16 +2,14 @@
 
 A handler a resource type makes drafts of parts; what is the same for all (whose it is, where the patient was, when it
 happened, which words give somebody away) stands once in `_Reading`. What no handler takes is indexed as a `Resource`:
-its type, status, code and time. docs/fhir.md has the mapping element by element.
+its type, status, code and time. docs/fhir-fields.md has the mapping.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from schemas import ehr
 from schemas.ehr import EhrPart
@@ -22,7 +20,24 @@ from schemas.wire.fhir import Focus, canonical, focus
 from schemas.wire.fhir import Resource as Json
 from streams.ehr import codes, fhir_person
 from streams.ehr.fhir_person import each, resolved, type_of
-from streams.ehr.hl7v2 import CLOCK_SKEW, OLDEST_AGE
+from streams.ehr.fhir_types import (
+    age,
+    all_codes,
+    amount,
+    at_path,
+    categories,
+    code_of,
+    coded_within,
+    concept,
+    instant,
+    language,
+    patient_class,
+    reference_range,
+    said_by,
+    translated,
+    units,
+)
+from streams.ehr.hl7v2 import CLOCK_SKEW
 
 SOURCE = "fhir:"  # an envelope's source is this and the name of the sender
 
@@ -61,13 +76,13 @@ def occurred(resource: Json, peer: Peer) -> datetime | None:
     kind = resource.get("resourceType")
     if kind == "Encounter":
         for text in _of_encounter(resource):
-            if made := _instant(text, peer.zone):
+            if made := instant(text, peer.zone):
                 return made
     elif kind != "Patient":
         for path in _TIMES:
-            if path[0] in resource and (made := _instant(_at(resource, path), peer.zone)):
+            if path[0] in resource and (made := instant(at_path(resource, path), peer.zone)):
                 return made
-    return _instant(_at(resource, ("meta", "lastUpdated")), peer.zone)
+    return instant(at_path(resource, ("meta", "lastUpdated")), peer.zone)
 
 
 def _of_encounter(resource: Json) -> Iterator[Any]:
@@ -100,7 +115,7 @@ class _Reading:
         self.encounter()
         _TYPES.get(self.type, _Reading.other)(self)
         whose: list[int | None] = [0] if self.type == "Patient" else list(range(len(subjects))) or [None]
-        told = _instant(_at(self.resource, ("meta", "lastUpdated")), self.peer.zone)
+        told = instant(at_path(self.resource, ("meta", "lastUpdated")), self.peer.zone)
         return Record(
             subjects=subjects,
             parts=tuple(self._finished(*draft, subject, flags) for subject in whose for draft in self.drafts),
@@ -131,10 +146,10 @@ class _Reading:
         """The first of these elements that is there. A time that cannot be read is flagged, and so is one that is
         only known to the year or month: it counts from its beginning."""
         for path in paths:
-            text = _at(self.resource, path.split("."))
+            text = at_path(self.resource, path.split("."))
             if text is None:
                 continue
-            if (made := _instant(text, self.peer.zone)) is None:
+            if (made := instant(text, self.peer.zone)) is None:
                 draft["flags"].append(f"bad_date:{path}")
             else:
                 draft[name] = made
@@ -166,7 +181,7 @@ class _Reading:
     def _note(self, about: str, draft: Draft, text: str, annotation: Json) -> None:
         named = {name: draft.get(name) for name in ("code", "code_system", "display")}
         note = self.new(ehr.Note, about=about, body=text, **named)
-        note["written_at"] = _instant(annotation.get("time"), self.peer.zone)
+        note["written_at"] = instant(annotation.get("time"), self.peer.zone)
         author = annotation.get("authorReference") or (
             {"display": annotation["authorString"]} if annotation.get("authorString") else None
         )
@@ -179,20 +194,19 @@ class _Reading:
         resource = self.resource
         if self.type != "Encounter":
             context = resource.get("context")
-            references = each(resource.get("encounter")) or each(context)
-            if not references and isinstance(context, dict):  # DocumentReference.context.encounter
-                references = each(context.get("encounter"))
-            if isinstance(context, dict) and "encounter" in context:
-                references = each(context["encounter"])
+            references = each(resource.get("encounter"))
+            if isinstance(context, dict):  # of drugs it is the encounter itself; of documents it holds it
+                references += each(context.get("encounter", context))
             found = (resolved(one, self.focus) for one in references)
             resource = next((one for one in found if one and one.get("resourceType") == "Encounter"), {})
         if resource:
             places = self.places(resource)
             provider = self.named(resource.get("serviceProvider"))
+            unit = places.get("unit", "")
             self.place = {
-                "unit": places.get("unit", ""),
+                "unit": unit if unit != provider else "",  # a place of no stated type may be the whole house
                 "facility": places.get("facility", "") or provider,
-                "patient_class": _class(resource.get("class")),
+                "patient_class": patient_class(resource.get("class")),
             }
 
     def places(self, encounter: Json, status: tuple[str, ...] = ("active", "")) -> Draft:
@@ -211,7 +225,7 @@ class _Reading:
         found: Draft = {}
         for _ in range(LONGEST_CHAIN):
             there = resolved(reference, self.focus) or {}
-            physical = _code(there.get("physicalType"))
+            physical = code_of(there.get("physicalType"))
             if name := self.named(reference):
                 found.setdefault(PLACES.get(physical, "unit"), name)
             if not (reference := there.get("partOf") or {}):
@@ -241,11 +255,12 @@ class _Reading:
         draft |= {
             "sending_application": self.source.removeprefix(SOURCE),
             "version": "4.0",
+            "control_id": f"Patient/{resource['id']}" if resource.get("id") else "",
             "sex": codes.SEX.get(resource.get("gender") or "", ""),
-            "race": _categories(extensions.get(RACE)),
-            "ethnic_group": _categories(extensions.get(ETHNICITY)),
-            "language": _language(resource),
-            "marital_status": _translated(resource.get("maritalStatus"), codes.MARITAL_STATUS),
+            "race": categories(extensions.get(RACE)),
+            "ethnic_group": categories(extensions.get(ETHNICITY)),
+            "language": language(resource),
+            "marital_status": translated(resource.get("maritalStatus"), codes.MARITAL_STATUS),
             "multiple_birth": resource.get("multipleBirthBoolean"),
             "identifiers": tuple(dict.fromkeys(one.value for one in numbers)),
             "identifier_details": tuple(f"{one.value}^{one.type}^{one.authority}" for one in numbers),
@@ -259,17 +274,17 @@ class _Reading:
             "addresses": tuple(dict.fromkeys(fhir_person.addresses(resource.get("address")))),
             "phones": tuple(dict.fromkeys(fhir_person.phones(resource.get("telecom")))),
             "mails": tuple(dict.fromkeys(fhir_person.mails(resource.get("telecom")))),
-            "religion": _code((extensions.get(RELIGION) or {}).get("valueCodeableConcept")),
-            "nationality": _within(extensions.get(NATIONALITY), "code"),
-            "citizenship": tuple(filter(None, [_within(extensions.get(CITIZENSHIP), "code")])),
+            "religion": code_of((extensions.get(RELIGION) or {}).get("valueCodeableConcept")),
+            "nationality": coded_within(extensions.get(NATIONALITY), "code"),
+            "citizenship": tuple(filter(None, [coded_within(extensions.get(CITIZENSHIP), "code")])),
         }
-        if isinstance(order := resource.get("multipleBirthInteger"), int):
+        if isinstance(order := resource.get("multipleBirthInteger"), int) and order < 100:
             draft |= {"multiple_birth": True, "birth_order": order}
         self.time(draft, "died_at", "deceasedDateTime")
         draft["deceased"] = True if "deceasedDateTime" in resource else resource.get("deceasedBoolean")
-        if birth and (born := _instant(birth, self.peer.zone)):
+        if birth and (born := instant(birth, self.peer.zone)):
             at = min(occurred(resource, self.peer) or self.received_at, self.received_at)
-            draft["age"] = _age(born, min(at, draft.get("died_at") or at))
+            draft["age"] = age(born, min(at, draft.get("died_at") or at))
             if len(birth) < 10:
                 draft["flags"].append("partial_date:birthDate")
         contacts = each(resource.get("contact"))
@@ -298,13 +313,13 @@ class _Reading:
                 draft |= coded
         draft |= {
             "status": resource.get("status"),
-            "hospital_service": _code(resource.get("serviceType")),
-            "readmission": _code(stay.get("reAdmission")),
-            "admit_source": _code(stay.get("admitSource")),
-            "discharge_disposition": _code(stay.get("dischargeDisposition")),
+            "hospital_service": code_of(resource.get("serviceType")),
+            "readmission": code_of(stay.get("reAdmission")),
+            "admit_source": code_of(stay.get("admitSource")),
+            "discharge_disposition": code_of(stay.get("dischargeDisposition")),
             "discharged_to": self.named(stay.get("destination")),
-            "diet": "; ".join(filter(None, map(_said, each(stay.get("dietPreference"))))),
-            "admit_reason": "; ".join(filter(None, map(_said, each(resource.get("reasonCode"))))),
+            "diet": "; ".join(filter(None, map(said_by, each(stay.get("dietPreference"))))),
+            "admit_reason": "; ".join(filter(None, map(said_by, each(resource.get("reasonCode"))))),
             "visit_number": self.number("VN", first=True) or str(resource.get("id") or ""),
             "preadmit_number": str((stay.get("preAdmissionIdentifier") or {}).get("value") or ""),
         }
@@ -312,7 +327,7 @@ class _Reading:
         if resource.get("status") in ("finished", "cancelled"):
             self.time(draft, "discharged_at", "period.end")
         for one in each(resource.get("participant")):
-            roles = [_code(kind) for kind in each(one.get("type"))]
+            roles = [code_of(kind) for kind in each(one.get("type"))]
             name = next((PARTICIPANTS[role] for role in roles if role in PARTICIPANTS), "other_provider")
             self.staff(draft, name, one.get("individual"))
 
@@ -330,8 +345,8 @@ class _Reading:
         draft = self._observed(ehr.Observation, resource)
         self.time(draft, "observed_at", "effectiveDateTime", "effectivePeriod.start", "effectiveInstant")
         self.staff(draft, "observer", resource.get("performer"))
-        draft["method"] = _code(resource.get("method"))
-        draft["body_site"] = _code(resource.get("bodySite"))
+        draft["method"] = code_of(resource.get("method"))
+        draft["body_site"] = code_of(resource.get("bodySite"))
         draft["specimen"] = self._specimen(resource.get("specimen"))
         parts = [self._observed(ehr.ObservationComponent, one) for one in each(resource.get("component"))]
         for number, part in enumerate(parts, 1):
@@ -345,10 +360,10 @@ class _Reading:
         draft = self.new(kind, **concept(node.get("code"), both=True))
         draft["status"] = codes.OBSERVATION_STATUS.get(status, status)
         draft["abnormal_flags"] = tuple(
-            dict.fromkeys(code for one in each(node.get("interpretation")) if (code := _code(one)))
+            dict.fromkeys(code for one in each(node.get("interpretation")) if (code := code_of(one)))
         )
-        draft["absent_reason"] = _code(node.get("dataAbsentReason"))
-        draft["reference_range"] = "; ".join(filter(None, map(_range, each(node.get("referenceRange")))))
+        draft["absent_reason"] = code_of(node.get("dataAbsentReason"))
+        draft["reference_range"] = "; ".join(filter(None, map(reference_range, each(node.get("referenceRange")))))
         for name, value in node.items():
             if name.startswith("value") and (reader := VALUES.get(name)) is not None:
                 reader(self, draft, value)
@@ -356,16 +371,16 @@ class _Reading:
 
     def _specimen(self, reference: Any) -> str:
         there = resolved(reference, self.focus) if isinstance(reference, dict) else None
-        return _code(there.get("type")) if there else ""
+        return code_of(there.get("type")) if there else ""
 
     def value_quantity(self, draft: Draft, value: Json) -> None:
-        draft |= {"value_type": "NM", "value_number": _number(value), "units": _units(value)}
+        draft |= {"value_type": "NM", "value_number": amount(value), "units": units(value)}
         if comparator := value.get("comparator"):
             draft |= {"value_type": "SN", "comparator": comparator}
 
     def value_concept(self, draft: Draft, value: Json) -> None:
         coded = concept(value)
-        draft |= {"value_type": "CWE", "value_code": coded.get("code"), "value_text": _said(value)}
+        draft |= {"value_type": "CWE", "value_code": coded.get("code"), "value_text": said_by(value)}
 
     def value_string(self, draft: Draft, value: str) -> None:
         draft |= {"value_type": "ST", "value_text": value}
@@ -378,24 +393,24 @@ class _Reading:
 
     def value_range(self, draft: Draft, value: Json) -> None:
         low, high = value.get("low") or {}, value.get("high") or {}
-        draft |= {"value_type": "SN", "comparator": "-", "value_number": _number(low), "value_high": _number(high)}
-        draft["units"] = _units(low) or _units(high)
+        draft |= {"value_type": "SN", "comparator": "-", "value_number": amount(low), "value_high": amount(high)}
+        draft["units"] = units(low) or units(high)
 
     def value_ratio(self, draft: Draft, value: Json) -> None:
         first, second = value.get("numerator") or {}, value.get("denominator") or {}
-        draft |= {"value_type": "SN", "comparator": ":", "value_number": _number(first), "value_high": _number(second)}
-        draft["units"] = "/".join(filter(None, (_units(first), _units(second))))
+        draft |= {"value_type": "SN", "comparator": ":", "value_number": amount(first), "value_high": amount(second)}
+        draft["units"] = "/".join(filter(None, (units(first), units(second))))
 
     def value_samples(self, draft: Draft, value: Json) -> None:
         """A waveform: NA as HL7 v2 has it. Its samples stay in the sealed original."""
-        draft |= {"value_type": "NA", "units": _units(value.get("origin") or {})}
+        draft |= {"value_type": "NA", "units": units(value.get("origin") or {})}
 
     def value_time_of_day(self, draft: Draft, value: str) -> None:
         draft |= {"value_type": "TM", "value_text": value}
 
     def value_time(self, draft: Draft, value: str) -> None:
         draft["value_type"] = "DTM"
-        if (made := _instant(value, self.peer.zone)) is None:
+        if (made := instant(value, self.peer.zone)) is None:
             draft["flags"].append("bad_date:valueDateTime")
             return
         draft["value_time"] = made
@@ -411,11 +426,11 @@ class _Reading:
     def condition(self) -> None:
         resource = self.resource
         draft = self.new(ehr.Diagnosis, **concept(resource.get("code")))
-        draft["status"] = _code(resource.get("clinicalStatus"))
-        draft["confirmation"] = _code(resource.get("verificationStatus"))
+        draft["status"] = code_of(resource.get("clinicalStatus"))
+        draft["confirmation"] = code_of(resource.get("verificationStatus"))
         if draft["confirmation"] == "entered-in-error":
             draft["flags"].append("cancel")
-        categories = [_code(one) for one in each(resource.get("category"))]
+        categories = [code_of(one) for one in each(resource.get("category"))]
         draft["diagnosis_type"] = "problem" if "problem-list-item" in categories else next(iter(categories), "")
         self._of_encounter(draft)
         self.time(draft, "diagnosed_at", "recordedDate", "onsetDateTime", "onsetPeriod.start")
@@ -430,7 +445,7 @@ class _Reading:
         mine = {f"Condition/{self.resource.get('id')}", self.focus.url}
         for one in each(encounter.get("diagnosis")):
             if (one.get("condition") or {}).get("reference") in mine:
-                use, rank = _code(one.get("use")), one.get("rank")
+                use, rank = code_of(one.get("use")), one.get("rank")
                 draft["diagnosis_type"] = codes.DIAGNOSIS_TYPE.get(use, use) or draft["diagnosis_type"]
                 draft["priority"] = str(rank) if rank else None
 
@@ -439,8 +454,8 @@ class _Reading:
         draft = self.new(ehr.Procedure, **concept(resource.get("code")))
         draft |= {
             "status": resource.get("status"),
-            "procedure_type": _code(resource.get("category")),
-            "reason_code": next(filter(None, map(_code, each(resource.get("reasonCode")))), ""),
+            "procedure_type": code_of(resource.get("category")),
+            "reason_code": next(filter(None, map(code_of, each(resource.get("reasonCode")))), ""),
             "minutes": self._minutes("performedPeriod"),
         }
         self.time(draft, "performed_at", "performedDateTime", "performedPeriod.start")
@@ -448,7 +463,7 @@ class _Reading:
         self.notes("procedure", draft)
 
     def _minutes(self, element: str) -> float | None:
-        start, end = (_instant(_at(self.resource, (element, name)), self.peer.zone) for name in ("start", "end"))
+        start, end = (instant(at_path(self.resource, (element, name)), self.peer.zone) for name in ("start", "end"))
         return (end - start) / timedelta(minutes=1) if start and end and end >= start else None
 
     def allergy(self) -> None:
@@ -457,7 +472,7 @@ class _Reading:
         reactions = each(resource.get("reaction"))
         severities = {one.get("severity") for one in reactions}
         category = next(iter(resource.get("category") or ()), "") or ""
-        clinical, verified = _code(resource.get("clinicalStatus")), _code(resource.get("verificationStatus"))
+        clinical, verified = code_of(resource.get("clinicalStatus")), code_of(resource.get("verificationStatus"))
         draft |= {
             "allergen_type": codes.ALLERGEN_TYPE.get(category, category),
             "severity": next((code for severity, code in codes.SEVERITY.items() if severity in severities), ""),
@@ -465,7 +480,7 @@ class _Reading:
             "reactions": tuple(
                 said
                 for one in reactions
-                for said in (*map(_said, each(one.get("manifestation"))), one.get("description") or "")
+                for said in (*map(said_by, each(one.get("manifestation"))), one.get("description") or "")
                 if said
             ),
             "status": codes.ALLERGY_STATUS.get(verified, verified) or clinical,
@@ -484,7 +499,7 @@ class _Reading:
         draft = self.new(ehr.Order, **concept(resource.get("code"), both=True))
         draft |= {
             "status": codes.REPORT_STATUS.get(status, status),
-            "diagnostic_section": next(filter(None, map(_code, each(resource.get("category")))), ""),
+            "diagnostic_section": next(filter(None, map(code_of, each(resource.get("category")))), ""),
             "specimen": next(filter(None, map(self._specimen, each(resource.get("specimen")))), ""),
             "placer_number": self.number("PLAC"),
             "filler_number": self.number("FILL", first=True),
@@ -493,21 +508,32 @@ class _Reading:
         self.time(draft, "observed_until", "effectivePeriod.end")
         self.time(draft, "reported_at", "issued")
         self.staff(draft, "interpreter", resource.get("resultsInterpreter") or resource.get("performer"))
-        said = [one for one in map(_said, each(resource.get("conclusionCode"))) if one]
+        said = [one for one in map(said_by, each(resource.get("conclusionCode"))) if one]
         self.notes("order", draft, "\n".join(filter(None, (resource.get("conclusion"), *said))))
+        for reference in each(resource.get("result")):
+            if (reference.get("reference") or "").startswith("#") and (there := resolved(reference, self.focus)):
+                self._contained(there, draft)
         for form in each(resource.get("presentedForm")):
             note = self.new(ehr.Note, about="document", **{n: draft.get(n) for n in ("code", "code_system", "display")})
             note |= {"status": draft["status"], "written_at": draft.get("reported_at") or draft.get("observed_at")}
             self.staff(note, "author", resource.get("performer"))
             self.attach(note, form, "presentedForm")
 
+    def _contained(self, observation: Json, report: Draft) -> None:
+        """A result inside its report is read as one that stands alone: nowhere else will it come."""
+        alone = {**observation, "contained": self.resource.get("contained")}
+        inner = _Reading(Focus(alone, self.focus.context), self.peer, self.received_at, self.source)
+        inner.observation()
+        for kind, draft in inner.drafts:
+            self.drafts.append((kind, {"panel": report.get("code"), **draft}))
+
     def service_request(self) -> None:
         resource = self.resource
         draft = self.new(ehr.Order, **concept(resource.get("code"), both=True))
         self._ordered(draft)
-        draft["diagnostic_section"] = next(filter(None, map(_code, each(resource.get("category")))), "")
+        draft["diagnostic_section"] = next(filter(None, map(code_of, each(resource.get("category")))), "")
         draft["specimen"] = next(filter(None, map(self._specimen, each(resource.get("specimen")))), "")
-        draft["reason"] = "; ".join(filter(None, map(_said, each(resource.get("reasonCode")))))
+        draft["reason"] = "; ".join(filter(None, map(said_by, each(resource.get("reasonCode")))))
         draft["group_number"] = str((resource.get("requisition") or {}).get("value") or "")
         self.time(draft, "requested_at", "occurrenceDateTime", "occurrencePeriod.start")
         self.time(draft, "ends_at", "occurrencePeriod.end")
@@ -554,7 +580,7 @@ class _Reading:
         draft["status"] = self.resource.get("status")
         draft["prescription_number"] = self.number(first=True)
         self._dosage(draft, each(self.resource.get("dosageInstruction")))
-        draft |= {"amount": _number(quantity), "units": _units(quantity)}
+        draft |= {"amount": amount(quantity), "units": units(quantity)}
         self.time(draft, "dispensed_at", "whenHandedOver", "whenPrepared")
         self.staff(draft, "dispensed_by", [one.get("actor") for one in each(self.resource.get("performer"))])
         self.notes("medication", draft)
@@ -572,9 +598,9 @@ class _Reading:
         there = resolved(reference, self.focus) or {}
         coded = concept(self.resource.get("medicationCodeableConcept") or there.get("code"), both=True)
         draft = self.new(ehr.Medication, stage=stage, **(coded or {"display": str(reference.get("display") or "")}))
-        draft["dose_form"] = _code(there.get("form"))
+        draft["dose_form"] = code_of(there.get("form"))
         draft["components"] = tuple(
-            said for one in each(there.get("ingredient")) if (said := _said(one.get("itemCodeableConcept")))
+            said for one in each(there.get("ingredient")) if (said := said_by(one.get("itemCodeableConcept")))
         )
         return draft
 
@@ -587,15 +613,15 @@ class _Reading:
             quantity = dose.get("doseQuantity") or one.get("dose") or (dose.get("doseRange") or {}).get("low") or {}
             high = (dose.get("doseRange") or {}).get("high") or {}
             draft |= {
-                "amount": _number(quantity),
-                "amount_high": _number(high),
-                "units": _units(quantity) or _units(high),
-                "route": _code(one.get("route")),
-                "body_site": _code(one.get("site")),
+                "amount": amount(quantity),
+                "amount_high": amount(high),
+                "units": units(quantity) or units(high),
+                "route": code_of(one.get("route")),
+                "body_site": code_of(one.get("site")),
             }
             bounds = ((one.get("timing") or {}).get("repeat") or {}).get("boundsPeriod") or {}
             for name, text in (("starts_at", bounds.get("start")), ("ends_at", bounds.get("end"))):
-                if made := _instant(text, self.peer.zone):
+                if made := instant(text, self.peer.zone):
                     draft[name] = made
 
     def immunization(self) -> None:
@@ -604,20 +630,20 @@ class _Reading:
         dose, refused = resource.get("doseQuantity") or {}, status == "not-done"
         draft |= {
             "status": codes.COMPLETION_STATUS.get(status, status),
-            "amount": _number(dose),
-            "units": _units(dose),
+            "amount": amount(dose),
+            "units": units(dose),
             "lots": tuple(filter(None, [resource.get("lotNumber")])),
             "manufacturer": self.named(resource.get("manufacturer")),
-            "source_of_information": _code(resource.get("reportOrigin")),
-            "refusal_reason": _said(resource.get("statusReason")) if refused else "",
-            "route": _code(resource.get("route")),
-            "body_site": _code(resource.get("site")),
+            "source_of_information": code_of(resource.get("reportOrigin")),
+            "refusal_reason": said_by(resource.get("statusReason")) if refused else "",
+            "route": code_of(resource.get("route")),
+            "body_site": code_of(resource.get("site")),
             "placer_number": self.number("PLAC"),
             "filler_number": self.number("FILL", first=True),
         }
         self.time(draft, "administered_at", "occurrenceDateTime")
         for one in each(resource.get("performer")):
-            ordered = _code(one.get("function")) == "OP"  # table 0443
+            ordered = code_of(one.get("function")) == "OP"  # table 0443
             self.staff(draft, "ordering" if ordered else "administered_by", one.get("actor"))
         self.notes("immunization", draft)
 
@@ -634,12 +660,12 @@ class _Reading:
             note |= {
                 "status": codes.DOCUMENT_STATUS.get(status, status),
                 "availability": codes.AVAILABILITY.get(resource.get("status") or "", ""),
-                "confidentiality": _code(label),
+                "confidentiality": code_of(label),
                 "document_number": master or self.number(first=True),
             }
             if not note.get("display"):
                 note["display"] = resource.get("description")
-            note["performed_at"] = _instant((context.get("period") or {}).get("start"), self.peer.zone)
+            note["performed_at"] = instant((context.get("period") or {}).get("start"), self.peer.zone)
             self.time(note, "written_at", "date")
             self.staff(note, "author", resource.get("author"))
             self.staff(note, "authenticator", resource.get("authenticator"))
@@ -650,8 +676,9 @@ class _Reading:
         kind, _, parameters = str(attachment.get("contentType") or "").partition(";")
         first, _, second = kind.strip().lower().partition("/")
         data = attachment.get("data")
-        size = attachment.get("size")
-        note |= {"attachment_type": first, "attachment_subtype": second, "attachment_bytes": size}
+        note |= {"attachment_type": first, "attachment_subtype": second}
+        if isinstance(size := attachment.get("size"), int) and size < 2**31:
+            note["attachment_bytes"] = size
         if not isinstance(data, str) or not data:
             return
         note |= {"attachment_encoding": "Base64", "attachment_bytes": len(data) * 3 // 4 - data[-2:].count("=")}
@@ -690,14 +717,14 @@ class _Reading:
         resource, status = self.resource, self.resource.get("status") or ""
         services = each(resource.get("serviceType"))
         draft = self.new(ehr.Appointment, **concept(next(iter(services), None)))
-        reasons = [one for one in map(_said, each(resource.get("reasonCode"))) if one]
+        reasons = [one for one in map(said_by, each(resource.get("reasonCode"))) if one]
         minutes = resource.get("minutesDuration")
         draft |= {
-            "services": tuple(filter(None, map(_code, services))),
-            "appointment_type": _code(resource.get("appointmentType")),
+            "services": tuple(filter(None, map(code_of, services))),
+            "appointment_type": code_of(resource.get("appointmentType")),
             "status": codes.APPOINTMENT_STATUS.get(status, status),
             "reason": "; ".join(reasons) or resource.get("description"),
-            "event_reason": _code(resource.get("cancelationReason")),
+            "event_reason": code_of(resource.get("cancelationReason")),
             "placer_number": self.number("PLAC", first=True),
             "filler_number": self.number("FILL"),
         }
@@ -732,10 +759,10 @@ class _Reading:
             draft["title"] = resource.get("name")
         elif self.type == "Practitioner":
             draft["practitioner"] = fhir_person.practitioner(resource, self.focus.url, self.source, self.peer)
-            draft["specialties"] = _all_codes(one.get("code") for one in each(resource.get("qualification")))
+            draft["specialties"] = all_codes(one.get("code") for one in each(resource.get("qualification")))
         elif self.type == "PractitionerRole":
             self.staff(draft, "practitioner", resource.get("practitioner"))
-            draft["specialties"] = _all_codes(each(resource.get("specialty")))
+            draft["specialties"] = all_codes(each(resource.get("specialty")))
 
 
 _TYPES: dict[str, Callable[[_Reading], None]] = {
@@ -771,127 +798,3 @@ VALUES: dict[str, Callable[[_Reading, Draft, Any], None]] = {
 }
 # v3-ParticipationType: PV1-7, 8, 9 and 17 in V2-to-FHIR.
 PARTICIPANTS = {"ATND": "attending", "PPRF": "attending", "REF": "referring", "CON": "consulting", "ADM": "admitting"}
-
-
-# ------------------------------------------------------------------------------------------------------- data types
-
-
-def concept(value: Any, *, both: bool = False) -> dict[str, str]:
-    """A CodeableConcept or Coding as CWE: code, display, code_system; the next coding's code beside it if `both`."""
-    if isinstance(value, list):
-        value = value[0] if value else None
-    if isinstance(value, str):
-        return {"code": value}
-    if not isinstance(value, dict):
-        return {}
-    codings = [one for one in each(value.get("coding", value if "code" in value else None)) if one.get("code")]
-    chosen = next((one for one in codings if one.get("userSelected")), codings[0] if codings else {})
-    shown = (chosen.get("display"), value.get("text"), *(one.get("display") for one in each(value.get("coding"))))
-    named: dict[str, str] = {
-        "code": str(chosen.get("code") or ""),
-        "display": next(filter(None, shown), ""),
-        "code_system": codes.system(chosen.get("system") or ""),
-    }
-    if both:
-        named["alternate_code"] = next((one["code"] for one in codings if one["code"] != chosen["code"]), "")
-    return {name: said for name, said in named.items() if said}
-
-
-def _code(value: Any) -> str:
-    """The code of a CodeableConcept or Coding, empty where it has none."""
-    return concept(value).get("code", "") if value else ""
-
-
-def _said(value: Any) -> str:
-    """What a CodeableConcept says in words, as its writer did; its code where it says nothing."""
-    if not isinstance(value, dict):
-        return ""
-    coded = concept(value)
-    return str(value.get("text") or coded.get("display") or coded.get("code") or "")
-
-
-def _all_codes(values: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(filter(None, map(_code, values))))
-
-
-def _translated(value: Any, table: Mapping[str, str]) -> str:
-    """A code of another table than HL7 v2's; one that is HL7 v2's already stays."""
-    coded = concept(value)
-    code = coded.get("code", "")
-    return code if coded.get("code_system", "").startswith("HL7") else table.get(code, code)
-
-
-def _class(value: Any) -> str:
-    return _translated(value, codes.PATIENT_CLASS)
-
-
-def _categories(extension: Json | None) -> tuple[str, ...]:
-    """Codes of us-core-race and us-core-ethnicity: ombCategory and detailed."""
-    inner = each((extension or {}).get("extension"))
-    return tuple(code for one in inner if (code := str((one.get("valueCoding") or {}).get("code") or "")))
-
-
-def _within(extension: Json | None, url: str) -> str:
-    inner = each((extension or {}).get("extension"))
-    return next((_code(one.get("valueCodeableConcept")) for one in inner if one.get("url") == url), "")
-
-
-def _language(patient: Json) -> str:
-    spoken = sorted(each(patient.get("communication")), key=lambda one: not one.get("preferred"))
-    return _code(spoken[0].get("language")) if spoken else ""
-
-
-def _number(quantity: Json) -> float | None:
-    value = quantity.get("value")
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _units(quantity: Json) -> str:
-    """As sent: the code, else the text."""
-    return str(quantity.get("code") or quantity.get("unit") or "")
-
-
-def _range(value: Json) -> str:
-    """OBX-7: low-high, <high, >low; the text where there is one."""
-    if text := value.get("text"):
-        return str(text)
-    low, high = (_written((value.get(end) or {}).get("value")) for end in ("low", "high"))
-    if low and high:
-        return f"{low}-{high}"
-    return f"<{high}" if high else f">{low}" if low else ""
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return "" if value is None else str(value)
-
-
-def _at(node: Any, path: tuple[str, ...] | list[str]) -> Any:
-    for name in path:
-        if not isinstance(node, dict):
-            return None
-        node = node.get(name)
-    return node
-
-
-def _instant(text: Any, zone: str) -> datetime | None:
-    """A date, dateTime or instant of any precision in UTC, from its beginning; None for what is none."""
-    return _parsed(text, zone) if isinstance(text, str) else None
-
-
-_BEGINNING = {4: "-01-01", 7: "-01"}  # of a year, of a month
-
-
-@lru_cache(8192)
-def _parsed(text: str, zone: str) -> datetime | None:
-    try:
-        made = datetime.fromisoformat(text + _BEGINNING.get(len(text), ""))
-        return (made if made.tzinfo else made.replace(tzinfo=ZoneInfo(zone))).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _age(born: datetime, at: datetime) -> int | None:
-    years = at.year - born.year - ((at.month, at.day) < (born.month, born.day))
-    return min(years, OLDEST_AGE) if years >= 0 else None

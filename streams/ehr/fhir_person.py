@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from infra.errors import BadMessage
 from schemas.lexicon import words
 from schemas.peers import Peer
-from schemas.record import Identifier, StaffMember, Subject
+from schemas.record import SHARED, Identifier, StaffMember, Subject
 from schemas.wire.fhir import Focus, Resource
 from streams.ehr import person
 
@@ -246,6 +246,7 @@ def _carer(
     given = each(there.get("identifier")) if there is not None else []
     given = given or _conditional(text) or each(reference.get("identifier"))
     numbers = _ranked(sorted(given, key=lambda one: one.get("system") != NPI), source, peer)
+    numbers = tuple(one for one in numbers if one.type not in SHARED)
     number = next((one for one in numbers if one.type == "NPI"), next(iter(numbers), None))
     if number is None and text and text[0] != "#" and "?" not in text:
         number = Identifier(authority=source, type=LOGICAL, value=_plain(text))
@@ -306,18 +307,16 @@ def terms(focus: Focus) -> list[str]:
         stack: list[tuple[str, Any]] = [("", resource)]
         while stack:
             name, node = stack.pop()
-            if isinstance(node, list):
-                stack += [(name, one) for one in node if isinstance(one, dict | list)]
-                continue
-            found += _telling(name, node, focus)
-            stack += [
-                (inner, value)
-                for inner, value in node.items()
-                if isinstance(value, dict | list) and inner not in _SILENT
-            ]
+            if type(node) is list:
+                stack += [(name, one) for one in node]
+            elif type(node) is dict and name not in _SILENT:
+                if not _TELLING.isdisjoint(node):
+                    found += _telling(name, node, focus)
+                stack += node.items()
     return found
 
 
+_TELLING = words("family given text line postalCode city value display birthDate authorString valueString")
 _SILENT = frozenset(("coding", "meta", "text"))  # texts are scrubbed themselves where they are shown at all
 
 
@@ -353,8 +352,8 @@ MAIDEN_NAME = "http://hl7.org/fhir/StructureDefinition/patient-mothersMaidenName
 
 
 def _words_of(said: str) -> Iterator[str]:
-    """A name as written, without its title, and its words each alone."""
+    """A name as written, without its title, and its words each alone but for the small ones between (van, de)."""
     plain = _TITLE.sub("", said)
-    first, *others = _NAMED.findall(plain) or [""]
+    first, *others = [word for word in _NAMED.findall(plain) if len(word) > 3 or not word.islower()] or [""]
     yield plain
     yield from person.words(first, *others)
