@@ -11,6 +11,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +21,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from infra import tls
 from infra.crypto import open_payload
 from infra.errors import BadMessage
 from infra.kafka import Outgoing, PublishFailed
@@ -34,8 +36,9 @@ from producers.seen import Seen
 from schemas.envelope import Envelope
 from schemas.peers import Peers
 from schemas.record import Record
-from schemas.wire.fhir import CONTENT_TYPE, Focus
+from schemas.wire.fhir import CONTENT_TYPE, Focus, validate
 from streams import ehr as stage
+from tests.certificates import Authority
 
 PEERS = Peers()
 URN = "urn:uuid:5b8d2f0e-0000-4000-8000-000000000001"
@@ -132,14 +135,19 @@ class Client:
             return answer.status, json.loads(text) if text else None, answer
 
 
-@pytest.fixture
-async def client(edge: Edge) -> AsyncIterator[Client]:
+@asynccontextmanager
+async def listening(edge: Edge) -> AsyncIterator[int]:
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(Listener(edge.publisher, take).serve("127.0.0.1", 0, ready.set_result, stop))
-    async with aiohttp.ClientSession(auto_decompress=False) as session:
-        yield Client(session, await ready)
+    yield await ready
     stop.set()
     await asyncio.wait_for(serving, 10)
+
+
+@pytest.fixture
+async def client(edge: Edge) -> AsyncIterator[Client]:
+    async with listening(edge) as port, aiohttp.ClientSession(auto_decompress=False) as session:
+        yield Client(session, port)
 
 
 def issue(body: Any) -> tuple[str, str]:
@@ -214,8 +222,6 @@ async def test_several_patients(client: Client, edge: Edge) -> None:
 async def test_metadata_and_gzip(client: Client) -> None:
     status, body, _ = await client(None, "/metadata", "GET")
     assert (status, body["resourceType"], body["fhirVersion"]) == (200, "CapabilityStatement", "4.0.1")
-    from schemas.wire.fhir import validate
-
     validate(body)
     status, _, _ = await client(gzip.compress(json.dumps(patient()).encode()), "/Patient", Content_Encoding="gzip")
     assert status == 201
@@ -227,6 +233,42 @@ async def test_three_scripts_and_a_long_note(client: Client, edge: Edge) -> None
     status, _, _ = await client(bundle(*notes))
     assert status == 200
     assert len(edge.broker.sent) == 4
+
+
+async def test_a_bundle_of_50_mb(client: Client, edge: Edge) -> None:
+    made = bundle(patient(), *(observation(valueInteger=n, note=[{"text": "x" * 100_000}]) for n in range(500)))
+    assert len(json.dumps(made)) > 50_000_000
+    status, body, _ = await client(made)
+    assert status == 200
+    assert len(body["entry"]) == len(edge.broker.sent) == 501
+
+
+async def test_mutual_tls(edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path / "tls")
+    for name, path in zip(("tls_cert", "tls_key"), authority.sign("server"), strict=True):
+        monkeypatch.setattr(settings(), name, path)
+    monkeypatch.setattr(settings(), "tls_client_ca", authority.ca)
+    async with listening(edge) as port, aiohttp.ClientSession() as session:
+        at, body = f"https://127.0.0.1:{port}/Patient", json.dumps(patient())
+        for shown, wanted in (((None, None), 0), (authority.sign("sender"), 201)):
+            context = tls.client_context(authority.ca, *shown)
+            try:
+                async with session.post(at, data=body, headers={"Content-Type": CONTENT_TYPE}, ssl=context) as answer:  # type: ignore[arg-type]
+                    status = answer.status
+            except aiohttp.ClientError:
+                status = 0
+            assert status == wanted
+    assert len(edge.broker.sent) == 1
+
+
+async def test_what_was_received_is_answered_at_the_end(edge: Edge) -> None:
+    edge.broker.open.clear()
+    async with aiohttp.ClientSession() as session:
+        async with listening(edge) as port:
+            waiting = asyncio.create_task(Client(session, port)(patient(), "/Patient"))
+            await asyncio.sleep(0.3)
+            asyncio.get_running_loop().call_later(0.5, edge.broker.open.set)
+        assert (await waiting)[0] == 201
 
 
 # ------------------------------------------------------------------------------------------------------------- refused
