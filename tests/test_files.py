@@ -39,7 +39,7 @@ def test_samples_end_as_kept(manifest: Manifest) -> None:
 def test_every_fhir_sample_is_indexed(manifest: Manifest) -> None:
     rows = [row for row in manifest(SAMPLES) if row["file"].endswith(".json")]
     assert len({row["file"] for row in rows}) == len(list(SAMPLES.rglob("*.json")))
-    assert [row for row in rows if row["outcome"] != "indexed"] == []
+    assert {row["outcome"] for row in rows} <= {"indexed", "duplicate"}, "some are among the shared examples"
 
 
 def test_shared_messages_end_as_kept(manifest: Manifest) -> None:
