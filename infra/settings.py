@@ -69,8 +69,11 @@ class Settings(BaseSettings):
     peers: Path | None = Field(
         None, description="TOML file with [[peer]] profiles: charset, zone, identifier precedence"
     )
-    mllp_max_bytes: int = Field(10_000_000, description="an HL7 message above this is refused with AR")
+    mllp_max_bytes: int = Field(10_000_000, description="an HL7 message or a FHIR resource above this is refused")
     mllp_idle_seconds: float = Field(300.0, description="an idle MLLP connection is closed after this")
+    fhir_max_bytes: int = Field(64_000_000, description="a request to the FHIR listener above this is refused with 413")
+    fhir_idle_seconds: float = Field(60.0, description="a connection to the FHIR listener that asks nothing ends then")
+    fhir_body_seconds: float = Field(30.0, description="a request's body may take this, and a second more each 16 KB")
     tls_cert: Path | None = Field(None, description="PEM chain of our listeners; set: they speak TLS and nothing else")
     tls_key: Path | None = Field(None, description="PEM file of its key, where it is not in the same file")
     tls_client_ca: Path | None = Field(

@@ -38,6 +38,7 @@ FAILURES = {
 }
 
 Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Protocols = Callable[[], asyncio.BaseProtocol]
 Stamp = tuple[tuple[int, int, int], ...]
 
 
@@ -88,8 +89,18 @@ def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.
     return context
 
 
+def streams(connected: Connected) -> Protocols:
+    """A connection as a pair of streams, as asyncio.start_server makes it."""
+
+    def made() -> asyncio.BaseProtocol:
+        loop = asyncio.get_running_loop()
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), connected, loop=loop)
+
+    return made
+
+
 @asynccontextmanager
-async def serving(feed: str, connected: Connected, host: str, port: int) -> AsyncIterator[int]:
+async def serving(feed: str, protocols: Protocols, host: str, port: int) -> AsyncIterator[int]:
     """Take connections while it lasts, over TLS where a certificate is set; gives the port. Connections outlive it.
 
     For uvloop: a server of asyncio's own, closed, drops a connection that it has accepted in that instant.
@@ -97,7 +108,7 @@ async def serving(feed: str, connected: Connected, host: str, port: int) -> Asyn
     of = settings()
     with _listening(host, port) as listening:
         if not files(of):
-            server = await _greet(listening, connected, None)
+            server = await _greet(listening, protocols, None)
             try:
                 yield int(listening.getsockname()[1])
             finally:
@@ -109,8 +120,8 @@ async def serving(feed: str, connected: Connected, host: str, port: int) -> Asyn
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot use the files of WARDSTREAM_TLS_*: {_why(error)}") from None
         metrics.CERTIFICATE_EXPIRY.labels(feed).set(ends)
-        server = await _greet(listening, connected, context)
-        reloading = asyncio.create_task(_reload(of, feed, seen, server, listening, connected))
+        server = await _greet(listening, protocols, context)
+        reloading = asyncio.create_task(_reload(of, feed, seen, server, listening, protocols))
         try:
             yield int(listening.getsockname()[1])
         finally:
@@ -119,7 +130,7 @@ async def serving(feed: str, connected: Connected, host: str, port: int) -> Asyn
 
 
 async def _reload(
-    of: Settings, feed: str, shown: Stamp, server: asyncio.Server, listening: socket.socket, connected: Connected
+    of: Settings, feed: str, shown: Stamp, server: asyncio.Server, listening: socket.socket, protocols: Protocols
 ) -> None:
     """Look at the files; where they changed, greet with them, and until that is possible, with the old.
 
@@ -134,7 +145,7 @@ async def _reload(
                 continue
             try:
                 context, ends = server_context(of, feed)
-                old, server = server, await _greet(listening, connected, context)
+                old, server = server, await _greet(listening, protocols, context)
             except (OSError, ValueError) as error:
                 if now != told:
                     logging.error("%s: new TLS files are not usable, the old certificate stays: %s", feed, _why(error))
@@ -148,9 +159,9 @@ async def _reload(
         server.close()
 
 
-async def _greet(listening: socket.socket, connected: Connected, context: ssl.SSLContext | None) -> asyncio.Server:
-    return await asyncio.start_server(
-        connected,
+async def _greet(listening: socket.socket, protocols: Protocols, context: ssl.SSLContext | None) -> asyncio.Server:
+    return await asyncio.get_running_loop().create_server(
+        protocols,
         sock=listening.dup(),
         ssl=context,
         backlog=QUEUE,

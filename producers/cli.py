@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
@@ -25,17 +27,18 @@ from infra.health import health
 from infra.kafka import Producer, partitions_of
 from infra.keystore import KeyStore
 from infra.settings import settings
-from producers import ehr
+from producers import ehr, fhir
 from producers.feeds import folder
-from producers.feeds.mllp import Listener
+from producers.feeds import http as http_feed
+from producers.feeds import mllp as mllp_feed
 from producers.outcomes import Outcome, Outcomes
-from producers.publish import Arrival, Publisher
+from producers.publish import Arrival, Publisher, Receipt
 from producers.seen import Seen
 from producers.simulate.hospital import Hospital
 from producers.simulate.mllp_client import UNASKED, Answer, Sendable, Sent, send
 from schemas.peers import Peers
 from schemas.registry import DOMAINS
-from schemas.wire.hl7v2 import message_type
+from schemas.wire.fhir import Focus
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; loopback unless you say otherwise.")]
@@ -44,8 +47,16 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a f
 Ca = Annotated[Path | None, typer.Option("--tls-ca", help="PEM file of the listener's authority: speak TLS.")]
 Cert = Annotated[Path | None, typer.Option("--tls-cert", help="PEM file of our own certificate (mutual TLS).")]
 Key = Annotated[Path | None, typer.Option("--tls-key", help="PEM file of its key.")]
+Clear = Annotated[
+    bool, typer.Option("--clear", help="Listen beyond loopback without TLS: whoever is on the way reads along.")
+]
+Source = Annotated[str, typer.Option(help="What the system that sends FHIR is called here, as in the peers' file.")]
 PATIENCE_SECONDS = 60.0
-Reader = Callable[[bytes, datetime, BadMessage | None], Arrival]
+WINDOW = 10_000  # messages whose outcomes are waited for together
+
+
+class Serving(Protocol):
+    async def serve(self, host: str, port: int, ready: Callable[[int], None], stop: asyncio.Event) -> None: ...
 
 
 def register(app: typer.Typer) -> None:
@@ -59,29 +70,49 @@ def register(app: typer.Typer) -> None:
         original: Annotated[
             bool, typer.Option("--original", help="Always answer once, with AA, AE or AR, whatever MSH-15/16 say.")
         ] = False,
-        clear: Annotated[
-            bool, typer.Option("--clear", help="Listen beyond loopback without TLS: whoever is on the way reads along.")
-        ] = False,
+        clear: Clear = False,
     ) -> None:
         """Listen for HL7 v2 over MLLP until Ctrl-C. AA means: durably accepted.
 
         Over TLS where WARDSTREAM_TLS_CERT is set.
         """
-        if not (tls.files(settings()) or tls.loopback(host) or clear):
-            raise UsageError(f"{host} is not loopback and no WARDSTREAM_TLS_CERT is set; --clear if it must be")
-        runtime.run(_listen(host, port, original))
+
+        def listener(publisher: Publisher, peers: Peers) -> mllp_feed.Listener:
+            return mllp_feed.Listener(publisher, partial(_hl7, peers), original=original)
+
+        runtime.run(_listen("MLLP", host, port, listener, clear))
+
+    @produce.command("fhir")
+    def produce_fhir(
+        port: Port = 8090,
+        host: Host = "127.0.0.1",
+        source: Source = "fhir",
+        clear: Clear = False,
+    ) -> None:
+        """Listen for FHIR R4 over HTTP until Ctrl-C: bundles and single resources. 2xx means: durably accepted.
+
+        Over TLS where WARDSTREAM_TLS_CERT is set.
+        """
+        _check_source(source)
+
+        def listener(publisher: Publisher, peers: Peers) -> http_feed.Listener:
+            return http_feed.Listener(publisher, partial(_fhir, peers, source))
+
+        runtime.run(_listen("FHIR", host, port, listener, clear))
 
     @produce.command("files")
     def produce_files(
-        paths: Annotated[list[Path], typer.Argument(help="Files, or folders of .hl7 files.")],
+        paths: Annotated[list[Path], typer.Argument(help="Files, or folders of .hl7, .json and .ndjson files.")],
         manifest: Annotated[Path | None, typer.Option(help="Write one JSON line a message: what became of it.")] = None,
+        source: Source = "fhir",
         as_json: Json = False,
     ) -> None:
-        """Publish HL7 v2 files and wait for the outcome of every message.
+        """Publish files of HL7 v2 or FHIR R4 (JSON, NDJSON) and wait for the outcome of every message.
 
         Exit code 0 only when each was indexed or is a repeat.
         """
-        outcomes = _produce_files(folder.files(paths), manifest)
+        _check_source(source)
+        outcomes = _produce_files(folder.files(paths), source, manifest)
         if as_json:
             typer.echo(json.dumps({"messages": outcomes.total(), "outcomes": _by_name(outcomes)}))
         else:
@@ -99,7 +130,7 @@ def register(app: typer.Typer) -> None:
         as_json: Json = False,
     ) -> None:
         """Send HL7 v2 files to an MLLP listener, as a sending system would."""
-        found = list(folder.messages(folder.files(paths)))
+        found = list(folder.messages(folder.files(paths, folder.HL7)))
         bodies = Counter(message.body for message in found)
         repeats = len(found) - len(bodies)
         _deliver(found, len(found), host, port, 0, repeats, as_json, tls.client_context(ca, cert, key), attempts=3)
@@ -122,8 +153,14 @@ def register(app: typer.Typer) -> None:
         _deliver(events, len(events), host, port, rate, repeats, as_json, tls.client_context(ca, cert, key))
 
 
+def _check_source(name: str) -> None:
+    """It stands in every event's envelope and in every document."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+        raise UsageError("--source takes up to 64 letters, digits, dots, dashes and underscores")
+
+
 @asynccontextmanager
-async def _publisher() -> AsyncIterator[tuple[Publisher, Reader]]:
+async def _publisher() -> AsyncIterator[tuple[Publisher, Peers]]:
     partitions_of(DOMAINS[ehr.DOMAIN].raw.name)  # says plainly when there is no broker or no topic
     keyring, keys = KeyStore.local()
     keys.join("feed")
@@ -132,17 +169,25 @@ async def _publisher() -> AsyncIterator[tuple[Publisher, Reader]]:
     peers = Peers.load(settings().peers)
     try:
         async with Publisher(producer, keyring, keys, seen) as publisher:
-            yield publisher, partial(_read, peers)
+            yield publisher, peers
     finally:
         producer.close()
         seen.close()
 
 
-def _read(peers: Peers, raw: bytes, received_at: datetime, refused: BadMessage | None) -> Arrival:
+def _hl7(peers: Peers, raw: bytes, received_at: datetime, refused: BadMessage | None) -> Arrival:
     return ehr.arrival(raw, peers, received_at, refused)
 
 
-async def _listen(host: str, port: int, original: bool) -> None:
+def _fhir(peers: Peers, name: str, focus: Focus, received_at: datetime) -> Arrival:
+    return fhir.arrival(focus, name, peers, received_at)
+
+
+async def _listen(
+    what: str, host: str, port: int, listener: Callable[[Publisher, Peers], Serving], clear: bool
+) -> None:
+    if not (tls.files(settings()) or tls.loopback(host) or clear):
+        raise UsageError(f"{host} is not loopback and no WARDSTREAM_TLS_CERT is set; --clear if it must be")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for one in (signal.SIGINT, signal.SIGTERM):
@@ -150,74 +195,71 @@ async def _listen(host: str, port: int, original: bool) -> None:
     console = Console(stderr=True)
 
     def ready(at: int) -> None:
-        console.print(f"MLLP on {host}:{at}; metrics on 127.0.0.1:{metrics_port}; Ctrl-C stops", highlight=False)
+        console.print(f"{what} on {host}:{at}; metrics on 127.0.0.1:{metrics_port}; Ctrl-C stops", highlight=False)
 
-    async with _publisher() as (publisher, read):
+    async with _publisher() as (publisher, peers):
         health.ready["broker"] = lambda: "Kafka counts as away" if publisher.broker.open else ""
         health.ready["room"] = lambda: "too much is waiting" if publisher.full else ""
         metrics_port = health.serve()
         watch = asyncio.create_task(health.watch_loop())
         health.watchdog()
         try:
-            await Listener(publisher, read, original=original).serve(host, port, ready, stop)
+            await listener(publisher, peers).serve(host, port, ready, stop)
         except OSError as error:
             raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from None
         finally:
             watch.cancel()
 
 
-def _produce_files(found: list[Path], manifest: Path | None) -> Counter[tuple[str, str]]:
-    """Publish, wait, write the manifest; counts by outcome and reason."""
-    messages = list(folder.messages(found))
+def _produce_files(found: list[Path], name: str, manifest: Path | None) -> Counter[tuple[str, str]]:
+    """Publish a window, wait for what becomes of it, write its rows, go on; counts by outcome and reason."""
     watch = Outcomes(DOMAINS[ehr.DOMAIN])
-    done: dict[tuple[Path, int], folder.Published] = {}
+    counts: Counter[tuple[str, str]] = Counter()
 
-    async def publish(advance: Callable[[int], None]) -> None:
-        def note(published: folder.Published) -> None:
-            done[(published.message.file, published.message.position)] = published
-            advance(1)
-
-        async with _publisher() as (publisher, read):
-            await folder.publish(publisher, messages, read, note)
+    async def run(rows: IO[str] | None, advance: Callable[[int], None]) -> None:
+        async with _publisher() as (publisher, peers):
+            items = folder.items(found, folder.Readers(partial(_hl7, peers), partial(_fhir, peers, name)))
+            while published := await folder.publish(publisher, islice(items, WINDOW)):
+                waiting = {
+                    one.end.event_id
+                    for one in published
+                    if isinstance(one.end, Receipt) and not one.end.duplicate and not one.end.reason
+                }
+                advance(len(published) - len(waiting))
+                ended = await asyncio.to_thread(watch.wait, waiting, PATIENCE_SECONDS, advance)
+                for one in published:
+                    row = _row(one, ended)
+                    counts[row["outcome"], row["reason"]] += 1
+                    if rows is not None:
+                        rows.write(json.dumps(row) + "\n")
 
     try:
-        with _bar("publishing", len(messages)) as advance:
-            asyncio.run(publish(advance))
-        waiting = {
-            one.receipt.event_id
-            for one in done.values()
-            if one.receipt is not None and not one.receipt.duplicate and not one.receipt.reason
-        }
-        with _bar("indexing", len(waiting)) as advance:
-            ended = watch.wait(waiting, PATIENCE_SECONDS, advance)
+        with _bar("messages", None) as advance, manifest.open("w") if manifest else nullcontext() as rows:
+            asyncio.run(run(rows, advance))
     finally:
         watch.close()
-    rows = [_row(done[(message.file, message.position)], ended) for message in messages]
-    if manifest is not None:
-        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Counter((str(row["outcome"]), str(row["reason"])) for row in rows)
+    return counts
 
 
-def _row(published: folder.Published, ended: dict[str, Outcome]) -> dict[str, str | int]:
+def _row(one: folder.Published, ended: dict[str, Outcome]) -> dict[str, Any]:
     """One line of a manifest."""
-    message, receipt = published.message, published.receipt
-    if receipt is None:
-        assert published.problem is not None
-        outcome = Outcome("refused", published.problem.reason, published.problem.where)
-    elif receipt.duplicate:
-        outcome = Outcome("duplicate", receipt.reason, receipt.where)
-    elif receipt.reason:
-        outcome = Outcome("dead_lettered", receipt.reason, receipt.where)
+    end = one.end
+    if isinstance(end, BadMessage):
+        outcome = Outcome("refused", end.reason, end.where)
+    elif end.duplicate:
+        outcome = Outcome("duplicate", end.reason, end.where)
+    elif end.reason:
+        outcome = Outcome("dead_lettered", end.reason, end.where)
     else:
-        outcome = ended[receipt.event_id]
+        outcome = ended[end.event_id]
     return {
-        "file": str(message.file),
-        "position": message.position,
-        "message_type": message_type(message.body),
+        "file": str(one.file),
+        "position": one.position,
+        "message_type": one.kind,
         "outcome": outcome.name,
         "reason": outcome.reason,
         "where": outcome.where,
-        "event_id": receipt.event_id if receipt else "",
+        "event_id": end.event_id if isinstance(end, Receipt) else "",
     }
 
 
@@ -276,7 +318,7 @@ def _deliver(
 
 
 @contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)

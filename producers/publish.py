@@ -52,6 +52,7 @@ class Arrival:
     event_time: datetime | None
     subjects: tuple[Subject, ...] = field(repr=False)
     refused: BadMessage | None = None
+    told: bytes = field(default=b"", repr=False)  # what makes it one event, where that is not the whole body
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class Publisher:
         """Sort out repeats and seal the rest. A failure here fails the batch's arrivals, never the loop."""
         fresh: dict[str, _Send] = {}
         for arrival, receipt in batch:
-            event = event_id(self._keyring.event, arrival.source, arrival.ids, arrival.body)
+            event = event_id(self._keyring.event, arrival.source, arrival.ids, arrival.told or arrival.body)
             first = self._underway.get(event) or (fresh[event].receipt if event in fresh else None)
             if first is not None:  # the same bytes twice before the first were confirmed
                 _follow(first, receipt)

@@ -1,4 +1,6 @@
-"""The health record as events tell it: what HL7 v2 messages say, one part per thing people count, in HL7's words.
+"""The health record as events tell it: what HL7 v2 messages and FHIR resources say, one part per thing people count.
+
+Fields have HL7 v2's words, and FHIR lands in the same ones (docs/fhir-fields.md); what only FHIR has names its element.
 
 A name has one type wherever it stands, because the index mapping is one and strict. Values left out are empty, not
 None, where the type allows. `unit` is the ward (PL.1), `units` the unit of measure.
@@ -111,6 +113,9 @@ class Visit(EhrPart):
 
     kind: ClassVar[str] = "visit"
 
+    code: Coded = ""  # Encounter.type
+    code_system: Coded = ""
+    display: Text = ""
     room: Coded = ""  # PV1-3.2
     bed: Coded = ""  # PV1-3.3
     bed_status: Coded = ""  # PV1-40, else PV1-3.5
@@ -128,7 +133,7 @@ class Visit(EhrPart):
     discharge_disposition: Coded = ""  # PV1-36
     discharged_to: Coded = ""  # PV1-37.1
     diet: Text = ""  # PV1-38
-    status: Coded = ""  # PV1-41
+    status: Coded = ""  # PV1-41, Encounter.status
     admitted_at: Time = None  # PV1-44
     discharged_at: Time = None  # PV1-45
     expected_admit_at: Time = None  # PV2-8
@@ -166,6 +171,7 @@ class Observation(EhrPart):
     value_code: Coded = ""  # OBX-5.1 of a coded value
     value_text: Text = ""  # OBX-5 of everything else that can be read
     value_time: Time = None  # OBX-5 of DT, TS, DTM
+    absent_reason: Coded = ""  # Observation.dataAbsentReason
     units: Coded = ""  # OBX-6.1
     reference_range: Text = ""  # OBX-7
     abnormal_flags: Codes = ()  # OBX-8
@@ -184,6 +190,12 @@ class Observation(EhrPart):
 
     observer: Staff = ()  # OBX-16
     medical_director: Staff = ()  # OBX-25
+
+
+class ObservationComponent(Observation):
+    """One Observation.component. A kind of its own, so that observations are counted as FHIR counts them."""
+
+    kind: ClassVar[str] = "observation_component"
 
 
 class Order(EhrPart):
@@ -254,6 +266,7 @@ class Procedure(EhrPart):
     code_system: Coded = ""  # PR1-3.3
     display: Text = ""  # PR1-3.2, PR1-4
     performed_at: Time = None  # PR1-5
+    status: Coded = ""  # Procedure.status
     procedure_type: Coded = ""  # PR1-6
     minutes: Number = None  # PR1-7
     anesthesia: Coded = ""  # PR1-9
@@ -276,6 +289,7 @@ class Allergy(EhrPart):
     display: Text = ""  # AL1-3.2, IAM-3.2
     allergen_type: Coded = ""  # AL1-2, IAM-2
     severity: Coded = ""  # AL1-4, IAM-4
+    criticality: Coded = ""  # AllergyIntolerance.criticality
     reactions: Texts = ()  # AL1-5, IAM-5
     action: Coded = ""  # IAM-6
     status: Coded = ""  # IAM-17
@@ -375,7 +389,7 @@ class Medication(EhrPart):
 
     kind: ClassVar[str] = "medication"
 
-    stage: Word = ""  # ordered, dispensed, given, administered
+    stage: Word = ""  # ordered, dispensed, given, administered, stated
     code: Coded = ""  # RXE-2.1, RXO-1.1, RXD-2.1, RXG-4.1, RXA-5.1
     code_system: Coded = ""
     display: Text = ""
@@ -435,9 +449,31 @@ class Charge(EhrPart):
     ordering: Staff = ()  # FT1-21
 
 
+class Resource(EhrPart):
+    """A FHIR resource that is none of the other kinds: a place, a carer, an organisation, or a type we do not read.
+
+    Of a type that we do not read this much is known to identify nobody; the rest stays in the sealed original.
+    """
+
+    kind: ClassVar[str] = "resource"
+
+    resource_type: Word = ""
+    title: Annotated[str, Open(text=True)] = ""  # Location.name, Organization.name
+    active: Flag = None
+    status: Coded = ""
+    code: Coded = ""  # code, type, category, class
+    code_system: Coded = ""
+    display: Text = ""
+    specialties: Codes = ()  # PractitionerRole.specialty, Practitioner.qualification.code
+    occurred_at: Time = None
+    resource_bytes: Count = None
+
+    practitioner: Staff = ()
+
+
 PARTS: tuple[type[EhrPart], ...] = (
-    (Event, Visit, Observation, Order, Diagnosis, Procedure, Allergy, Note)
-    + (Appointment, Immunization, Medication, Charge)
+    (Event, Visit, Observation, ObservationComponent, Order, Diagnosis, Procedure, Allergy, Note)
+    + (Appointment, Immunization, Medication, Charge, Resource)
 )  # fmt: skip
 
 KEYWORD = {"type": "keyword", "ignore_above": 1024}

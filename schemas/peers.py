@@ -15,11 +15,18 @@ PRECEDENCE = ("MR", "PI", "MRT", "EPI", "PT", "PE", "PN", "NI", "CZ", "PRN", "",
 
 
 class Peer(Model):
-    """One sender. `match` is `application|facility` (MSH-3|MSH-4, first components); `*` stands for any."""
+    """One sender. `match` is `application|facility` (MSH-3|MSH-4, first components); `*` stands for any.
+
+    A FHIR sender's application is the name that its listener or its files were given, and it has no facility.
+    """
 
     match: str = "*|*"
     charset: str | None = Field(None, description="codec to use whatever MSH-18 says")
     zone: str = Field("UTC", description="IANA zone of times that carry none")
+    systems: dict[str, str] = Field(
+        {},
+        description="FHIR Identifier.system to CX.4 as HL7 v2 writes it, or to CX.4^CX.5",
+    )
     precedence: tuple[str, ...] = Field(PRECEDENCE, description="identifier types (HL7 0203), best first")
 
     @field_validator("zone")

@@ -88,7 +88,8 @@ class Record(Model):
     """One message, read and validated.
 
     `terms` are the identifying words of everybody in the message (names, numbers, streets, phones); they are removed
-    from text and then forgotten: never stored, sealed or logged.
+    from text and then forgotten: never stored, sealed or logged. `told_at` is when the sender wrote the record down,
+    where that is not the event's time: a later version of a state wins over an earlier one by it.
     """
 
     subjects: tuple[Subject, ...]
@@ -96,3 +97,4 @@ class Record(Model):
     merges: tuple[Merge, ...] = ()
     terms: tuple[str, ...] = ()
     event_time: datetime | None
+    told_at: datetime | None = None

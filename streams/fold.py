@@ -30,6 +30,7 @@ class Change:
     clear: dict[str, Any]
     identifying: dict[str, str | None] = field(default_factory=dict, repr=False)
     entries: dict[tuple[str, str], Any] = field(default_factory=dict)  # (history, key) and its value; None: not so
+    at: str = ""  # when this was so, RFC 3339 as in `position`, where that is not the event's time
 
 
 def position(event_time: str, event_id: str) -> str:

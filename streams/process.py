@@ -217,7 +217,7 @@ class Processor:
 
     def _fold(self, event: Ready, change: fold.Change, made: str, old: Entity | None) -> Entity:
         key = event.key_of(change.subject)
-        at = fold.position(event.event_time, event.envelope.event_id)
+        at = fold.position(change.at or event.event_time, event.envelope.event_id)
 
         def seal(name: str, value: str) -> str:
             return seal_field(key, self.domain.name, made, name, value)

@@ -25,13 +25,21 @@ def golden() -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def outcomes(rows: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
-    return {(row["file"], row["position"]): {name: row[name] for name in COMPARED} for row in rows}
+    """Of the HL7 v2 messages among them."""
+    told = {(row["file"], row["position"]): {name: row[name] for name in COMPARED} for row in rows}
+    return {place: row for place, row in told.items() if place[0].endswith(".hl7")}
 
 
 def test_samples_end_as_kept(manifest: Manifest) -> None:
     kept = golden()
     made = outcomes(manifest(SAMPLES))
     assert made == {place: kept[place] for place in made}
+
+
+def test_every_fhir_sample_is_indexed(manifest: Manifest) -> None:
+    rows = [row for row in manifest(SAMPLES) if row["file"].endswith(".json")]
+    assert len({row["file"] for row in rows}) == len(list(SAMPLES.rglob("*.json")))
+    assert {row["outcome"] for row in rows} <= {"indexed", "duplicate"}, "some are among the shared examples"
 
 
 def test_shared_messages_end_as_kept(manifest: Manifest) -> None:

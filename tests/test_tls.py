@@ -225,7 +225,7 @@ def test_a_reload_that_cannot_be_is_tried_again(
             with no_more_descriptors():
                 return await greet(*arguments)
 
-        async with tls.serving("mllp", hello, "127.0.0.1", 0) as port:
+        async with tls.serving("mllp", tls.streams(hello), "127.0.0.1", 0) as port:
             await greeted(port, first)
             use(second)
             if spare:

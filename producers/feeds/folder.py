@@ -1,8 +1,12 @@
-"""Files and folders of HL7 v2 messages: one a file, many, framed or in a batch envelope."""
+"""Files and folders of messages: HL7 v2, one a file, many, framed or in a batch envelope; FHIR, as JSON or NDJSON.
+
+FHIR is read as a stream: a bulk export of any size takes no more memory than its largest resource.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,15 +15,22 @@ from pathlib import Path
 from infra.errors import BadMessage, UsageError, WardstreamError
 from infra.settings import settings
 from producers.publish import Arrival, Publisher, Receipt
-from schemas.wire.hl7v2 import split_batch
+from schemas.wire.bundle import Bundle, Event, single
+from schemas.wire.fhir import Focus
+from schemas.wire.hl7v2 import message_type, split_batch
 
-SUFFIXES = (".hl7", ".hl7v2", ".er7")
+HL7 = (".hl7", ".hl7v2", ".er7")
+LINES = (".ndjson", ".jsonl")
+FHIR = (".json", *LINES)
 AHEAD = 256  # messages that may wait for the broker
+PIECE = 1 << 20
+# Whom others are about comes first, then where and by whom: a bulk export has a file or more of each type.
+FIRST = ("Patient", "Organization", "Location", "Practitioner", "PractitionerRole", "Encounter")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a file; `position` counts from 0."""
+    """One HL7 v2 message of a file; `position` counts from 0."""
 
     file: Path
     position: int
@@ -32,16 +43,39 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Item:
+    """One message or resource, ready to be published or refused.
+
+    `position` counts from 0: of the message in its file, of the event in its bundle, of the line in an NDJSON file.
+    """
+
+    file: Path
+    position: int
+    kind: str  # MSH-9, or the type of the resource; empty where it cannot be told
+    made: Arrival | BadMessage = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """What the broker or the reader said: a receipt, or a refusal under a reason."""
 
-    message: Message
-    receipt: Receipt | None
-    problem: BadMessage | None
+    file: Path
+    position: int
+    kind: str
+    end: Receipt | BadMessage
 
 
-def files(paths: Iterable[Path]) -> list[Path]:
-    """The message files under paths, in order. A file named outright is taken whatever its name.
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """How arrivals are made, each raising BadMessage for what is not ours to take."""
+
+    hl7: Callable[[bytes, datetime, BadMessage | None], Arrival]
+    fhir: Callable[[Focus, datetime], Arrival]
+
+
+def files(paths: Iterable[Path], suffixes: tuple[str, ...] = HL7 + FHIR) -> list[Path]:
+    """The message files under paths, in order; of a bulk export, patients first. A file named outright is taken
+    whatever its name.
 
     Raises UsageError for a path that is not there, and where no file is found.
     """
@@ -50,43 +84,167 @@ def files(paths: Iterable[Path]) -> list[Path]:
         if path.is_file():
             found.append(path)
         elif path.is_dir():
-            found += sorted(one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
+            found += sorted(one for one in path.rglob("*") if one.suffix.lower() in suffixes and one.is_file())
         else:
             raise UsageError(f"there is no {path}")
     if not found:
-        raise UsageError(f"no {', '.join(SUFFIXES)} file in there")
-    return found
+        raise UsageError(f"no {', '.join(suffixes)} file in there")
+    return sorted(found, key=_rank)
+
+
+def _rank(path: Path) -> int:
+    """Patient.ndjson, 3.Patient.000.ndjson, Patient-example.json."""
+    kind = next(iter(re.findall(r"[A-Za-z]+", path.stem)), "") if path.suffix.lower() in FHIR else ""
+    return FIRST.index(kind) if kind in FIRST else len(FIRST)
 
 
 def messages(found: Iterable[Path]) -> Iterator[Message]:
+    """The HL7 v2 messages of files."""
     for path in found:
         for position, body in enumerate(split_batch(path.read_bytes())):
             yield Message(path, position, body)
 
 
-async def publish(
-    publisher: Publisher,
-    found: Iterable[Message],
-    read: Callable[[bytes, datetime, BadMessage | None], Arrival],
-    on_done: Callable[[Published], None],
-) -> None:
-    """Publish all messages, in order, AHEAD at once; each is done when the broker has confirmed it."""
-    slots = asyncio.Semaphore(AHEAD)
+def items(found: Iterable[Path], readers: Readers) -> Iterator[Item]:
+    """Everything in files, in order: by suffix, and where that tells nothing by the first byte."""
+    for path in found:
+        suffix = path.suffix.lower()
+        if suffix in LINES:
+            yield from _lines(path, readers)
+        elif suffix in FHIR or (suffix not in HL7 and _first_byte(path) in (b"{", b"[")):
+            yield from _document(path, readers)
+        else:
+            yield from _messages(path, readers)
 
-    async def one(message: Message) -> None:
+
+def _first_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+
+
+def _messages(path: Path, readers: Readers) -> Iterator[Item]:
+    for message in messages([path]):
+        made: Arrival | BadMessage
         try:
             if len(message.body) > settings().mllp_max_bytes:
                 raise BadMessage("too_large")
-            receipt = await publisher.publish(read(message.body, datetime.now(UTC), None))
-            on_done(Published(message, receipt, None))
+            made = readers.hl7(message.body, datetime.now(UTC), None)
         except BadMessage as bad:
-            on_done(Published(message, None, bad))
+            made = bad
+        yield Item(path, message.position, message_type(message.body), made)
+
+
+def _document(path: Path, readers: Readers) -> Iterator[Item]:
+    """A bundle or a single resource. NDJSON under this name is told by its first line."""
+    if _is_lines(path):
+        yield from _lines(path, readers)
+        return
+    position = 0
+    try:
+        for position, event in enumerate(_events(lambda: _pieces(path))):
+            yield _item(path, position, event, readers)
+            position += 1
+    except BadMessage as bad:  # of the document, so what follows cannot be read
+        yield Item(path, position, "", bad)
+
+
+def _events(open: Callable[[], Iterable[bytes]]) -> Iterator[Event]:
+    bundle = Bundle(open, settings().mllp_max_bytes)
+    bundle.survey()
+    yield from bundle.events()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
+
+
+def _is_lines(path: Path) -> bool:
+    """Whether the first line is one whole object and another begins after it."""
+    with path.open("rb") as file:
+        first, second = file.readline(PIECE).strip(), file.readline(PIECE).strip()
+    return first[-1:] == b"}" and second[:1] == b"{"
+
+
+def _lines(path: Path, readers: Readers) -> Iterator[Item]:
+    """One resource a line; a bad line is refused, and the next is read."""
+    for position, line in enumerate(_read_lines(path, settings().mllp_max_bytes)):
+        if line is None:
+            yield Item(path, position, "", BadMessage("too_large"))
+        elif line.strip():
+            try:
+                made = single(line)
+            except BadMessage as bad:
+                yield Item(path, position, "", bad)
+                continue
+            kind = made.resource["resourceType"]
+            if kind == "Bundle":
+                try:
+                    for event in _events(lambda line=line: [line]):  # type: ignore[misc]
+                        yield _item(path, position, event, readers)
+                except BadMessage as bad:
+                    yield Item(path, position, kind, bad)
+            else:
+                yield _item(path, position, Event(0, kind, "", made), readers)
+
+
+def _read_lines(path: Path, limit: int) -> Iterator[bytes | None]:
+    """Lines, None for one above the limit."""
+    with path.open("rb") as file:
+        while line := file.readline(limit + 2):
+            if line.endswith(b"\n") or len(line) <= limit:
+                yield line
+                continue
+            while (rest := file.readline(PIECE)) and not rest.endswith(b"\n"):
+                pass
+            yield None
+
+
+def _item(path: Path, position: int, event: Event, readers: Readers) -> Item:
+    made: Arrival | BadMessage
+    if event.made is None:
+        assert event.problem is not None
+        made = event.problem
+    else:
+        try:
+            made = readers.fhir(event.made, datetime.now(UTC))
+        except BadMessage as bad:
+            made = BadMessage(bad.reason, event.where or bad.where)
+    return Item(path, position, event.kind, made)
+
+
+async def publish(publisher: Publisher, found: Iterable[Item]) -> list[Published]:
+    """Publish in order, AHEAD at once; what became of each, in the same order, once the broker has confirmed all.
+
+    Nothing is read ahead of what the publisher has room for: a file waits where a feed would be told to.
+    """
+    slots = asyncio.Semaphore(AHEAD)
+    ends: list[Receipt | BadMessage] = []
+    items: list[tuple[Path, int, str]] = []
+    running: set[asyncio.Task[None]] = set()
+
+    async def one(number: int, arrival: Arrival) -> None:
+        try:
+            ends[number] = await publisher.publish(arrival)
         except WardstreamError as error:
-            on_done(Published(message, None, BadMessage(error.reason)))
+            ends[number] = BadMessage(error.reason)
         finally:
             slots.release()
 
     async with asyncio.TaskGroup() as group:
-        for message in found:
+        for item in found:
+            items.append((item.file, item.position, item.kind))
+            if isinstance(item.made, BadMessage):
+                ends.append(item.made)
+                continue
+            ends.append(BadMessage("internal_error"))
             await slots.acquire()
-            group.create_task(one(message))
+            task = group.create_task(one(len(ends) - 1, item.made))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            del item
+            await asyncio.sleep(0)  # so that the publisher holds it before it is asked for room
+            while publisher.full and running:
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    return [Published(*item, end) for item, end in zip(items, ends, strict=True)]

@@ -131,7 +131,7 @@ class Listener:
 
     async def serve(self, host: str, port: int, ready: Callable[[int], None], stop: asyncio.Event) -> None:
         """Listen until `stop`; then finish what was received, answer it, and close."""
-        async with tls.serving(FEED, self._connected, host, port) as at:
+        async with tls.serving(FEED, tls.streams(self._connected), host, port) as at:
             ready(at)
             await stop.wait()
         for connection in self._connections:

@@ -95,7 +95,7 @@ _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 @lru_cache(256)
-def _codec_of(name: str) -> str:
+def codec_of(name: str) -> str:
     """Python's codec for a name out of MSH-18 or a peer's profile. Raises BadMessage for an unknown one."""
     plain = re.sub(r"[^A-Z0-9]", "", name.upper())
     if plain not in _CODECS:
@@ -134,13 +134,13 @@ def _codec(raw: bytes, charset: str | None) -> str:
     if marked:
         return marked
     if charset:
-        return _codec_of(charset)
+        return codec_of(charset)
     if len(raw) < 8:  # shorter than MSH-1 and MSH-2: no header to look into
         return "utf-8"
     names = [name for name in _declared(raw).split(chr(raw[5])) if name.strip()]
     if not names:  # ASCII by default; many send UTF-8 without saying so, and what decodes strictly is hardly else
         return "utf-8"
-    found = [_codec_of(name) for name in names]
+    found = [codec_of(name) for name in names]
     if len(found) > 1 and "iso2022_jp_ext" in found:  # ~ISO IR87: the alternatives are switched to by ESC
         return "iso2022_jp_ext"
     return _SHIFTED.get(found[0], found[0]) if b"\x1b" in raw else found[0]

@@ -13,8 +13,9 @@ from schemas.envelope import Envelope, rfc3339
 from schemas.peers import Peers
 from schemas.record import Record
 from schemas.signal import Signal
+from schemas.wire.fhir import CONTENT_TYPE as FHIR
 from schemas.wire.hl7v2 import Message, control
-from streams.ehr import hl7v2
+from streams.ehr import fhir, hl7v2
 from streams.fold import Change
 
 PATIENT_CLEAR = ("sex", "race", "ethnic_group", "language", "marital_status", "died_at", "deceased")
@@ -38,7 +39,7 @@ ENCOUNTER_CLEAR = (
     ("unit", "room", "bed", "facility", "patient_class", "hospital_service", "admission_type", "financial_class")
     + ("discharge_disposition", "admitted_at", "discharged_at", "expected_discharge_at")
 )  # fmt: skip
-# FHIR's Encounter.status by trigger (table 0003); others leave it as it is.
+# What an encounter is by trigger (table 0003), in the words of Encounter.status of FHIR R5; others leave it as it is.
 STATES = {
     **dict.fromkeys(("A05", "A14", "A38"), "planned"),
     **dict.fromkeys(("A01", "A02", "A04", "A06", "A07", "A10", "A12", "A13", "A22"), "in-progress"),
@@ -46,11 +47,23 @@ STATES = {
     **dict.fromkeys(("A03",), "discharged"),
     **dict.fromkeys(("A11", "A23", "A27"), "cancelled"),
 }
+# The same by Encounter.status of R4, which has other words for some.
+STATES_R4 = {
+    "planned": "planned",
+    **dict.fromkeys(("arrived", "triaged", "in-progress"), "in-progress"),
+    "onleave": "on-hold",
+    "finished": "discharged",
+    "cancelled": "cancelled",
+    "entered-in-error": "entered-in-error",
+}
 CRITICAL = frozenset(("HH", "LL", "AA"))  # table 0078: beyond panic limits, very abnormal
 
 
 def read(body: bytes, envelope: Envelope, peers: Peers) -> Record:
     """Raises BadMessage."""
+    if envelope.content_type == FHIR:
+        peer = peers.of(envelope.source.removeprefix(fhir.SOURCE), "")
+        return fhir.read(body, peer, envelope.received(), envelope.source)
     message = Message.read(body, envelope.charset or None)
     header = control(message)
     peer = peers.of(header.sending_application, header.sending_facility)
@@ -58,8 +71,9 @@ def read(body: bytes, envelope: Envelope, peers: Peers) -> Record:
 
 
 def analyse(record: Record) -> list[Change]:
-    """One change a patient, one a numbered visit. Only ADT moves anybody: others copy it late."""
+    """One change a patient, one a numbered visit. Only ADT and Encounter move anybody: others copy it late."""
     changes: list[Change] = []
+    told = rfc3339(record.told_at) if record.told_at else ""
     accounts: dict[int | None, str] = {}
     for part in record.parts:
         if part.subject is None:
@@ -69,17 +83,17 @@ def analyse(record: Record) -> list[Change]:
             sealed: dict[str, str | None] = {n: sealable(v) for n in PATIENT_SEALED if (v := getattr(part, n))}
             sealed |= {name: None for name, at in PATIENT_SEALED.items() if at in part.nulls}
             if clear or sealed:
-                changes.append(Change("patient", "", part.subject, clear, sealed))
+                changes.append(Change("patient", "", part.subject, clear, sealed, told))
             accounts[part.subject] = part.account_number
-        elif isinstance(part, Visit) and part.message_type == "ADT":
+        elif isinstance(part, Visit) and part.message_type in ("ADT", "Encounter"):
             number = part.visit_number or part.visit_account or accounts.get(part.subject, "")
             if number:
                 clear = _said(part, ENCOUNTER_CLEAR)
-                if state := STATES.get(part.trigger):
+                if state := STATES_R4.get(part.status) if told else STATES.get(part.trigger):
                     clear["state"] = state
-                if part.trigger == "A13":
+                if part.trigger == "A13" or (told and state == "in-progress" and part.discharged_at is None):
                     clear |= {"discharged_at": None, "discharge_disposition": None}
-                changes.append(Change("encounter", number, part.subject, clear, {"visit_number": number}))
+                changes.append(Change("encounter", number, part.subject, clear, {"visit_number": number}, told))
     return changes
 
 

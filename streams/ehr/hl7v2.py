@@ -32,7 +32,7 @@ from schemas.ehr import (
 from schemas.peers import Peer
 from schemas.record import Merge, Record
 from schemas.wire.hl7v2 import Control, Dialect, Message, Segment, control, parse_ts, pick, values
-from streams.ehr import person
+from streams.ehr import codes, person
 
 CLOCK_SKEW = timedelta(minutes=10)  # an event further ahead of its arrival has a wrong clock
 OLDEST_AGE = 90  # stands for all above (45 CFR 164.514(b)(2)(i)(C))
@@ -880,7 +880,7 @@ def _coded(text: str, dialect: Dialect) -> dict[str, str]:
     named = {
         "code": code,
         "display": display or other_display or original,
-        "code_system": system,
+        "code_system": codes.system(system),
         "alternate_code": alternate,
     }
     return {name: value for name, value in named.items() if value}

@@ -61,8 +61,13 @@ def _of_pid(pid: Segment, header: Control, peer: Peer) -> tuple[Identifier, ...]
 def _numbers(
     segment: Segment, field: int, header: Control, peer: Peer, like: Iterable[Identifier], kind: str = ""
 ) -> tuple[Identifier, ...]:
-    """A field of CX, best type first. A bare number is taken to be of the kind of `like`, else the facility's own."""
+    """A field of CX, best type first. A bare number is taken to be of the kind of `like`, else the facility's own.
+
+    An authority with a universal id as well (`HOSP&1.2.3&ISO`) gives the number a second time, behind all others: as
+    FHIR names it (`urn:oid:1.2.3`).
+    """
     found: list[Identifier] = []
+    again: list[Identifier] = []
     dialect = segment.dialect
     for one in segment.repetitions(field):
         value = pick(one, dialect, 1)
@@ -73,7 +78,12 @@ def _numbers(
         if not authority and not given and (model := next(iter(like), None)) is not None:
             authority, given = model.authority, model.type
         found.append(Identifier(authority=authority or header.sending_facility, type=given or kind, value=value))
-    return tuple(sorted(dict.fromkeys(found), key=lambda one: peer.rank(one.type)))
+        universal = pick(one, dialect, 4, 2)
+        if universal and universal != authority:
+            again.append(Identifier(authority=universal, type=given or kind, value=value))
+    return tuple(
+        dict.fromkeys(one for some in (found, again) for one in sorted(some, key=lambda one: peer.rank(one.type)))
+    )
 
 
 def nobody(value: str) -> bool:
@@ -91,13 +101,13 @@ def staff(segment: Segment, field: int, role: str, facility: str) -> tuple[tuple
 @lru_cache(8192)  # the same few hundred people stand in nearly every message of a hospital
 def _member(one: str, dialect: Dialect, role: str, facility: str) -> tuple[StaffMember | None, tuple[str, ...]]:
     number, family, given, middle, *_, authority = parts = values(one, dialect, 9)
-    name = _spoken(family, given, middle)
+    name = spoken(family, given, middle)
     if not number and not name:
         return None, ()
     authority = authority or pick(one, dialect, 9, 2) or facility
     kind = pick(one, dialect, 13).upper()
     identifier = Identifier(authority=authority, type=kind, value=number) if number else None
-    terms = tuple(_words(*parts[1:4])) + ((number,) if number else ())
+    terms = tuple(words(*parts[1:4])) + ((number,) if number else ())
     return StaffMember(role=role, identifier=identifier, name=name), terms
 
 
@@ -125,7 +135,7 @@ def names(segment: Segment, *fields: int) -> Iterator[str]:
     """Fields of XPN as people say them."""
     for field in fields:
         for one in segment.repetitions(field):
-            if said := _spoken(*values(one, segment.dialect, 4)):
+            if said := spoken(*values(one, segment.dialect, 4)):
                 yield said
 
 
@@ -156,7 +166,7 @@ def mails(segment: Segment, *fields: int) -> Iterator[str]:
                     break
 
 
-def _spoken(family: str, given: str = "", middle: str = "", suffix: str = "") -> str:
+def spoken(family: str, given: str = "", middle: str = "", suffix: str = "") -> str:
     if _HAN.search(family + given):
         return family + given
     return " ".join(part for part in (given, middle, family, suffix) if part)
@@ -170,10 +180,10 @@ def name_terms(segment: Segment, *fields: int, first: int = 1) -> Iterator[str]:
     dialect = segment.dialect
     for field in fields:
         for one in segment.repetitions(field):
-            yield from _words(*values(one, dialect, first + 2)[first - 1 :])
+            yield from words(*values(one, dialect, first + 2)[first - 1 :])
 
 
-def _words(family: str, *given: str) -> Iterator[str]:
+def words(family: str, *given: str) -> Iterator[str]:
     if _HAN.search(family + "".join(given)):
         yield family + "".join(given)
         yield from (one for one in given if len(one) > 1)
@@ -194,20 +204,28 @@ def address_terms(segment: Segment, *fields: int) -> Iterator[str]:
     dialect = segment.dialect
     for field in fields:
         for one in segment.repetitions(field):
-            for component, subcomponent in ((1, 1), (1, 2), (2, 1), (3, 1), (5, 1)):
-                if len(term := pick(one, dialect, component, subcomponent)) > 2:
-                    yield term
-            if len(street := _HOUSE.sub("", pick(one, dialect)).strip(" ,")) > 4:  # "lives in Elm Road"
-                yield street
+            places = ((1, 2), (2, 1), (3, 1), (5, 1))
+            yield from place_words(pick(one, dialect), *(pick(one, dialect, *place) for place in places))
+
+
+def place_words(street: str, *others: str) -> Iterator[str]:
+    """A street with its house, its name alone, and what else tells where a dwelling is."""
+    yield from (term for term in (street, *others) if len(term) > 2)
+    if len(named := _HOUSE.sub("", street).strip(" ,")) > 4:  # "lives in Elm Road"
+        yield named
 
 
 def phone_terms(segment: Segment, *fields: int) -> Iterator[str]:
     """Numbers as written, without the country's code and without the area's: people write all of them."""
     for written in phones(segment, *fields):
-        digits = "".join(one for one in written if one.isdigit())
-        yield digits
-        yield from (digits[-length:] for length in (10, 7) if len(digits) > length)
+        yield from phone_words(written)
     yield from mails(segment, *fields)
+
+
+def phone_words(written: str) -> Iterator[str]:
+    digits = "".join(one for one in written if one.isdigit())
+    yield digits
+    yield from (digits[-length:] for length in (10, 7) if len(digits) > length)
 
 
 def date_terms(text: str) -> Iterator[str]:
