@@ -2,7 +2,7 @@
 
 A score is the sum over the terms of boost * idf * tf (BM25: Robertson and Zaragoza 2009, as Lucene's
 BM25Similarity has it). The boost of a plain term is k1 + 1 = 2.2; a name of a thing counts twice, 4.4. The length of a
-field is kept in one byte: exact up to 40 words, above within some 12 percent.
+field is kept in one byte: exact below 40 words, above rounded down by less than an eighth.
 """
 
 from __future__ import annotations

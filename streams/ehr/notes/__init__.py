@@ -49,7 +49,7 @@ MISTAKEN = frozenset(("entered-in-error", "entered in error"))
 NOT_GIVEN = frozenset(("re", "na", "not-done"))  # RXA-20 (table 0322), FHIR Immunization.status
 
 _RUNS = re.compile(b"|".join(rb"%c+" % label for label in range(TURNS)))
-_EDGES = " \t\r\n\u3000.,;:!?。，、；：！？()（）[]*#•-–—"
+_EDGES = " \t\r\n\u3000.,;:!?。，、；：！？()（）*#•-–—"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The same for Chinese, where no space tells words apart.
 
 否认, 未见, 无 deny; 待排, 可能, 疑似 doubt; 家族史, 父亲 are others. A scope ends at the next comma (，), which parts
-statements in Chinese notes, while items of a list have 、 between them; 否认 goes on to the next statement that affirms.
+statements in Chinese notes; items of a list have 、 between. 否认 goes on to the next statement that affirms.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ class _Sentence:
             yield self._backward(hit), hit.first
             yield hit.after, self._forward(hit)
             return
-        behind = way is Way.BEHIND or (way is Way.EITHER and hit.first > 0 and self._joins(hit.first - 1))
+        behind = way is Way.BEHIND or (way is Way.EITHER and hit.first > 0 and self._joins(hit))
         if not behind:
             end = self._forward(hit)
             if self._content(hit.after, end) or not self._bare(end):
@@ -167,13 +167,12 @@ class _Sentence:
                 return
         yield self._backward(hit), hit.first
 
-    def _joins(self, token: int) -> bool:
-        """Whether a trigger after this token tells of what is before: "is likely", "HIV negative."."""
-        word = self.words[token]
+    def _joins(self, hit: _Hit) -> bool:
+        """Whether a trigger tells of what is before it: "Fever is absent", "Fever: absent", "HIV negative."."""
+        word = self.words[hit.first - 1]
         if word in BEING or word in (":", "all", "otherwise"):
             return True
-        after = token + 2
-        return word not in _PUNCTUATION and (after >= self.count or self.words[after] in _FOLLOWS)
+        return word not in _PUNCTUATION and (hit.after >= self.count or self.words[hit.after] in _FOLLOWS)
 
     def _bare(self, end: int) -> bool:
         return end >= self.count or self.words[end] in _PUNCTUATION

@@ -54,11 +54,12 @@ with|believe|think|feel|significant for|meet criteria for); not (found to have|n
 have|contain|use|using|taking|on|require|required|received|had any); (no|not any|without|without any)
 (evidence|sign|signs|indication|suggestion|findings|symptoms|complaints) (of|for|to suggest|suggestive of);
 (no|without) (history|prior history|previous history|past history|known history) of; no longer
-(has|have|had|having|any|); (low|no) suspicion (of|for); inconsistent with; zero;
-(is|are|was|were|seems|seem|appears|) (highly|very|) unlikely (to be|to represent|to have); (denies|denied) that
-(he|she|they|there) (has|have|had|was|is|were|are) (ever|) (had|); kein(e|en|er|em|es|erlei|); ohne; verneint; frei
-von; ausschluss (einer|eines|von); weder; kein (anhalt|hinweis) (auf|für); keine (anhaltspunkte|hinweise|zeichen)
-(für|auf|von|einer|eines)
+(has|have|had|having|any|); (low|no) suspicion (of|for); inconsistent with; insufficient evidence (of|for|to suggest);
+(is|are|was|were|has|have|had|been|) not (been|) (noted|found|felt|thought|known|observed|reported|seen|believed) to
+(have|be|show|demonstrate|represent); zero; (is|are|was|were|seems|seem|appears|) (highly|very|) unlikely (to be|to
+represent|to have); (denies|denied) that (he|she|they|there) (has|have|had|was|is|were|are) (ever|) (had|);
+kein(e|en|er|em|es|erlei|); ohne; verneint; frei von; ausschluss (einer|eines|von); weder; kein (anhalt|hinweis)
+(auf|für); keine (anhaltspunkte|hinweise|zeichen) (für|auf|von|einer|eines)
 """
 _NEGATED_NEAR = """
 (instead of|rather than)
@@ -98,20 +99,21 @@ dd
 _UNCERTAIN_NEAR = """
 possible; possibly; probable; probably; (most|very|more|) likely (to be|represents|representing|due to|secondary to);
 suspect; suspects; suspicious for; (high|clinical|strong|some|) suspicion (of|for|is); concern (for|of);
-(concerned|concerning|worried) (for|about); worrisome for; suggest(s|ed|ing|); suggestive of; (question|questions) of;
-questionable; query; questioning; presumed; presumptive; presumably; presumptively; may; might; maybe; perhaps;
-potential; potentially; could (be|have|represent|reflect|indicate|also be);
-(possibility|likelihood|probability|chance) of; (consider|considering|consideration of); (indeterminate|equivocal)
-for; thought to (represent|be|have|possibly be); (believed|felt) to (be|represent); (doubt|doubts); (would be|is)
-worrisome for; impression of (a|) possible; möglich(e|er|es|en|erweise|); wahrscheinlich(e|er|es|en|);
-fraglich(e|er|es|en|); vermutlich(e|er|es|en|)
+(concerned|concerning|worried) (for|about); worrisome for; (is|was|) doubtful (that|if|whether); question of whether;
+suggest(s|ed|ing|); suggestive of; (question|questions) of; questionable; query; questioning; presumed; presumptive;
+presumably; presumptively; may; might; maybe; perhaps; potential; potentially; could
+(be|have|represent|reflect|indicate|also be); (possibility|likelihood|probability|chance) of;
+(consider|considering|consideration of); (indeterminate|equivocal) for; thought to (represent|be|have|possibly be);
+(believed|felt) to (be|represent); (doubt|doubts); (would be|is) worrisome for; impression of (a|) possible;
+möglich(e|er|es|en|erweise|); wahrscheinlich(e|er|es|en|); fraglich(e|er|es|en|); vermutlich(e|er|es|en|)
 """
 _UNCERTAIN_EITHER = """
-(most|very|) likely; suspected; am ehesten; vermutet
+(is|are|was|were|be|remains|seems|appears) (also|still|most|very|quite|) likely; (most|very|) likely; suspected; am
+ehesten; vermutet
 """
 _UNCERTAIN_BEHIND = """
 (is|are|was|were|be|remains|remain|seems|seem|appears) (also|still|strongly|highly|most|very|quite|thought|)
-(possible|probable|likely|suspected|questionable); (is|are|was|were|be|)
+(possible|probable|suspected|questionable); (is|are|was|were|be|)
 (doubtful|questioned|considered|equivocal|indeterminate|presumed); (cannot|can not|could not|not) be
 (completely|entirely|definitively|fully|) (excluded|ruled out); (is|are|was|were|has|have|) not (been|)
 (completely|entirely|definitively|fully|) (excluded|ruled out); (to|should|must|needs to|need to|will|would|could) be
@@ -126,8 +128,8 @@ _PSEUDO = """
 (no|without) (significant|suspicious|definite|interval|appreciable|acute|major|real|further|) (significant|interval|)
 (change|changes|increase|decrease|improvement|worsening|growth) (in|of|from|since|to|); not
 (only|necessarily|just|drain|cause|extend|limited to|because|due to|helped by|relieved by|worsened
-by|improved|controlled|resolved|improving); not (elsewhere classified|otherwise specified|elsewhere specified|further
-specified|well controlled|yet resolved|to be confused with|to mention); not (well|been well)
+by|improved|controlled|resolved|improving); not (specified|elsewhere classified|otherwise specified|elsewhere
+specified|further specified|well controlled|yet resolved|to be confused with|to mention); not (well|been well)
 (controlled|tolerated|managed|explained|understood); not (compliant|adherent|complaint) with; not
 (responding|respond|responsive) to; not (seen|present|noted|identified|visualized) (previously|before|on (the|)
 (prior|previous)|in (the|) (prior|previous)); not (new|changed|worse|better|unusual); gram negative; (false|rh|rhesus)
@@ -146,8 +148,7 @@ but; however; although; though; nevertheless; nonetheless; except; except for; e
 aside from; besides; with the exception of; which; who; whom; because; since; due to; secondary to; owing to;
 attributed to; caused by; until; while; whereas; when; after; before; following; despite; therefore; given
 (his|her|the|that); as (a|the|an|) (cause|source|etiology|reason|origin|result|consequence) (of|for); and
-(he|she|they|it|there|then|now|also|positive|with|the patient|patient|pt|did have|does have|did report); he; she;
-they; the patient; there (is|are|was|were);
+(he|she|they|it|there|then|now|also|positive|with|the patient|patient|pt|did have|does have|did report);
 (presents|presented|presenting|complains|complained|complaining|endorses|endorsed|admits|admitted|reports|reported)
 (of|to|with|for|having|some|that|); positive (for|); now (with|has|having); status post; s/p; (does|did|do)
 (have|report|complain|admit|endorse|note|show); with
@@ -158,8 +159,8 @@ so; thus; otherwise; instead; yet; still (has|have|with); aber; jedoch; außer; 
 zustand nach; z n; sondern; seit; aufgrund
 """
 _SOFT_END = """
-for; from; on; during; upon; at; with; by; via; per; than; that; to
-(treat|relieve|control|help|prevent|suggest|explain|account for); as
+he; she; they; the patient; there (is|are|was|were); for; from; on; during; upon; at; with; by; via; per; than; that;
+to (treat|relieve|control|help|prevent|suggest|explain|account for); as
 """
 RELATIVES = words(
     """mother father brother brothers sister sisters aunt aunts uncle uncles grandmother grandfather grandparent
