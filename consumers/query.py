@@ -1,7 +1,10 @@
 """The search language: what a person types becomes an Elasticsearch query. Pure.
 
 chest pain              both words, in any text
-"chest pain"            the phrase
+"chest pain"            the phrase; words of Chinese are one without quotes
+has:diabetes            said of the patient or a relative, as it may be: affirmed, denied, doubted
+has:"chest pain" -negated -uncertain -family     the same, but for what is only denied, doubted, or said of relatives
+affirmed:"chest pain"   in what a note affirms of the patient; so negated:, uncertain:, family:
 unit:ICU                a field; several words of text in it as unit:"..."
 value_number:>=5        a range: < <= > >= or from..to, on numbers and times
 -pneumonia  -unit:ED    without it
@@ -20,8 +23,10 @@ from typing import Any
 
 from infra.errors import UsageError
 from schemas.blind import person_keys, split_person
+from streams.ehr.notes import ASSERTIONS, expand
 
 IDENTIFIER = "id"
+HAS = "has"
 TEXT = ("text", "display^2")  # what plain words are looked for in; a name of a thing counts twice
 _TOKEN = re.compile(
     r"""\s*(?P<minus>-)?(?:(?P<field>[a-z_]+(?:\.keyword)?):)?(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))(?=\s|$)"""
@@ -29,6 +34,7 @@ _TOKEN = re.compile(
 _RANGE = re.compile(r"(>=|<=|>|<)(.+)|(.+?)\.\.(.+)")
 _BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 _NUMERIC = frozenset(("integer", "double", "long"))
+_HAN = re.compile(r"[\u3040-\u309f\u3400-\u9fff\uf900-\ufaff]")  # a token a character in the index
 _SINCE = re.compile(r"(\d{1,5})([smhdw])")
 
 
@@ -64,47 +70,90 @@ def parse(query: str, properties: Mapping[str, Any], sought: Sought) -> dict[str
     """A bool query. Raises UsageError that says what is wrong and where."""
     must: list[dict[str, Any]] = []
     without: list[dict[str, Any]] = []
-    at = 0
     query = query.strip()
     if not query:
         raise UsageError('an empty query finds nothing: give a word, "a phrase" or field:value; * is everything')
     if query == "*":
         return {"match_all": {}}
-    while at < len(query):
-        token = _TOKEN.match(query, at)
-        if token is None:
-            raise UsageError(f"the query cannot be read from its character {at + 1} on: is a quote open?")
-        (without if token["minus"] else must).append(_clause(token, properties, sought))
-        at = token.end()
+    tokens, said = _meant(_tokens(query))
+    for token in tokens:
+        (without if token["minus"] else must).append(_clause(token, properties, sought, said))
     return {"bool": {"must": must, "must_not": without} if must else {"must": {"match_all": {}}, "must_not": without}}
 
 
 def asked(query: str) -> set[str]:
     """The fields that a query asks about, as it names them; for plain words those that they are looked for in."""
     found: set[str] = set()
-    for token in _TOKEN.finditer("" if query.strip() == "*" else query):
-        found |= {token["field"].partition(".")[0]} if token["field"] else {name.partition("^")[0] for name in TEXT}
+    tokens, said = _meant(list(_TOKEN.finditer("" if query.strip() == "*" else query)))
+    for token in tokens:
+        name = token["field"]
+        if name == HAS:
+            found |= set(said)
+        else:
+            found |= {name.partition(".")[0]} if name else {one.partition("^")[0] for one in TEXT}
     return found
 
 
-def _clause(token: re.Match[str], properties: Mapping[str, Any], sought: Sought) -> dict[str, Any]:
+def _tokens(query: str) -> list[re.Match[str]]:
+    made: list[re.Match[str]] = []
+    at = 0
+    while at < len(query):
+        token = _TOKEN.match(query, at)
+        if token is None:
+            raise UsageError(f"the query cannot be read from its character {at + 1} on: is a quote open?")
+        made.append(token)
+        at = token.end()
+    return made
+
+
+def _meant(tokens: list[re.Match[str]]) -> tuple[list[re.Match[str]], list[str]]:
+    """What is left without the modifiers of `has:`, and the assertions that they leave to it.
+
+    Without a `has:` beside it -negated is a word as any other.
+    """
+    if not any(token["field"] == HAS for token in tokens):
+        return tokens, []
+    left = [token for token in tokens if _taken(token) is None]
+    taken = {_taken(token) for token in tokens}
+    return left, [name for name in ASSERTIONS if name not in taken]
+
+
+def _taken(token: re.Match[str]) -> str | None:
+    """The assertion that a modifier takes away."""
+    bare = token["minus"] and not token["field"] and token["phrase"] is None
+    return token["word"] if bare and token["word"] in ASSERTIONS else None
+
+
+def _clause(
+    token: re.Match[str], properties: Mapping[str, Any], sought: Sought, said: Collection[str]
+) -> dict[str, Any]:
     name, phrase = token["field"], token["phrase"]
     value = token["word"] if phrase is None else phrase
     if not value.strip():
         raise UsageError("there is nothing between the quotes")
     if name == IDENTIFIER:
         return sought.clause(sought.numbers, value)
+    if name == HAS:
+        return _has(value, properties, said)
     if name in sought.numbers:
         return sought.clause([name], value)
     if name in sought.persons:
         return sought.person(name, value)
     if name is not None:
         return field_clause(field(name, properties), value, phrase is not None)
-    kind = "phrase" if phrase is not None else "cross_fields"
+    kind = "phrase" if phrase is not None or _HAN.search(value) else "cross_fields"
     words = {"multi_match": {"query": value, "fields": list(TEXT), "type": kind, "operator": "and"}}
     if phrase is None and any(one.isdigit() for one in value):  # may be somebody's number
         return {"bool": {"should": [words, sought.clause(sought.numbers, value)]}}
     return words
+
+
+def _has(value: str, properties: Mapping[str, Any], said: Collection[str]) -> dict[str, Any]:
+    """Mentioned in any of these assertions, abbreviations written out as they are in the index."""
+    if not said:
+        raise UsageError("affirmed, negated, uncertain and family are all taken away: nothing is left to look in")
+    fields = [field(name, properties).name for name in said]
+    return {"multi_match": {"query": expand(value, asked=True), "fields": fields, "type": "phrase"}}
 
 
 def field(name: str, properties: Mapping[str, Any]) -> Field:
@@ -121,7 +170,11 @@ def field(name: str, properties: Mapping[str, Any]) -> Field:
 def field_clause(target: Field, value: str, phrase: bool = False) -> dict[str, Any]:
     """`field:value`. Raises UsageError for a value that the field's type cannot hold."""
     if target.type == "text":
-        return {"match_phrase" if phrase else "match": {target.name: {"query": value}}}
+        if target.name in ASSERTIONS:
+            written = expand(value, asked=True)
+            value, phrase = written, phrase or written != value
+        kind = "match_phrase" if phrase or _HAN.search(value) else "match"
+        return {kind: {target.name: {"query": value}}}
     bounds = None if phrase else _RANGE.fullmatch(value)
     if bounds and target.type in _NUMERIC | {"date"}:
         if bounds[1]:

@@ -11,6 +11,7 @@ from elasticsearch import ConnectionError as ConnectionLost
 
 from consumers import query as language
 from consumers.access import Caller
+from consumers.explain import Weight, weights
 from infra.audit import Audit
 from infra.crypto import blind_term, keyed_hash
 from infra.elastic import away, client
@@ -48,16 +49,19 @@ def search(
     since: str | None = None,
     size: int = 20,
     sort: str | None = None,
+    explain: bool = False,
 ) -> Hits:
     """Find documents. `filters` are field=value, exact. Newest first among equals; `sort` names a field, -field turns.
 
     Only fields that the caller may search count, only those that he or she may see come back, of patients who have not
-    denied the purpose. Written into the audit before it is given.
+    denied the purpose. Written into the audit before it is given. `explain` gives each hit the weights of its score.
 
     Raises UsageError for what cannot be asked, Denied for what may not be, and StackDown where no index answers.
     """
     if not 0 <= size <= LARGEST:
         raise UsageError(f"--size goes from 0 to {LARGEST}")
+    if explain and caller.safe_harbor:
+        caller.refuse("explain", "an explanation tells how many documents have a word: not in a Safe Harbor view")
     properties, may = of.mapping()["properties"], caller.fields(of, "see")
     wanted, asked = _wanted(caller, text, of)
     narrow = [_filter(one, properties) for one in filters]
@@ -80,6 +84,8 @@ def search(
         sort=order,
         size=size,
         track_total_hits=True,
+        explain=explain,
+        track_scores=explain,  # under an order of another kind too
         source_includes=sorted({*may, "patient_ref"}),
         highlight={
             "pre_tags": [MARK[0]],
@@ -165,7 +171,14 @@ def _hit(one: dict[str, Any]) -> dict[str, Any]:
     made = {"id": one["_id"], "score": one["_score"], **one["_source"]}
     if "highlight" in one:
         made["highlight"] = one["highlight"]
+    if "_explanation" in one:
+        made["explanation"] = [weight.row() for weight in weights(one["_explanation"])]
     return made
+
+
+def why(hit: dict[str, Any]) -> list[str]:
+    """The lines of an explained score."""
+    return [Weight(**row).line() for row in hit.get("explanation", ())]
 
 
 def line(hit: dict[str, Any]) -> str:

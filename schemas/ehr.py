@@ -495,6 +495,12 @@ COMMON: dict[str, dict[str, Any]] = {
     "folded": {"type": "object", "enabled": False},  # entities: which event gave which field
     "history": {"type": "object", "enabled": False},  # entity "patient": what predictions look back at
     "text": {"type": "text"},  # all free text of a document together
+    # What that text affirms of the patient, denies, doubts, or says of relatives, each word in one; streams/ehr/notes.
+    "affirmed": {"type": "text"},
+    "negated": {"type": "text"},
+    "uncertain": {"type": "text"},
+    "family": {"type": "text"},
+    "sections": {"type": "keyword"},  # headings that a note has
     "state": {"type": "keyword"},  # entity "encounter": FHIR's Encounter.status
 }
 _TYPES: dict[Any, dict[str, Any]] = {

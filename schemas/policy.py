@@ -37,6 +37,11 @@ COMMON = {
     "patient_ref": "record",
     "staff_ref": "staff",
     "text": "text",
+    "affirmed": "text",
+    "negated": "text",
+    "uncertain": "text",
+    "family": "text",
+    "sections": "text",
     "state": "clinical",
 }
 MACHINERY = frozenset(("sealed", "sealed_by", "blind", "folded", "history"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from schemas.document import Document, documents
+from schemas.document import Document
 from schemas.envelope import Envelope
 from schemas.peers import Peers
 from schemas.record import Record
@@ -24,4 +24,4 @@ class Stage:
     derive: Callable[[Record], list[Signal]]
 
 
-STAGES = {"ehr": Stage(ehr.read, documents, ehr.analyse, ehr.derive)}
+STAGES = {"ehr": Stage(ehr.read, ehr.document, ehr.analyse, ehr.derive)}

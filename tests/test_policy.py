@@ -61,7 +61,9 @@ def expected(role: str, domain: Domain, purpose: str, verb: str, field: str) -> 
     mark, mapping = domain.marks().get(field), domain.mapping()["properties"]
     sealed = isinstance(mark, Identifying | Staffed)
     coded = field == "state" or (isinstance(mark, Clinical | Open) and not mark.text)
-    typed = field == "text" or (isinstance(mark, Clinical | Open) and mark.text)
+    typed = field in {"text", "affirmed", "negated", "uncertain", "family", "sections"} or (
+        isinstance(mark, Clinical | Open) and mark.text
+    )
     hashed = isinstance(mark, Identifying) and bool(mark.blind or mark.together)
     is_time = not sealed and mapping[field]["type"] == "date"
     match role, verb:

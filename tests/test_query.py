@@ -117,3 +117,55 @@ def test_since() -> None:
 )
 def test_fields_that_a_query_asks_about(query: str, wanted: set[str]) -> None:
     assert asked(query) == wanted
+
+
+def has(query: str) -> dict[str, Any]:
+    (clause,) = must(query)
+    found: dict[str, Any] = clause["multi_match"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ("has:fever", {"affirmed", "negated", "uncertain", "family"}),
+        ("has:fever -negated", {"affirmed", "uncertain", "family"}),
+        ("-negated has:fever -uncertain -family", {"affirmed"}),
+        ("has:fever -affirmed", {"negated", "uncertain", "family"}),
+    ],
+)
+def test_has_looks_where_the_modifiers_leave_it(query: str, fields: set[str]) -> None:
+    assert set(has(query)["fields"]) == asked(query) == fields
+    assert has(query)["type"] == "phrase"
+
+
+def test_modifiers_of_has_are_words_without_it() -> None:
+    assert parsed("fever -negated")["bool"]["must_not"][0]["multi_match"]["query"] == "negated"
+    assert parsed('has:fever -"negated"')["bool"]["must_not"][0]["multi_match"]["query"] == "negated"
+    assert parsed("has:fever -negated -unit:ED")["bool"]["must_not"] == [{"term": {"unit": {"value": "ED"}}}]
+    assert parsed("pain -has:fever")["bool"]["must_not"][0]["multi_match"]["query"] == "fever"
+
+
+def test_has_of_nothing_left() -> None:
+    with pytest.raises(UsageError, match="taken away"):
+        parsed("has:fever -affirmed -negated -uncertain -family")
+
+
+@pytest.mark.parametrize(("query", "long"), [("has:HTN", "hypertension"), ("has:mi", "myocardial infarction")])
+def test_abbreviations_of_a_query_are_written_out_as_in_the_index(query: str, long: str) -> None:
+    assert has(query)["query"] == long
+
+
+def test_an_assertion_is_a_field() -> None:
+    assert must("negated:fever") == [{"match": {"negated": {"query": "fever"}}}]
+    assert must('affirmed:"chest pain"') == [{"match_phrase": {"affirmed": {"query": "chest pain"}}}]
+    assert must("affirmed:COPD") == [{"match_phrase": {"affirmed": {"query": "chronic obstructive pulmonary disease"}}}]
+    assert must("body:HTN") == [{"match": {"body": {"query": "HTN"}}}]
+    assert asked("negated:fever") == {"negated"}
+
+
+def test_words_of_chinese_are_a_phrase() -> None:
+    """The index makes a token of each character: as a bag they would find any text that has all of them."""
+    (clause,) = must("胸痛")
+    assert clause["multi_match"]["type"] == "phrase"
+    assert must("body:胸痛") == [{"match_phrase": {"body": {"query": "胸痛"}}}]

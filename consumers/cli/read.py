@@ -20,7 +20,7 @@ from consumers import replay as replay_sealed
 from consumers.access import permit
 from consumers.cli.access import Role
 from consumers.reveal import reveal as reveal_field
-from consumers.search import domain, line
+from consumers.search import domain, line, why
 from consumers.search import search as search_index
 from infra.audit import Audit
 from infra.errors import UsageError
@@ -37,7 +37,10 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def search(
         query: Annotated[
-            str, typer.Argument(help='Words, "a phrase", field:value, id:NUMBER, -without; * is all.')
+            str,
+            typer.Argument(
+                help='Words, "a phrase", field:value, has:diabetes -negated -family, id:NUMBER, -without; * is all.'
+            ),
         ] = "*",
         of: OfDomain = "ehr",
         kind: Annotated[str | None, typer.Option(help="event, visit, observation, order, note, patient, ...")] = None,
@@ -45,6 +48,7 @@ def register(app: typer.Typer) -> None:
         since: Annotated[str | None, typer.Option(help="Only what happened in the last 30m, 24h, 7d.")] = None,
         size: Annotated[int, typer.Option(help="Hits shown.")] = 20,
         sort: Annotated[str | None, typer.Option(help="A field; -field turns the order.")] = None,
+        explain: Annotated[bool, typer.Option("--explain", help="Say how each score came about.")] = False,
         fields: Annotated[bool, typer.Option("--fields", help="List the fields you may search and end.")] = False,
         purpose: MaybePurpose = None,
         role: Role = None,
@@ -56,7 +60,9 @@ def register(app: typer.Typer) -> None:
             may = caller.fields(where, "search")
             _fields({name: one for name, one in where.mapping()["properties"].items() if name in may}, as_json)
             return
-        found = search_index(caller, query, where, filters=filters or (), kind=kind, since=since, size=size, sort=sort)
+        found = search_index(
+            caller, query, where, filters=filters or (), kind=kind, since=since, size=size, sort=sort, explain=explain
+        )
         if as_json:
             typer.echo(json.dumps({"total": found.total, "hits": found.hits}, ensure_ascii=False))
             return
@@ -67,6 +73,10 @@ def register(app: typer.Typer) -> None:
             said = escape(line(hit).translate(CONTROLS)).replace("«", "[bold yellow]").replace("»", "[/]")
             table.add_row(when, str(hit.get("kind", "")), str(hit.get("unit", "")), said, hit.get("id", ""))
         Console().print(table)
+        if explain:
+            for hit in found.hits:
+                typer.echo(f"{hit['score']:.4f} {hit['id']}")
+                typer.echo("".join(f"  {one.translate(CONTROLS)}\n" for one in why(hit)), nl=False)
 
     @app.command()
     def reveal(

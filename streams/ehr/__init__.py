@@ -1,5 +1,5 @@
-"""Health records on the stream: `read` makes a record of a message, `analyse` tells what patients and encounters become
-by it, `derive` what somebody should hear of. Pure.
+"""Health records on the stream: `read` makes a record of a message, `document` its documents, `analyse` tells what
+patients and encounters become by it, `derive` what somebody should hear of. Pure.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from schemas.document import sealable
+from schemas.document import Document, documents, sealable
 from schemas.ehr import Event, Observation, Visit
 from schemas.envelope import Envelope, rfc3339
 from schemas.peers import Peers
@@ -15,7 +15,7 @@ from schemas.record import Record
 from schemas.signal import Signal
 from schemas.wire.fhir import CONTENT_TYPE as FHIR
 from schemas.wire.hl7v2 import Message, control
-from streams.ehr import fhir, hl7v2
+from streams.ehr import fhir, hl7v2, notes
 from streams.fold import Change
 
 PATIENT_CLEAR = ("sex", "race", "ethnic_group", "language", "marital_status", "died_at", "deceased")
@@ -68,6 +68,14 @@ def read(body: bytes, envelope: Envelope, peers: Peers) -> Record:
     header = control(message)
     peer = peers.of(header.sending_application, header.sending_facility)
     return hl7v2.read(message, peer, envelope.received())
+
+
+def document(record: Record) -> list[Document]:
+    """One document a part, with what its text affirms, denies, doubts, or says of relatives: of clear text alone."""
+    made = documents(record)
+    for one in made:
+        notes.tell(one)
+    return made
 
 
 def analyse(record: Record) -> list[Change]:
