@@ -154,7 +154,7 @@ class Card(Model):
     beats_incumbent: bool | None = None  # None: there was none
     incumbent: str | None = None  # its version
     notes: tuple[str, ...] = ()
-    scores: dict[str, tuple[FiniteFloat, ...]] = Field({})  # by class: shares of its probabilities in equal bins of 0 to 1
+    scores: dict[str, tuple[FiniteFloat, ...]] = Field({})  # by class: shares of its probabilities, equal bins, 0 to 1
     feature_means: dict[str, FiniteFloat] = Field({})
     name: str = ""
     version: str = ""
