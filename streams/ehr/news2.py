@@ -76,6 +76,9 @@ def _band(total: int, three: bool) -> Band:
 # ------------------------------------------------------------------------------------------- what feeds call the same
 
 
+Units = dict[str, Callable[[float], float]]
+
+
 def _fahrenheit(value: float) -> float:
     return (value - 32) / 1.8
 
@@ -88,14 +91,14 @@ def _same(value: float) -> float:
     return value
 
 
-_PER_MINUTE = dict.fromkeys(
+_PER_MINUTE: Units = dict.fromkeys(
     ("/min", "1/min", "min-1", "{beats}/min", "{breaths}/min", "{resp}/min", "beats/min", "breaths/min", "beats/minute",
      "breaths/minute", "bpm"),
     _same,
 )  # fmt: skip
-_PERCENT = {"%": _same}
-_PRESSURE = {"mm[hg]": _same, "mmhg": _same, "mm hg": _same, "kpa": _kilopascal}
-_DEGREES = {
+_PERCENT: Units = {"%": _same}
+_PRESSURE: Units = {"mm[hg]": _same, "mmhg": _same, "mm hg": _same, "kpa": _kilopascal}
+_DEGREES: Units = {
     **dict.fromkeys(("cel", "degc", "deg c", "°c", "c"), _same),
     **dict.fromkeys(("[degf]", "degf", "deg f", "°f", "f"), _fahrenheit),
 }
@@ -116,7 +119,7 @@ _CODES = {
     "67775-7": "consciousness",  # level of responsiveness
 }
 # Vital sign -> units with their conversion, and what a living adult can show: beyond it is another unit, or an error.
-_MEASURED: dict[str, tuple[dict[str, Callable[[float], float]], float, float]] = {
+_MEASURED: dict[str, tuple[Units, float, float]] = {
     "respiration_rate": (_PER_MINUTE, 0.0, 120.0),
     "oxygen_saturation": (_PERCENT, 10.0, 100.0),
     "systolic": (_PRESSURE, 20.0, 350.0),
