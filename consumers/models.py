@@ -30,6 +30,7 @@ from schemas.envelope import rfc3339
 from schemas.registry import DOMAINS
 from streams import learn
 from streams.ehr import features, targets
+from streams.ehr.news2 import CODES
 from streams.ehr.targets import Happened
 from streams.learn import Judge, Row, Split
 from streams.models import Card, Figure, Models
@@ -42,13 +43,14 @@ FIELDS = (
     + ("discharge_disposition", "admitted_at", "discharged_at", "admit_reason", "code", "display", "action", "body")
     + ("confirmation", "value_number", "value_code", "value_text", "units", "observed_at")
 )  # fmt: skip
-# Text of reports is read for nothing but the moves of patients, whose messages are ADT's.
+# Text is read of nothing but the moves of patients, whose messages are ADT's.
 WANTED: dict[str, Any] = {
     "bool": {
         "filter": [{"range": {"part": {"gte": 0}}}, {"exists": {"field": "patient_ref"}}],
         "should": [
-            {"terms": {"kind": ["event", "visit", "diagnosis", "observation", "observation_component"]}},
-            {"bool": {"filter": [{"term": {"kind": "note"}}, {"term": {"message_type": "ADT"}}]}},
+            {"terms": {"kind": ["event", "visit", "diagnosis"]}},
+            {"terms": {"code": sorted(CODES)}},
+            {"bool": {"filter": [{"terms": {"kind": ["note", "observation"]}}, {"term": {"message_type": "ADT"}}]}},
         ],
         "minimum_should_match": 1,
     }
@@ -149,7 +151,7 @@ def check_rows(card: Card, estimator: Any, rows: Sequence[Row]) -> list[Compared
     others = _baselines(card.target, split, judge, logistic)
     now = _judged(card.target, split, judge, card.algorithm, estimator, others, {})
     known, found = _flat(card), _flat(now)
-    return [Compared(one, known.get(one), found.get(one)) for one in known if one not in (BEST, GAP)]
+    return [Compared(one, known.get(one), found.get(one)) for one in known]
 
 
 # -------------------------------------------------------------------------------------------------------------- figures
@@ -247,10 +249,11 @@ def _remarks(card: Card, judge: Judge, truth: Truth) -> Iterator[str]:
 
 
 def _flat(card: Card) -> dict[str, float]:
-    """Every figure of a card under a name, with counts."""
-    made = {name: one.value for name, one in card.figures.items()}
-    made |= {f"{name}.low": one.low for name, one in card.figures.items()}
-    made |= {f"{name}.high": one.high for name, one in card.figures.items()}
+    """Every figure of a card that can be measured again, under a name, with counts."""
+    mine = {name: one for name, one in card.figures.items() if name not in (BEST, GAP)}  # of a truth that is elsewhere
+    made = {name: one.value for name, one in mine.items()}
+    made |= {f"{name}.low": one.low for name, one in mine.items()}
+    made |= {f"{name}.high": one.high for name, one in mine.items()}
     made |= {f"{other} {name}": one.value for other, some in card.baselines.items() for name, one in some.items()}
     made |= {f"over {other}": one.value for other, one in card.differences.items() if other != "incumbent"}
     for group, some in card.subgroups.items():

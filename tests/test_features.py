@@ -59,8 +59,15 @@ def test_an_admission() -> None:
         "unit=MED": 1.0,
         **{f"missing={name}": 1.0 for name in ("respiration_rate", "oxygen_saturation", "systolic", "pulse")},
         **{f"missing={name}": 1.0 for name in ("temperature", "news2", "days_since_discharge")},
-        **{"respiration_rate": 16.0, "oxygen_saturation": 98.0, "systolic": 125.0, "pulse": 75.0, "temperature": 37.0},
-        **{"news2": 0.0, "stays_last_year": 0.0, "days_since_discharge": 365.0, "diagnoses_known": 0.0},
+        "respiration_rate": 16.0,
+        "oxygen_saturation": 98.0,
+        "systolic": 125.0,
+        "pulse": 75.0,
+        "temperature": 37.0,
+        "news2": 0.0,
+        "stays_last_year": 0.0,
+        "days_since_discharge": 365.0,
+        "diagnoses_known": 0.0,
         "diagnosis=I50": 1.0,
         **{f"text={word}": 1.0 for word in ("short", "breath", "says")},
     }
@@ -111,7 +118,12 @@ def test_no_such_target() -> None:
 def test_a_whole_set_has_its_news2() -> None:
     """By the chart: 22/min 2, 93% 2, oxygen 2, 105 mmHg 1, 118/min 2, alert 0, 38.5 degrees 1."""
     made = features.features("deterioration", [EVENT, *ALL_SEVEN], {}, at(1)) or {}
-    assert (made["news2"], made["temperature"], made["oxygen=oxygen"], made["consciousness=A"]) == (10.0, 38.5, 1.0, 1.0)
+    assert (made["news2"], made["temperature"], made["oxygen=oxygen"], made["consciousness=A"]) == (
+        10.0,
+        38.5,
+        1.0,
+        1.0,
+    )
     assert not any(name.startswith("missing=news2") for name in made)
 
 

@@ -215,6 +215,8 @@ def _terms(documents: Iterable[Document]) -> set[str]:
     for one in documents:
         if one.get("kind") == "note":
             said.append(one.get("body", ""))
+        elif one.get("kind") == "observation":  # a complaint or a finding that came with the move, in words
+            said.append(one.get("value_text", ""))
         elif one.get("kind") == "visit":
             said.append(one.get("admit_reason", ""))
         elif one.get("kind") == "diagnosis" and not one.get("code"):

@@ -118,6 +118,7 @@ _CODES = {
     "80288-4": "consciousness",  # level of consciousness AVPU score
     "67775-7": "consciousness",  # level of responsiveness
 }
+CODES = frozenset(_CODES)
 # Vital sign -> units with their conversion, and what a living adult can show: beyond it is another unit, or an error.
 _MEASURED: dict[str, tuple[Units, float, float]] = {
     "respiration_rate": (_PER_MINUTE, 0.0, 120.0),
