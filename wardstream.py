@@ -27,7 +27,8 @@ EPILOG = (
     " altered; 5 the key was destroyed; 6 a seal is broken; 7 a key file others can read; 8 too many dead letters;"
     " 9 ended by its own watchdog; 10 not permitted; 11 a legal hold; 12 the audit cannot be"
     " written; 13 the audit was altered; 14 the ledger of erasures was altered; 15 an erased person is not gone;"
-    " 16 a model that was altered, or may not be loaded; 17 a model that is not better."
+    " 16 a model that was altered, or may not be loaded; 17 a model that is not better;"
+    " 18 nothing that a model could be trained on."
 )
 
 app = typer.Typer(

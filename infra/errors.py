@@ -168,3 +168,13 @@ class NotBetter(WardstreamError):
 
     exit_code = 17
     reason = "not_better"
+
+
+class Untrainable(WardstreamError):
+    """Rows that no model can be trained on: of one class (`one_class`), or of too few patients (`too_few_patients`)."""
+
+    exit_code = 18
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(f"{reason}: {sentence}")
+        self.reason = reason
