@@ -111,7 +111,12 @@ def test_no_such_target() -> None:
 def test_a_whole_set_has_its_news2() -> None:
     """By the chart: 22/min 2, 93% 2, oxygen 2, 105 mmHg 1, 118/min 2, alert 0, 38.5 degrees 1."""
     made = features.features("deterioration", [EVENT, *ALL_SEVEN], {}, at(1)) or {}
-    assert (made["news2"], made["temperature"], made["oxygen=oxygen"], made["consciousness=A"]) == (10.0, 38.5, 1.0, 1.0)
+    assert (made["news2"], made["temperature"], made["oxygen=oxygen"], made["consciousness=A"]) == (
+        10.0,
+        38.5,
+        1.0,
+        1.0,
+    )
     assert not any(name.startswith("missing=news2") for name in made)
 
 

@@ -513,6 +513,10 @@ def test_the_command(run: Callable[..., subprocess.CompletedProcess[str]], tmp_p
     listed = run("models", "list", "--json")
     assert listed.returncode == 16
     assert [row["state"] for row in json.loads(listed.stdout)] == ["altered", "shadow"]
+    assert run("models", "train", "weather").returncode == 2
+    assert run("models", "train", "readmission").returncode == 3, "there is no index here"
+    assert run("models", "check", "readmission", "1").returncode == 16
+    assert run("models", "check", "readmission", "2").returncode == 2, "its card has no hold-out"
     assert run("models", "list", "--role", "privacy_officer").returncode == 10
     acts = [one for one in events(log_of(tmp_path)) if one["subtype"][0]["code"] == "model"]
     assert {one["agent"][0]["role"][0]["text"] for one in acts if one["outcome"] == "0"} == {"data_scientist"}

@@ -1,8 +1,10 @@
-"""`models list`, `models show`, `models promote` and `models rollback`."""
+"""`models train`, `check`, `list`, `show`, `promote` and `rollback`."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,13 +19,71 @@ from streams.models import Card, Figure, Models, rules
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="From `models list`.")]
+Version = Annotated[str | None, typer.Argument(help="Default: the promoted one, else the newest.")]
 Purpose = Annotated[str | None, typer.Option(help="Why; default: the role's first purpose. Audited.")]
 
 
 def register(app: typer.Typer) -> None:
-    commands = typer.Typer(help="Trained models: list, show, promote, rollback.", no_args_is_help=True)
+    commands = typer.Typer(help="Trained models: train, check, list, show, promote, rollback.", no_args_is_help=True)
     app.add_typer(commands, name="models")
+    _learning(commands)
+    _store(commands)
 
+
+def _learning(commands: typer.Typer) -> None:
+    @commands.command()
+    def train(
+        target: Annotated[str, typer.Argument(help="department, readmission, length_of_stay or deterioration.")],
+        algorithms: Annotated[
+            list[str] | None, typer.Option("--algorithm", help="decision_tree, ...; repeatable. Default: all.")
+        ] = None,
+        truth: Annotated[
+            Path | None, typer.Option(help="What `simulate --truth` wrote: the card tells the best possible AUC.")
+        ] = None,
+        role: Role = None,
+        purpose: Purpose = None,
+        as_json: Json = False,
+    ) -> None:
+        """Train on the index, as your role sees it. Nothing is promoted; the best is scored in shadow."""
+        caller = permit("models", purpose, role)
+        from consumers import models  # with scikit-learn 2 s: not for every command
+        from streams.learn import ALGORITHMS
+
+        made = models.train(caller, target, algorithms or ALGORITHMS, truth)
+        if as_json:
+            typer.echo(json.dumps([card.model_dump(mode="json") for card in made], ensure_ascii=False))
+            return
+        for card in made:
+            _print(card, "", [])
+
+    @commands.command()
+    def check(
+        name: Name,
+        version: Version = None,
+        role: Role = None,
+        purpose: Purpose = None,
+        as_json: Json = False,
+    ) -> None:
+        """Measure a model again, on its own hold-out in today's index. Exit code 1 where a figure is not the card's."""
+        caller, chosen = permit("models", purpose, role), version or _default(Models.local(), name)
+        from consumers import models
+
+        found = models.check(caller, name, chosen)
+        differing = [one for one in found if not one.same]
+        if as_json:
+            rows = [dataclasses.asdict(one) | {"same": one.same} for one in found]
+            typer.echo(json.dumps({"name": name, "version": chosen, "figures": rows}))
+        else:
+            table = Table("figure", "card", "now", title=f"{name}/{chosen}")
+            for one in found:
+                texts = ("" if value is None else f"{value:.6f}" for value in (one.card, one.now))
+                table.add_row(one.figure, *texts, style="" if one.same else "bold yellow")
+            Console().print(table)
+            typer.echo(f"{len(found) - len(differing)} of {len(found)} figures are the card's")
+        raise typer.Exit(1 if differing else 0)
+
+
+def _store(commands: typer.Typer) -> None:
     @commands.command("list")
     def list_models(role: Role = None, purpose: Purpose = None, as_json: Json = False) -> None:
         """Every version of every model. Exit code 16 where one was altered; it is never loaded."""
@@ -46,7 +106,7 @@ def register(app: typer.Typer) -> None:
     @commands.command()
     def show(
         name: Name,
-        version: Annotated[str | None, typer.Argument(help="Default: the promoted one, else the newest.")] = None,
+        version: Version = None,
         as_rules: Annotated[bool, typer.Option("--rules", help="Print a decision tree as rules.")] = False,
         role: Role = None,
         purpose: Purpose = None,
