@@ -25,7 +25,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import skops.io
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, FiniteFloat, ValidationError
@@ -48,16 +47,16 @@ CARD_USE, STATE_USE = b"wardstream model card 1\n", b"wardstream model state 1\n
 LIBRARIES = ("scikit-learn", "skops", "numpy")
 _NAME, _VERSION = re.compile(r"[a-z][a-z0-9_-]{0,63}"), re.compile(r"[1-9][0-9]{0,8}")
 
-# Ways by which skops makes an object, and what it may make: none of them calls a function that a file names.
+# Ways by which skops makes an object, and what it may make: none of them calls a function that a file names. Nothing
+# here keeps the rows it was taught, as SVC (its support vectors) and nearest neighbours do: those rows are people.
 LOADERS = frozenset(
     ("DictNode", "ListNode", "TupleNode", "JsonNode", "TypeNode", "ObjectNode", "TreeNode", "NdArrayNode", "DTypeNode")
-    + ("SparseMatrixNode", "FunctionNode", "CachedNode")
+    + ("FunctionNode", "CachedNode")
 )
 ALLOWED = frozenset(
     (
         *("builtins.dict", "builtins.list", "builtins.tuple", "builtins.str"),
         *("numpy.ndarray", "numpy.dtype", "numpy.float64", "numpy.float32", "numpy.int64", "numpy.int32"),
-        "scipy.sparse._csr.csr_matrix",
         "sklearn.calibration.CalibratedClassifierCV",
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
@@ -81,7 +80,6 @@ ALLOWED = frozenset(
         "sklearn.preprocessing._data.Normalizer",
         "sklearn.preprocessing._data.StandardScaler",
         "sklearn.svm._classes.LinearSVC",
-        "sklearn.svm._classes.SVC",
         "sklearn.tree._classes.DecisionTreeClassifier",
         "sklearn.tree._tree.Tree",
     )
@@ -201,6 +199,8 @@ class Models:
 
         Raises ModelTypes for an estimator made of anything that `load` would refuse.
         """
+        import skops.io  # with scikit-learn 1.5 s: here, so that no command waits for it that makes no model
+
         artefact = skops.io.dumps(estimator)
         _only_allowed(artefact)
         with self._alone(name) as folder:
@@ -222,15 +222,8 @@ class Models:
         return version
 
     def card(self, name: str, version: str) -> Card:
-        """Raises ModelAltered, UsageError."""
-        path = self._folder(name, version) / CARD
-        try:
-            card = Card.model_validate(self._read(path, CARD_USE, "card"))
-        except ValidationError:
-            raise ModelAltered(f"the card of {name}/{version} is of another version of this program") from None
-        if (card.name, card.version) != (name, version):
-            raise ModelAltered(f"the card of {name}/{version} belongs to another model")
-        return card
+        """The card of an artefact that is there and unaltered. Raises ModelAltered, UsageError."""
+        return self._checked(name, version)[0]
 
     def load(self, name: str, version: str) -> Any:
         """The estimator. Raises ModelAltered, ModelTypes, ModelOutdated, UsageError; nothing of it is made then."""
@@ -239,6 +232,8 @@ class Models:
         if _series(card.libraries[of]) != _series(installed(of)):
             raise ModelOutdated(f"{name}/{version} was trained with {of} {card.libraries[of]}: train it again")
         _only_allowed(artefact)
+        import skops.io
+
         return skops.io.loads(artefact, trusted=sorted(ALLOWED))
 
     def promoted(self, name: str) -> str | None:
@@ -296,9 +291,15 @@ class Models:
 
     def _checked(self, name: str, version: str) -> tuple[Card, bytes]:
         """Card and artefact that belong together, of bytes that were read once."""
-        card = self.card(name, version)
+        folder = self._folder(name, version)
         try:
-            artefact = (self._folder(name, version) / ARTEFACT).read_bytes()
+            card = Card.model_validate(self._read(folder / CARD, CARD_USE, "card"))
+        except ValidationError:
+            raise ModelAltered(f"the card of {name}/{version} is of another version of this program") from None
+        if (card.name, card.version) != (name, version):
+            raise ModelAltered(f"the card of {name}/{version} belongs to another model")
+        try:
+            artefact = (folder / ARTEFACT).read_bytes()
         except OSError:
             raise ModelAltered(f"the artefact of {name}/{version} is not there") from None
         if hashlib.sha256(artefact).hexdigest() != card.sha256:
@@ -375,6 +376,39 @@ def drift(expected: Sequence[float], seen: Sequence[float]) -> float:
         raise ValueError("drift wants the same bins twice, with something in them")
     shares = [(max(e / total_expected, 1e-4), max(s / total_seen, 1e-4)) for e, s in zip(expected, seen, strict=True)]
     return math.fsum((s - e) * math.log(s / e) for e, s in shares)
+
+
+def rules(estimator: Any) -> str:
+    """A decision tree as rules in the names of its features, one tree after another where a calibration fitted several.
+
+    Raises UsageError for a model that is not made of single trees.
+    """
+    from sklearn.tree import export_text
+
+    trees = list(_trees(estimator, ()))
+    if not trees:
+        raise UsageError("only a decision tree has rules to print")
+    texts = [export_text(tree, feature_names=list(names), show_weights=True, max_depth=100) for tree, names in trees]
+    heads = [f"tree {number} of {len(texts)}\n" if len(texts) > 1 else "" for number in range(1, len(texts) + 1)]
+    return "\n".join(head + text for head, text in zip(heads, texts, strict=True))
+
+
+def _trees(estimator: Any, names: Iterable[str]) -> Iterator[tuple[Any, Iterable[str]]]:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.pipeline import Pipeline
+    from sklearn.tree import DecisionTreeClassifier
+
+    match estimator:
+        case Pipeline():
+            yield from _trees(estimator[-1], estimator[:-1].get_feature_names_out())
+        case CalibratedClassifierCV():
+            for one in estimator.calibrated_classifiers_:
+                yield from _trees(one.estimator, names)
+        case FrozenEstimator():
+            yield from _trees(estimator.estimator, names)
+        case DecisionTreeClassifier():
+            yield estimator, names
 
 
 def _only_allowed(artefact: bytes) -> None:
