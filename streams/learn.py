@@ -41,7 +41,8 @@ Floats = NDArray[np.float64]
 
 FOLDS = 5
 HOLDOUT_TIME = 0.2  # the last fifth of the time that the data spans
-FEWEST = 5  # patients behind a feature, or a class in training for each fold: below it a model tells of single persons
+FEWEST = 5  # patients behind a feature: below it a model would tell of single persons
+FEWEST_OF_CLASS = 2 * FOLDS  # patients of a class in training
 SMALLEST = 11  # patients of a subgroup that is shown (CMS cell size suppression policy)
 TERMS = 300  # text terms kept, those of most patients
 MOST_ROWS = 30_000  # fitted on; of more, whole patients are left out
@@ -153,11 +154,15 @@ def folds(rows: Sequence[Row]) -> list[tuple[NDArray[np.int64], NDArray[np.int64
 
 
 def _usual(training: Sequence[Row]) -> set[str]:
-    """Classes of enough patients for the folds: rows of rarer ones are left out."""
+    """Classes of enough patients for the folds: rows of rarer ones are left out. Raises Untrainable."""
     patients: dict[str, set[str]] = defaultdict(set)
     for row in training:
         patients[row.label].add(row.patient)
-    return {label for label, some in patients.items() if len(some) >= FOLDS * FEWEST} or set(patients)
+    usual = {label for label, some in patients.items() if len(some) >= FEWEST_OF_CLASS}
+    if len(usual) < 2 <= len(patients):
+        counts = ", ".join(f"{label} {len(some)}" for label, some in sorted(patients.items()))
+        raise Untrainable("too_few_patients", f"two classes want {FEWEST_OF_CLASS} patients each: there are {counts}")
+    return usual or set(patients)
 
 
 def _whole_patients(training: list[Row]) -> list[Row]:
@@ -193,7 +198,8 @@ def fit(algorithm: str, rows: Sequence[Row]) -> Candidate:
     Raises Untrainable.
     """
     classes(rows)
-    known = _known(rows)
+    if not (known := _known(rows)):
+        raise Untrainable("too_few_patients", f"there is nothing that {FEWEST} patients have in common")
     vectoriser = DictVectorizer(dtype=np.float32, sparse=False)
     x = vectoriser.fit_transform([{n: v for n, v in row.features.items() if n in known} for row in rows])
     y = np.array([row.label for row in rows])

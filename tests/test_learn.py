@@ -118,9 +118,20 @@ def test_no_rows_at_all() -> None:
 
 
 def test_too_few_patients_for_folds() -> None:
-    some = [Row({}, "yes" if number < 3 else "no", f"p{number}", "") for number in range(60)]
+    some = [Row({"age": 1.0}, "yes" if number < 1 else "no", f"p{number}", "") for number in range(60)]
     with pytest.raises(Untrainable, match="too_few_patients"):
         learn.fit("decision_tree", some)
+    with pytest.raises(Untrainable, match="nothing that 5 patients have"):
+        learn.fit("decision_tree", [*some[:2], *some[-2:]])
+
+
+def test_classes_of_few_patients_are_left_out_and_of_one_other_too_few() -> None:
+    some = rows()
+    third = [Row(row.features, "maybe", f"few{n % 9}", row.at) for n, row in enumerate(some[:300])]
+    assert {row.label for row in learn.split([*some, *third]).training} == {"no", "yes"}
+    same = [Row(row.features, "no", row.patient, row.at) for row in some]
+    with pytest.raises(Untrainable, match="too_few_patients: two classes want 10 patients each"):
+        learn.split([*same, *third])
 
 
 def test_what_fewer_than_five_patients_have_is_in_no_model() -> None:
@@ -139,13 +150,13 @@ def test_what_fewer_than_five_patients_have_is_in_no_model() -> None:
 def test_figures_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     some = [Row({}, str(rng.choice(["no", "yes"])), f"p{n // 3}", "") for n in range(300)]
-    one = np.round(rng.random(300), 1)  # with ties
+    one = np.clip(np.round(rng.random(300), 1), 0.05, 0.95)  # with ties
     p, y = np.column_stack((1 - one, one)), np.array([row.label == "yes" for row in some])
     made = Judge(some).figures(p, np.array(["no", "yes"]))
     assert made["auc"].value == pytest.approx(roc_auc_score(y, one))
     assert made["average_precision"].value == pytest.approx(average_precision_score(y, one))
     assert made["brier"].value == pytest.approx(brier_score_loss(y, one))
-    assert made["log_loss"].value == pytest.approx(log_loss(y, np.clip(one, 1e-15, 1 - 1e-15)))
+    assert made["log_loss"].value == pytest.approx(log_loss(y, one))
     assert made["accuracy"].value == pytest.approx(np.mean((one > 0.5) == y))
 
 
@@ -224,7 +235,7 @@ def test_subgroups_of_few_are_not_shown() -> None:
 
 def test_a_model_that_does_not_beat_its_baseline_says_so_and_is_not_promoted(tmp_path: Path) -> None:
     kept = store(tmp_path)
-    cards = models.train_rows(kept, "me", "readmission", rows(noise=True), learn.ALGORITHMS, {})
+    cards = models.train_rows(kept, "me", "readmission", rows(3000, 3, noise=True), learn.ALGORITHMS, {})
     assert len(cards) == 4
     for card in cards:
         assert not card.beats_baseline
