@@ -26,7 +26,9 @@ EPILOG = (
     "Exit codes: 0 all went well; 1 something failed; 2 wrong usage; 3 a server is not there; 4 a downloaded file was"
     " altered; 5 the key was destroyed; 6 a seal is broken; 7 a key file others can read; 8 too many dead letters;"
     " 9 ended by its own watchdog; 10 not permitted; 11 a legal hold; 12 the audit cannot be"
-    " written; 13 the audit was altered; 14 the ledger of erasures was altered; 15 an erased person is not gone."
+    " written; 13 the audit was altered; 14 the ledger of erasures was altered; 15 an erased person is not gone;"
+    " 16 a model that was altered, or may not be loaded; 17 a model that is not better;"
+    " 18 nothing that a model could be trained on."
 )
 
 app = typer.Typer(

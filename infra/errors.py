@@ -140,3 +140,41 @@ class SealBroken(WardstreamError):
 
     exit_code = 6
     reason = "seal_broken"
+
+
+class ModelAltered(WardstreamError):
+    """A model's artefact, card or state is not what this installation has signed, or lies in another one's place."""
+
+    exit_code = 16
+    reason = "model_altered"
+
+
+class ModelTypes(WardstreamError):
+    """A model's artefact holds something that is not on the list of what a model is made of."""
+
+    exit_code = 16
+    reason = "model_types"
+
+
+class ModelOutdated(WardstreamError):
+    """A model that was trained with another series of its library: what it would say now nobody has measured."""
+
+    exit_code = 16
+    reason = "model_outdated"
+
+
+class NotBetter(WardstreamError):
+    """A model that does not beat its baselines, or the one that is promoted, on the same hold-out."""
+
+    exit_code = 17
+    reason = "not_better"
+
+
+class Untrainable(WardstreamError):
+    """Rows that no model can be trained on: of one class (`one_class`), or of too few patients (`too_few_patients`)."""
+
+    exit_code = 18
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(f"{reason}: {sentence}")
+        self.reason = reason

@@ -67,6 +67,14 @@ OLDEST_SECONDS = Gauge(
 SIGNALS = Counter("wardstream_signals_total", "Signals derived from events, by kind.", ["domain", "signal"])
 MERGES = Counter("wardstream_merges_total", "Patients merged into a survivor.", ["domain"])
 REVEALS = Counter("wardstream_reveals_total", "Sealed fields shown in clear, by purpose of use.", ["domain", "purpose"])
+SCORES = Counter(
+    "wardstream_scores_total", "Scores made on the stream, by model and mode (promoted, shadow).", ["model", "mode"]
+)
+MODEL_DRIFT = Gauge(
+    "wardstream_model_drift",
+    "Population stability index of a model's last scores against those of its training; above 0.25 look.",
+    ["model"],
+)
 
 CATALOGUE = (
     RECEIVED,
@@ -91,6 +99,8 @@ CATALOGUE = (
     SIGNALS,
     MERGES,
     REVEALS,
+    SCORES,
+    MODEL_DRIFT,
 )
 
 page = make_wsgi_app()  # the catalogue in Prometheus' text format

@@ -34,6 +34,7 @@ from producers.feeds import mllp as mllp_feed
 from producers.outcomes import Outcome, Outcomes
 from producers.publish import Arrival, Publisher, Receipt
 from producers.seen import Seen
+from producers.simulate.cohort import Cohort
 from producers.simulate.hospital import Hospital
 from producers.simulate.mllp_client import UNASKED, Answer, Sendable, Sent, send
 from schemas.peers import Peers
@@ -145,10 +146,31 @@ def register(app: typer.Typer) -> None:
         ca: Ca = None,
         cert: Cert = None,
         key: Key = None,
+        longitudinal: Annotated[
+            bool, typer.Option("--longitudinal", help="Two years of stays with outcomes, up to today, instead.")
+        ] = False,
+        truth: Annotated[
+            Path | None, typer.Option(help="With --longitudinal: write the chance of each outcome, a JSON line each.")
+        ] = None,
+        out: Annotated[Path | None, typer.Option(help="Write the messages to this .hl7 file, and send none.")] = None,
         as_json: Json = False,
     ) -> None:
         """Simulate a hospital over MLLP: ADT, ORU, ORM, MDM, SIU; some late, repeated, cancelled or merged."""
-        events = list(Hospital(seed, patients, datetime.now(UTC)).events())
+        if truth is not None and not longitudinal:
+            raise UsageError("--truth goes with --longitudinal")
+        if longitudinal:
+            # Up to midnight, so that the same command on the same day tells the same story.
+            midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+            story = Cohort(seed, patients, midnight).tell()
+            events = story.messages
+            if truth is not None:
+                truth.write_text("".join(json.dumps(one.line()) + "\n" for one in story.truths))
+        else:
+            events = list(Hospital(seed, patients, datetime.now(UTC)).events())
+        if out is not None:
+            out.write_bytes(b"".join(event.body for event in events))
+            typer.echo(json.dumps({"written": len(events)}) if as_json else f"{len(events):,} messages in {out}")
+            return
         repeats = sum(event.fate == "repeat" for event in events)
         _deliver(events, len(events), host, port, rate, repeats, as_json, tls.client_context(ca, cert, key))
 

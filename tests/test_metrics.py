@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from infra import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
-LABELS = {"feed", "domain", "code", "reason", "outcome", "signal", "purpose", "target"}
+LABELS = {"feed", "domain", "code", "reason", "outcome", "signal", "purpose", "target", "model", "mode"}
 
 
 def test_every_metric_is_in_the_catalogue() -> None:

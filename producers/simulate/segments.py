@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import cache
+from typing import Protocol
 
 from producers.simulate.medicine import Analyte, Condition, Study
 from producers.simulate.people import Contact, Name, Person, Staff, ascii_only
@@ -25,6 +26,16 @@ _STRUCTURES = {
 def escape(text: str) -> str:
     """Text as field content (HL7 2.5.1, 2.7.1)."""
     return text.translate(_ESCAPES)
+
+
+class Coded(Protocol):
+    """Something with a code and its name."""
+
+    @property
+    def code(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +109,16 @@ def evn(system: System, event: str, at: datetime, occurred: datetime | None = No
     )
 
 
-def pid(system: System, person: Person, account: str) -> str:
+def pid(system: System, person: Person, account: str, died: datetime | None = None) -> str:
+    ssn = person.ssn if system.ssn == "PID-19" else ""
     numbers = cx(system, person)
     if system.ssn == "PID-3":
         numbers += f"~{person.ssn}^^^SSA^SS"
     return (
         f"PID|1||{numbers}||{xpn(system, person.name)}||{person.born:%Y%m%d}|{person.sex}"
         f"|||{xad(system, person.contact)}||{xtn(system, person.contact)}|||||{account}^^^^AN"
-        + (f"|{person.ssn}" if system.ssn == "PID-19" else "")
+        + (f"|{ssn}" if ssn or died else "")
+        + (f"||||||||||{system.time(died)}|Y" if died else "")  # PID-29, PID-30
     )
 
 
@@ -156,8 +169,8 @@ def mrg(system: System, prior: Person) -> str:
     return f"MRG|{cx(system, prior)}||||||{xpn(system, prior.name)}"  # MRG-1, MRG-7
 
 
-def dg1(system: System, condition: Condition, at: datetime, kind: str) -> str:
-    return f"DG1|1||{condition.code}^{escape(condition.name)}^I10||{system.time(at)}|{kind}"  # DG1-6: A, W or F
+def dg1(system: System, condition: Coded, at: datetime, kind: str, index: int = 1) -> str:
+    return f"DG1|{index}||{condition.code}^{escape(condition.name)}^I10||{system.time(at)}|{kind}"  # DG1-6: A, W or F
 
 
 def pv1(
@@ -170,12 +183,17 @@ def pv1(
     number: str,
     admitted: datetime,
     discharged: datetime | None = None,
+    *,
+    kind: str = "",
+    source: str = "",
+    disposition: str = "",
 ) -> str:
-    kind = {"E": "E", "I": "R"}.get(patient_class, "R")
+    """`kind` is the admission type (PV1-4, table 0007): by default emergency or routine, as the class is."""
+    kind = kind or {"E": "E", "I": "R"}.get(patient_class, "R")
     return (
         f"PV1|1|{patient_class}|{location}|{kind}||{prior}|{xcn(system, attending)}|||{service}"  # PV1-10
-        f"|||||||||{number}^^^{system.facility}^VN"  # PV1-19
-        f"|||||||||||||||||||||||||{system.time(admitted)}"  # PV1-44
+        f"||||{source}|||||{number}^^^{system.facility}^VN"  # PV1-14, PV1-19
+        f"|||||||||||||||||{disposition}||||||||{system.time(admitted)}"  # PV1-36, PV1-44
         + (f"|{system.time(discharged)}" if discharged else "")
     )
 
@@ -205,6 +223,10 @@ def obx_number(system: System, index: int, analyte: Analyte, value: str, at: dat
         f"OBX|{index}|NM|{analyte.code}^{escape(analyte.name)}^LN||{value}|{escape(analyte.unit)}^^UCUM"
         f"|{analyte.range()}|{analyte.flag(value)}|||{status}|||{system.time(at)}"
     )
+
+
+def obx_coded(system: System, index: int, code: str, value: str, at: datetime) -> str:
+    return f"OBX|{index}|CWE|{code}||{value}||||||F|||{system.time(at)}"
 
 
 def obx_text(system: System, index: int, kind: str, code: str, lines: Iterable[str], at: datetime) -> str:

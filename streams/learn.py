@@ -1,0 +1,498 @@
+"""From labelled rows to trained models and what is known of them: figures with intervals, beside baselines. Pure.
+
+Honest by construction: no patient is in two folds, or in training and hold-out; the hold-out is later than all
+training; the choice among algorithms looks at training folds alone. Half of the patients, by a hash of their reference,
+are kept for the hold-out for ever: so that a later model can be compared with an earlier one on rows that neither has
+seen, and so that who has no later events (the dead, the healthy) is not over-represented in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+
+from infra.errors import Untrainable
+from schemas.envelope import rfc3339
+from streams.models import Bin, Calibration, Data, Figure, Subgroup
+
+Features = Mapping[str, float | str]
+Floats = NDArray[np.float64]
+
+FOLDS = 5
+HOLDOUT_TIME = 0.2  # the last fifth of the time that the data spans
+FEWEST = 5  # patients behind a feature: below it a model would tell of single persons
+FEWEST_OF_CLASS = 2 * FOLDS  # patients of a class in training
+SMALLEST = 11  # patients of a subgroup that is shown (CMS cell size suppression policy)
+TERMS = 300  # text terms kept, those of most patients
+MOST_ROWS = 30_000  # fitted on; of more, whole patients are left out
+RESAMPLES = 400
+SEED = 20_170  # of folds, fits and resamples: the same rows give the same card
+METRIC = "auc"
+YES = "yes"
+
+# Fixed and not searched for: a search needs a third split that small hospitals cannot spare. LinearSVC and not SVC,
+# whose support vectors are patients kept in the artefact.
+ESTIMATORS: dict[str, Callable[[], Any]] = {
+    "decision_tree": lambda: DecisionTreeClassifier(max_depth=6, min_samples_leaf=20, random_state=SEED),
+    "support_vector_machine": lambda: _scaled(LinearSVC(C=0.01, max_iter=5000, random_state=SEED)),
+    "random_forest": lambda: RandomForestClassifier(100, max_depth=12, min_samples_leaf=5, random_state=SEED, n_jobs=1),
+    "logistic_regression": lambda: _scaled(LogisticRegression(C=0.1, max_iter=1000)),
+}
+ALGORITHMS = tuple(ESTIMATORS)
+LOGISTIC, MAJORITY = "logistic_regression", "majority"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One event with what became of it. `blind`: keyed hashes that link it with a generator's truth."""
+
+    features: Features = field(repr=False)
+    label: str
+    patient: str  # reference
+    at: str  # RFC 3339, UTC
+    blind: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    training: list[Row]
+    holdout: list[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A fitted and calibrated estimator, with its AUC in each fold of the training rows."""
+
+    algorithm: str
+    estimator: Pipeline
+    folds: tuple[float, ...]
+
+    @property
+    def cross_validated(self) -> float:
+        return float(np.mean(self.folds))
+
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def kept_back(patient: str) -> bool:
+    """Whether a patient is of the hold-out's half, for every model and for ever."""
+    return hashlib.sha256(b"holdout" + patient.encode()).digest()[0] % 2 == 0
+
+
+def split(rows: Sequence[Row]) -> Split:
+    """Training: the first 80% of the time, of half of the patients; hold-out: the rest of the time, of the others.
+
+    Raises Untrainable where there is too little, or one class only.
+    """
+    classes(rows)
+    first, last = min(row.at for row in rows), max(row.at for row in rows)
+    begin, end = (datetime.fromisoformat(one) for one in (first, last))
+    cut = rfc3339(begin + (end - begin) * (1 - HOLDOUT_TIME))
+    return window(rows, (first, max((row.at for row in rows if row.at < cut), default="")), (cut, last))
+
+
+def window(rows: Sequence[Row], training: tuple[str, str], holdout: tuple[str, str]) -> Split:
+    """The same by given times, first and last: so that what a card says can be measured again. Raises Untrainable."""
+    some = sorted(rows, key=lambda row: (row.at, row.patient))
+    fitted = _whole_patients([r for r in some if training[0] <= r.at <= training[1] and not kept_back(r.patient)])
+    judged = [r for r in some if holdout[0] <= r.at <= holdout[1] and kept_back(r.patient)]
+    usual = _usual(fitted)
+    made = Split([row for row in fitted if row.label in usual], [row for row in judged if row.label in usual])
+    classes(made.training)
+    classes(made.holdout)
+    apart([row.patient for row in made.training], [row.patient for row in made.holdout])
+    return made
+
+
+def classes(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Raises Untrainable (`one_class`) for fewer than two: such a model would be right for ever, and know nothing."""
+    found = tuple(sorted({row.label for row in rows}))
+    if len(found) < 2:
+        said = f"every row is {found[0]!r}" if found else "there are no rows"
+        raise Untrainable("one_class", f"{said}: a model needs two classes at least, in training and in the hold-out")
+    return found
+
+
+def apart(some: Iterable[str], others: Iterable[str]) -> None:
+    """Raises ValueError where a patient is on both sides: every figure from there would be too good."""
+    if both := len(set(some) & set(others)):
+        raise ValueError(f"{both} patients are on both sides of a split")
+
+
+def folds(rows: Sequence[Row]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Folds of the training rows, stratified by label; no patient is in two."""
+    labels, patients = [row.label for row in rows], np.array([row.patient for row in rows])
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SEED)
+    made = list(splitter.split(np.zeros((len(rows), 1)), labels, patients))
+    for fitted, tested in made:
+        apart(patients[fitted], patients[tested])
+        if len({labels[at] for at in fitted}) < len(set(labels)):
+            raise Untrainable("too_few_patients", "a class has too few patients for five folds")
+    return made
+
+
+def _usual(training: Sequence[Row]) -> set[str]:
+    """Classes of enough patients for the folds: rows of rarer ones are left out. Raises Untrainable."""
+    patients: dict[str, set[str]] = defaultdict(set)
+    for row in training:
+        patients[row.label].add(row.patient)
+    usual = {label for label, some in patients.items() if len(some) >= FEWEST_OF_CLASS}
+    if len(usual) < 2 <= len(patients):
+        counts = ", ".join(f"{label} {len(some)}" for label, some in sorted(patients.items()))
+        raise Untrainable("too_few_patients", f"two classes want {FEWEST_OF_CLASS} patients each: there are {counts}")
+    return usual or set(patients)
+
+
+def _whole_patients(training: list[Row]) -> list[Row]:
+    counts = Counter(row.patient for row in training)
+    if counts.total() <= MOST_ROWS:
+        return training
+    chosen: set[str] = set()
+    room = MOST_ROWS
+    for patient in sorted(counts, key=lambda one: hashlib.sha256(one.encode()).digest()):
+        if (room := room - counts[patient]) < 0:
+            break
+        chosen.add(patient)
+    return [row for row in training if row.patient in chosen]
+
+
+def _known(rows: Sequence[Row]) -> set[str]:
+    """Names of features that at least FEWEST patients have, and of text no more than TERMS."""
+    patients: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        for name in row.features:
+            patients[name].add(row.patient)
+    enough = {name: len(some) for name, some in patients.items() if len(some) >= FEWEST}
+    terms = sorted((name for name in enough if name.startswith("text=")), key=lambda name: (-enough[name], name))
+    return set(enough) - set(terms[TERMS:])
+
+
+# ----------------------------------------------------------------------------------------------------------------- fit
+
+
+def fit(algorithm: str, rows: Sequence[Row]) -> Candidate:
+    """One algorithm on the training rows, calibrated by Platt's sigmoid on folds of patients it was not fitted on.
+
+    Raises Untrainable.
+    """
+    classes(rows)
+    if not (known := _known(rows)):
+        raise Untrainable("too_few_patients", f"there is nothing that {FEWEST} patients have in common")
+    vectoriser = DictVectorizer(dtype=np.float32, sparse=False)
+    x = vectoriser.fit_transform([{n: v for n, v in row.features.items() if n in known} for row in rows])
+    y = np.array([row.label for row in rows])
+    parts = folds(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a figure of the card shows what it is worth all the same
+        scores = tuple(_fold_auc(ESTIMATORS[algorithm](), x, y, *part) for part in parts)
+        model = CalibratedClassifierCV(ESTIMATORS[algorithm](), method="sigmoid", cv=parts, ensemble=False).fit(x, y)
+    model.cv = None  # whose row was in which fold is nobody's business once it is fitted
+    return Candidate(algorithm, Pipeline([("features", vectoriser), ("model", model)]), scores)
+
+
+def _fold_auc(
+    estimator: Any, x: NDArray[Any], y: NDArray[Any], fitted: NDArray[np.int64], tested: NDArray[np.int64]
+) -> float:
+    model = clone(estimator).fit(x[fitted], y[fitted])
+    scores = model.predict_proba(x[tested]) if hasattr(model, "predict_proba") else model.decision_function(x[tested])
+    if scores.ndim == 1:
+        scores = np.column_stack((-scores, scores))
+    return float(_auc(scores, y[tested], model.classes_, np.ones((1, len(tested))))[0])
+
+
+def majority(rows: Sequence[Row]) -> Pipeline:
+    """The baseline that knows the shares of the classes and nothing else."""
+    model = Pipeline([("features", DictVectorizer()), ("model", DummyClassifier(strategy="prior"))])
+    return model.fit([{} for _ in rows], [row.label for row in rows])
+
+
+def _scaled(estimator: Any) -> Pipeline:
+    return Pipeline([("scale", StandardScaler()), ("model", estimator)])
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+class Judge:
+    """Everything that is measured on one hold-out, by the same resamples of its patients: so differences are paired.
+
+    Intervals are the 2.5th and 97.5th percentile over resamples of patients, all rows of a patient together: they are
+    alike, and an interval by rows would be too narrow (Field and Welsh, JRSS B 69, 2007).
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = list(rows)
+        self._y = np.array([row.label for row in rows])
+        names, self._of = np.unique([row.patient for row in rows], return_inverse=True)
+        drawn = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
+        self._counts = np.vstack((np.ones((1, len(names)), drawn.dtype), drawn))  # the first is as they are
+
+    def probabilities(self, estimator: Any) -> tuple[Floats, NDArray[np.str_]]:
+        return estimator.predict_proba([row.features for row in self.rows]).astype(float), estimator.classes_
+
+    def figures(self, p: Floats, names: NDArray[np.str_], which: NDArray[np.bool_] | None = None) -> dict[str, Figure]:
+        """AUC (for several classes the mean of each against the rest), average precision, log loss, Brier, accuracy."""
+        of = np.ones(len(self.rows), bool) if which is None else which
+        p, y, weights = p[of], self._y[of], self._weights(of)
+        hot = (y[:, None] == names[None, :]).astype(float)
+        brier = ((p - hot) ** 2).sum(1) / (2 if len(names) == 2 else 1)
+        losses = {
+            "log_loss": -np.log(np.clip((p * hot).sum(1), 1e-15, 1)),
+            "brier": brier,
+            "accuracy": (names[p.argmax(1)] == y).astype(float),
+        }
+        made = {
+            METRIC: _auc(p, y, names, weights),
+            "average_precision": _average_precision(p, y, names, weights),
+            **{name: weights @ loss / weights.sum(1) for name, loss in losses.items()},
+        }
+        return {name: one for name, values in made.items() if (one := _figure(values)) is not None}
+
+    def ranking(self, scores: Floats, which: NDArray[np.bool_]) -> dict[str, Figure]:
+        """The figures of a score that is no probability, such as NEWS2, where it is known."""
+        p = np.column_stack((-scores, scores))[which]
+        y, weights, names = self._y[which], self._weights(which), np.array(["no", YES])
+        made = {METRIC: _auc(p, y, names, weights), "average_precision": _average_precision(p, y, names, weights)}
+        return {name: one for name, values in made.items() if (one := _figure(values)) is not None}
+
+    def difference(
+        self, one: Floats, other: Floats, names: NDArray[np.str_], which: NDArray[np.bool_] | None = None
+    ) -> Figure | None:
+        """AUC of one less that of the other, on the same rows and resamples."""
+        of = np.ones(len(self.rows), bool) if which is None else which
+        y, weights = self._y[of], self._weights(of)
+        return _figure(_auc(one[of], y, names, weights) - _auc(other[of], y, names, weights))
+
+    def calibration(self, p: Floats, names: NDArray[np.str_], bins: int = 10) -> Calibration:
+        """Of the probability of `yes`; with several classes of the most probable one. Bins of equally many rows.
+
+        Slope and intercept of the logistic recalibration (Cox, Biometrika 45, 1958), by Newton's method.
+        """
+        binary = len(names) == 2
+        said = p[:, list(names).index(YES)] if binary and YES in names else p.max(1)
+        came = (self._y == (YES if binary and YES in names else names[p.argmax(1)])).astype(float)
+        order = np.argsort(said, kind="stable")
+        made = [
+            Bin(predicted=float(said[part].mean()), observed=float(came[part].mean()), rows=len(part))
+            for part in np.array_split(order, min(bins, max(1, len(order) // SMALLEST)))
+        ]
+        line = _recalibrated(said, came)
+        brier = self.figures(p, names)["brier"].value
+        return Calibration(brier=brier, slope=line and line[0], intercept=line and line[1], bins=tuple(made))
+
+    def subgroups(self, p: Floats, names: NDArray[np.str_]) -> dict[str, Subgroup]:
+        """Sexes and bands of age, those of at least SMALLEST patients and with two classes."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for at, row in enumerate(self.rows):
+            for name in _groups(row.features):
+                groups[name].append(at)
+        made: dict[str, Subgroup] = {}
+        for name, places in sorted(groups.items()):
+            which = np.zeros(len(self.rows), bool)
+            which[places] = True
+            patients = len(set(self._of[which]))
+            if patients >= SMALLEST and len(set(self._y[which])) > 1:
+                made[name] = Subgroup(rows=len(places), patients=patients, figures=self.figures(p, names, which))
+        return made
+
+    def _weights(self, which: NDArray[np.bool_]) -> Floats:
+        return self._counts[:, self._of[which]].astype(float)
+
+
+def data(rows: Sequence[Row]) -> Data:
+    counts = Counter(row.label for row in rows)
+    times = [row.at for row in rows]
+    patients = len({row.patient for row in rows})
+    return Data(
+        rows=len(rows), patients=patients, first=min(times), last=max(times), classes=dict(sorted(counts.items()))
+    )
+
+
+def shares(p: Floats, names: NDArray[np.str_], bins: int = 10) -> dict[str, tuple[float, ...]]:
+    """By class, how probabilities spread over equal bins: what the stream's own are compared with (drift)."""
+    made = {}
+    for at, name in enumerate(names):
+        counts, _ = np.histogram(p[:, at], bins, (0.0, 1.0))
+        made[str(name)] = tuple(float(one) for one in counts / counts.sum())
+    return made
+
+
+def means(estimator: Pipeline, rows: Sequence[Row]) -> dict[str, float]:
+    vectoriser = estimator[0]
+    x = vectoriser.transform([row.features for row in rows])
+    return {name: float(one) for name, one in zip(vectoriser.feature_names_, x.mean(0), strict=True)}
+
+
+def kinds(estimator: Pipeline) -> dict[str, int]:
+    """How many features of each kind: text, diagnosis, number ..."""
+    names = estimator[0].feature_names_
+    return dict(sorted(Counter(name.partition("=")[0] if "=" in name else "number" for name in names).items()))
+
+
+def _groups(features: Features) -> list[str]:
+    made = [name for name in features if name.startswith("sex=")]
+    if "missing=age" not in features and isinstance(age := features.get("age"), float):
+        made.append(next(f"age={name}" for below, name in _AGES if age < below))
+    return made
+
+
+_AGES = ((18.0, "0-17"), (65.0, "18-64"), (80.0, "65-79"), (math.inf, "80+"))
+
+
+def _figure(values: Floats) -> Figure | None:
+    """The first value, with the interval of the others; None where it is none."""
+    if not np.isfinite(values[0]) or not np.isfinite(values[1:]).any():
+        return None
+    low, high = np.nanpercentile(values[1:], (2.5, 97.5))
+    return Figure(value=float(values[0]), low=float(low), high=float(high))
+
+
+def _auc(p: Floats, y: NDArray[Any], names: Sequence[str] | NDArray[Any], weights: Floats) -> Floats:
+    """For each row of weights: the share of pairs in order, ties a half; over classes that are there and not alone."""
+    return _of_classes(p, y, names, weights, _one_auc)
+
+
+def _average_precision(p: Floats, y: NDArray[Any], names: Sequence[str] | NDArray[Any], weights: Floats) -> Floats:
+    return _of_classes(p, y, names, weights, _one_average_precision)
+
+
+def _of_classes(
+    p: Floats,
+    y: NDArray[Any],
+    names: Sequence[str] | NDArray[Any],
+    weights: Floats,
+    measure: Callable[[Floats, Floats], Floats],
+) -> Floats:
+    order = [str(name) for name in names]
+    wanted = [order.index(YES)] if len(order) == 2 and YES in order else [*range(len(order))]
+    made = []
+    for at in wanted:
+        hot = y == order[at]
+        if 0 < hot.sum() < len(hot):
+            made.append(_in_groups(p[:, at], hot, weights, measure))
+    if not made:
+        return np.full(len(weights), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a resample without any of a class
+        return np.asarray(np.nanmean(made, axis=0))
+
+
+def _in_groups(
+    scores: Floats, hot: NDArray[np.bool_], weights: Floats, measure: Callable[[Floats, Floats], Floats]
+) -> Floats:
+    """`measure` of the weights of hits and misses at each distinct score, rising; some resamples at a time."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)
+    sorted_hot = hot[order]
+    made = []
+    for at in range(0, len(weights), 50):
+        some = weights[at : at + 50][:, order]
+        hits = np.add.reduceat(some * sorted_hot, starts, axis=1)
+        made.append(measure(hits, np.add.reduceat(some * ~sorted_hot, starts, axis=1)))
+    return np.concatenate(made)
+
+
+def _one_auc(hits: Floats, misses: Floats) -> Floats:
+    below = np.cumsum(misses, axis=1) - misses
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((hits * (below + misses / 2)).sum(1) / (hits.sum(1) * misses.sum(1)))
+
+
+def _one_average_precision(hits: Floats, misses: Floats) -> Floats:
+    hits, misses = hits[:, ::-1], misses[:, ::-1]
+    found = np.cumsum(hits, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = found / (found + np.cumsum(misses, axis=1))
+        return np.asarray(np.nansum(hits * precision, axis=1) / hits.sum(1))
+
+
+def _recalibrated(said: Floats, came: Floats) -> tuple[float, float] | None:
+    """Slope and intercept of log odds of what came on log odds of what was said; None where they have none."""
+    odds = np.clip(said, 1e-6, 1 - 1e-6)
+    x = np.column_stack((np.ones(len(odds)), np.log(odds / (1 - odds))))
+    if len(set(came)) < 2 or np.ptp(x[:, 1]) < 1e-9:
+        return None
+    at = np.array([0.0, 1.0])
+    for _ in range(50):
+        now = 1 / (1 + np.exp(-np.clip(x @ at, -30, 30)))
+        step = np.linalg.lstsq(x.T @ (x * (now * (1 - now))[:, None]), x.T @ (came - now), rcond=None)[0]
+        at = at + step
+        if np.abs(step).max() < 1e-10:
+            break
+    return (float(at[1]), float(at[0])) if np.isfinite(at).all() else None
+
+
+# --------------------------------------------------------------------------------------------------------------- score
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a model says of one event. `reasons`: the features that weighed most, and by how much probability."""
+
+    label: str
+    probabilities: dict[str, float]
+    reasons: tuple[tuple[str, float], ...]
+
+
+def score(
+    estimator: Pipeline, rows: Sequence[Features], typical: Mapping[str, float], reasons: int = 3
+) -> list[Scored]:
+    """Score events. `typical` are the card's feature means.
+
+    A reason's weight is by occlusion: the probability (of `yes`, else of the class that is told) less what it would be
+    without the word or code, or with the usual number. All of a batch is predicted at once. A number and its
+    `missing=` are one.
+    """
+    if not rows:
+        return []
+    vectoriser, model = estimator[0], estimator[1]
+    x = vectoriser.transform(rows)
+    p, names = model.predict_proba(x), [str(one) for one in model.classes_]
+    told = p.argmax(1)
+    of = np.full(len(rows), names.index(YES)) if YES in names else told
+    column, usual = vectoriser.vocabulary_, np.array([typical.get(one, 0.0) for one in vectoriser.feature_names_])
+    asked = [(at, name) for at, row in enumerate(rows) for name in row if _may_weigh(name, row, column)]
+    changed = x[[at for at, _ in asked]]
+    for place, (_, name) in enumerate(asked):
+        changed[place, column[name]] = 0.0 if "=" in name else usual[column[name]]
+        if name.startswith("missing=") and (number := name.removeprefix("missing=")) in column:
+            changed[place, column[number]] = usual[column[number]]
+    weights: list[list[tuple[str, float]]] = [[] for _ in rows]
+    if asked:
+        without = model.predict_proba(changed)
+        for place, (at, name) in enumerate(asked):
+            weights[at].append((name, float(p[at, of[at]] - without[place, of[at]])))
+    return [
+        Scored(
+            names[told[at]],
+            {name: float(one) for name, one in zip(names, p[at], strict=True)},
+            tuple(sorted((one for one in weights[at] if one[1]), key=lambda one: (-abs(one[1]), one[0]))[:reasons]),
+        )
+        for at in range(len(rows))
+    ]
+
+
+def _may_weigh(name: str, row: Features, column: Mapping[str, int]) -> bool:
+    return name in column and ("=" in name or f"missing={name}" not in row)
