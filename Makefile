@@ -42,7 +42,7 @@ faults: .venv/ready ## ten minutes of failing servers and processes, and the acc
 PATIENTS ?= 20
 SEED ?= 7
 synthea: .venv/ready ## made-up people as FHIR R4 bundles in build/synthea: make synthea PATIENTS=20 SEED=7
-	rm -rf build/synthea
+	rm -rf build/synthea/fhir
 	$(RUN) -m infra.local.synthea build/synthea --patients $(PATIENTS) --seed $(SEED)
 
 check: .venv/ready ## the fast checks that a commit runs

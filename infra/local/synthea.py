@@ -1,7 +1,8 @@
 """Made-up people with whole lives, as FHIR R4 bundles: Synthea (Apache-2.0) on the embedded Java, its jars locked.
 
 Run as `python -m infra.local.synthea FOLDER [--patients N] [--seed S]`: one transaction bundle a person in
-FOLDER/fhir, and one each of the hospitals and practitioners that they refer to. Optional: nothing else needs it.
+FOLDER/fhir, and one each of the hospitals and practitioners that they refer to; the jars in FOLDER/jars. Optional:
+nothing else needs it.
 """
 
 from __future__ import annotations
@@ -16,23 +17,21 @@ from rich.console import Console
 
 from infra.errors import StackDown, UsageError, WardstreamError
 from infra.local.artifacts import JAVA_HOME, install
-from infra.settings import settings
 
 HEAP = "1g"
 TODAY = "20250101"  # Synthea reads the clock otherwise, and the same seed would tell another story every day
 
 
-def generate(folder: Path, home: Path, patients: int, seed: int, console: Console) -> list[Path]:
+def generate(folder: Path, patients: int, seed: int, console: Console) -> list[Path]:
     """The bundles of `patients` living people, and of whoever died on the way to that number; gives their paths.
 
-    The jars are kept in `home`. The same patients and seed give the same lives. Raises UsageError where FOLDER/fhir
-    holds bundles already, and StackDown where Synthea fails.
+    The same patients and seed give the same lives. Raises UsageError where FOLDER/fhir holds bundles already, and
+    StackDown where Synthea fails.
     """
     target = folder.absolute() / "fhir"
     if any(target.glob("*.json")):
         raise UsageError(f"{target} holds bundles already")
-    jars = install("synthea", lambda jar: home.absolute() / jar.name, console)
-    folder.mkdir(parents=True, exist_ok=True)
+    jars = install("synthea", lambda jar: folder.absolute() / "jars" / jar.name, console)
     arguments = ["-p", str(patients), "-s", str(seed), "-cs", str(seed), "-r", TODAY, "-e", TODAY]
     done = subprocess.run(  # noqa: S603 - our own command line
         [
@@ -54,7 +53,7 @@ def main(
 ) -> None:
     """Generate made-up people as FHIR R4 bundles."""
     try:
-        found = generate(folder, settings().home / "synthea", patients, seed, Console(stderr=True))
+        found = generate(folder, patients, seed, Console(stderr=True))
     except WardstreamError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(error.exit_code) from None
