@@ -1,6 +1,6 @@
 # Two commands for a first visit: `make demo` and `make test`. Nothing is installed outside this folder
 # but the package managers' own caches.
-.PHONY: demo test bench faults up down check lock clean
+.PHONY: demo test bench faults synthea up down check lock clean
 
 PYTHON ?= python3.11
 RUN := .venv/bin/python
@@ -38,6 +38,12 @@ bench: .venv/ready .venv-bench/ready ## measured figures into build/bench.json
 
 faults: .venv/ready ## ten minutes of failing servers and processes, and the account of every message
 	$(RUN) tests/faults/run.py
+
+PATIENTS ?= 20
+SEED ?= 7
+synthea: .venv/ready ## made-up people as FHIR R4 bundles in build/synthea: make synthea PATIENTS=20 SEED=7
+	rm -rf build/synthea/fhir
+	$(RUN) -m infra.local.synthea build/synthea --patients $(PATIENTS) --seed $(SEED)
 
 check: .venv/ready ## the fast checks that a commit runs
 	.venv/bin/ruff check .

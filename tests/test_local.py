@@ -48,7 +48,7 @@ def test_commands_without_a_stack_say_so(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("server", ["kafka", "elasticsearch"])
+@pytest.mark.parametrize("server", ["kafka", "elasticsearch", "synthea"])
 def test_every_locked_jar_has_a_digest(server: str) -> None:
     jars = locked(server)
     assert len(jars) > 40
