@@ -28,6 +28,7 @@ KINDS = {
     "accounts": "account",
     "breakglass": "break_glass",
     "review": "break_glass",
+    "models": "model",
 }
 
 

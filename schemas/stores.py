@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from schemas import similar
 from schemas.registry import DOMAINS, TOPICS
 
 
@@ -42,6 +43,12 @@ STORES = (
         for domain in DOMAINS.values()
     ),
     Store(
+        similar.ALIAS,
+        "index",
+        "a profile a patient: reference, counts of terms of its documents' clear text and codes, a vector of them",
+        "documents deleted, and gone from the segments",
+    ),
+    Store(
         "keys/keystore.sqlite",
         "sqlite",
         "keyed hashes of identifiers, references, wrapped data keys; accounts, hashes of passwords and sessions, failed"
@@ -65,6 +72,12 @@ STORES = (
     Store("anchor", "files", "signed heads of the audit, its public key; WARDSTREAM_ANCHOR puts it elsewhere", NOBODY),
     Store("ledger", "files", "erasures: references and keyed hashes", "tells of the erasure, by reference"),
     Store("proofs", "files", "signed proofs of erasures", "tells of the erasure, by reference"),
+    Store(
+        "models",
+        "files",
+        "trained models, signed: weights, trees, terms of at least 5 patients, figures and counts; no row of anybody",
+        "stays: what many have taught it, nothing of one person; the next training is without the person",
+    ),
     Store("kafka", "files", "the embedded broker's own files", CLOSED),
     Store("elasticsearch", "files", "the embedded node's own files", "as its indices"),
     Store("logs", "files", "logs of every process", NOBODY),

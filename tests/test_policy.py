@@ -26,6 +26,7 @@ PURPOSES_OF = {
     "researcher": {"HRESCH"},
     "privacy_officer": {"HCOMPL", "PATRQT"},
     "operator": {"HSYSADMIN", "HOPERAT"},
+    "data_scientist": {"HOPERAT", "HRESCH"},
 }
 ACTIONS_OF = {
     "clinician": {"search", "reveal", "breakglass"},
@@ -34,6 +35,7 @@ ACTIONS_OF = {
     "researcher": {"search"},
     "privacy_officer": {"search", "reveal", "audit", "erase", "hold", "consent", "accounts", "export", "review"},
     "operator": {"dead_letters", "dead_letters_show", "replay", "keys", "accounts", "retention"},
+    "data_scientist": {"search", "models"},
 }
 RECORD = {"event_id", "part", "kind", "event_time", "received_at", "source", "peer", "trace_id", "patient_ref"}
 PLACEMENT = {
@@ -83,6 +85,8 @@ def expected(role: str, domain: Domain, purpose: str, verb: str, field: str) -> 
             return (coded and not is_time and field not in PLACES) or field == "kind"
         case "researcher", "see":
             return (coded and field not in PLACES) or field in {"kind", "patient_ref", "event_time"}
+        case "data_scientist", "search" | "see":
+            return coded or typed or field in RECORD
         case "privacy_officer", "search":
             return field in RECORD or hashed
         case "privacy_officer", "see":
