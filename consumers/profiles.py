@@ -284,17 +284,18 @@ def _came(server: Elasticsearch, read_to: int, reached: int, todo: set[str]) -> 
     while read_to < reached:
         hits = server.search(
             index=OF.alias,
-            query={"bool": {"filter": [{"range": {"_seq_no": {"gt": read_to, "lte": reached}}}]}},
+            query={"bool": {"filter": [EVENTS, {"range": {"_seq_no": {"gt": read_to, "lte": reached}}}]}},
             sort=["_seq_no"],
             size=SCANNED,
             source_includes=["patient_ref"],
         )["hits"]["hits"]
         for hit in hits:
-            if len(todo) >= AT_ONCE:
-                return todo, read_to
-            read_to = hit["sort"][0]
-            if ref := hit["_source"].get("patient_ref"):
+            ref = hit["_source"].get("patient_ref")
+            if ref is not None and ref not in todo:
+                if len(todo) >= AT_ONCE:
+                    return todo, read_to
                 todo.add(ref)
+            read_to = hit["sort"][0]
         if len(hits) < SCANNED:
             return todo, reached
     return todo, read_to
@@ -303,7 +304,7 @@ def _came(server: Elasticsearch, read_to: int, reached: int, todo: set[str]) -> 
 def _waiting(server: Elasticsearch, read_to: int) -> int:
     answer = server.search(
         index=OF.alias,
-        query={"range": {"_seq_no": {"gt": read_to}}},
+        query={"bool": {"filter": [EVENTS, {"range": {"_seq_no": {"gt": read_to}}}]}},
         size=0,
         aggs={"persons": {"cardinality": {"field": "patient_ref"}}},
     )

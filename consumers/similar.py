@@ -5,7 +5,7 @@ Beside it Elasticsearch's own more_like_this on the documents, so that a user se
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,7 @@ def _ask(
     others = {"bool": {"must_not": [{"terms": {"patient_ref": sorted(refs)}}], "filter": [persons.clause()]}}
     permitted = _Once(keys, persons, refs, k)
     near = permitted.take(nearest(server, name, model, query, others), "cosine")
-    like = permitted.take(_more_like(server, told, others, k, brief=text is not None), "score")
+    like = permitted.take(_more_like(server, told, others, k), "score")
     beside = _beside(server, keys, {one["patient_ref"] for one in (*near, *like)}, caller.fields(OF, "see"))
     near, like = ([one | beside.get(one["patient_ref"], {}) for one in some] for some in (near, like))
     return Found(version(name), near, like, waiting)
@@ -161,30 +161,25 @@ class _Once:
 
 def nearest(
     server: Elasticsearch, name: str, model: similar.Model, query: Any, others: dict[str, Any]
-) -> list[tuple[str, float, dict[str, Any]]]:
+) -> Iterator[tuple[str, float, dict[str, Any]]]:
     """Candidates by the reduced vector, in the order of their exact cosines, those that share nothing left out."""
     (vector,) = model.vectors(query)
     if vector is None:
-        return []
+        return
     knn = {"field": "vector", "query_vector": vector, "k": CANDIDATES, "num_candidates": WIDE, "filter": others}
     answer = server.search(index=name, knn=knn, size=CANDIDATES, source_includes=["patient_ref", "terms"])
     sources = [hit["_source"] for hit in answer["hits"]["hits"]]
     rows = model.weights(model.matrix([(one["terms"]["ids"], one["terms"]["counts"]) for one in sources]))
     values = similar.cosines(query, rows)
-    order = sorted(range(len(sources)), key=lambda at: (-values[at], sources[at]["patient_ref"]))
-    return [
-        (
-            sources[at]["patient_ref"],
-            round(values[at], 6),
-            {"why": [{"term": t, "adds": round(w, 6)} for t, w in similar.why(query, rows[at], model.terms, REASONS)]},
-        )
-        for at in order
-        if values[at] > 0
-    ]
+    for at in sorted(range(len(sources)), key=lambda at: (-values[at], sources[at]["patient_ref"])):
+        if values[at] > 0:
+            reasons = similar.why(query, rows[at], model.terms, REASONS)
+            why = [{"term": term, "adds": round(adds, 6)} for term, adds in reasons]
+            yield sources[at]["patient_ref"], round(values[at], 6), {"why": why}
 
 
 def _more_like(
-    server: Elasticsearch, told: Iterable[dict[str, Any]], others: dict[str, Any], k: int, *, brief: bool
+    server: Elasticsearch, told: Iterable[dict[str, Any]], others: dict[str, Any], k: int
 ) -> list[tuple[str, float, dict[str, Any]]]:
     """The best document of each patient, by more_like_this on all free text."""
     like, left = [], LIKE_CHARACTERS
@@ -195,7 +190,7 @@ def _more_like(
         left -= len(text)
     if not like:
         return []
-    wanted = {"fields": ["text"], "like": like, "min_term_freq": 1 if brief else 2, "min_doc_freq": similar.SMALLEST}
+    wanted = {"fields": ["text"], "like": like, "min_term_freq": 1, "min_doc_freq": similar.SMALLEST}
     answer = server.search(
         index=OF.alias,
         query={
