@@ -25,8 +25,8 @@ from schemas.similar import OF, version
 from streams.ehr import similar
 
 MOST = 100  # patients that one may ask for
-CANDIDATES = 200  # of the approximate search, ranked again; docs/similar.md has what was measured
-WIDE = 400  # places that the search looks at to find them
+CANDIDATES = 2000  # of the approximate search, ranked again; docs/similar.md has what was measured
+WIDE = 2500  # places that the search looks at to find them
 REASONS = 8
 LIKE_CHARACTERS = 100_000  # of a patient's text; more_like_this takes its 25 most telling words
 ASKS = ("text", *profiles.FIELDS, "code", "code_system")
