@@ -23,14 +23,15 @@ def version(index: str) -> str:
 def mapping(dimensions: int = 0) -> dict[str, Any]:
     """`vector` is for the approximate search; `terms` are the exact counts by number of the term in the vocabulary.
 
-    Vectors are kept in one byte a dimension (int8_hnsw): what is lost, exact ranking puts right.
+    Vectors are kept as they are: in one byte a dimension (int8_hnsw) two of the nearest ten were missed, since
+    records are so alike (docs/similar.md).
     """
     vector = {
         "type": "dense_vector",
         "dims": dimensions,
         "index": True,
         "similarity": "cosine",
-        "index_options": {"type": "int8_hnsw", "m": 16, "ef_construction": 100},
+        "index_options": {"type": "hnsw", "m": 16, "ef_construction": 100},
     }
     properties: dict[str, Any] = {
         "patient_ref": {"type": "keyword"},  # the survivor of a merge
