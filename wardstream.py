@@ -17,6 +17,7 @@ from consumers.access import bootstrap
 from infra.elastic import create_index
 from infra.errors import WardstreamError
 from infra.kafka import GROUP, AclSpec, TopicSpec, create_acls, create_topics, lag
+from schemas import similar
 from schemas.envelope import NAMES
 from schemas.identities import identities, principal
 from schemas.registry import DOMAINS, TOPICS
@@ -50,6 +51,7 @@ def prepare() -> None:
     create_topics(TopicSpec(topic.name, topic.partitions, topic.config()) for topic in TOPICS)
     for domain in DOMAINS.values():
         create_index(domain.alias, domain.index, domain.mapping())
+    create_index(similar.ALIAS, similar.index(similar.UNFITTED), similar.mapping())
 
 
 def prepare_home() -> None:

@@ -35,6 +35,7 @@ from infra.settings import settings
 from schemas.envelope import Envelope
 from schemas.peers import Peers
 from schemas.registry import Domain
+from schemas.similar import ALIAS
 from streams.process import Batch, Incoming, Processor
 from streams.stages import STAGES
 from streams.state import Indexed, advance
@@ -230,7 +231,7 @@ def _removed(of: Domain) -> dict[bytes, tuple[int, int]]:
 
 def _check_name(of: Domain, into: str) -> None:
     """Raises UsageError for a name that is no index of this domain's: neither made nor deleted here."""
-    if not into.startswith(f"{of.name}-"):
+    if not into.startswith(f"{of.name}-") or into.startswith(ALIAS):
         raise UsageError(f"--into is a name such as {of.name}-v2: every index of {of.name} starts with {of.name}-")
 
 

@@ -1,9 +1,9 @@
 """How long things are kept: topics as their table says, and no document whose event is older than its index keeps.
 
 An expired event leaves everywhere at once, or a replay would bring it back. The order makes a run that was ended good
-to repeat: first the tombstone of the sealed record, then the documents. Whoever is ended between the two still finds
-the documents, and so the event. An old event that comes late goes with the next run. Entities (patient, encounter)
-stay; a replay folds them from the events that are left.
+to repeat: first the tombstone of the sealed record, then the patient's profile, then the documents. Whoever is ended
+between them still finds the documents, and so event and patient. An old event that comes late goes with the next run.
+Entities (patient, encounter) stay; a replay folds them from the events that are left.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from infra.keystore import KeyStore
 from infra.settings import settings
 from schemas.envelope import rfc3339
 from schemas.registry import DOMAINS, TOPICS, Domain
+from schemas.similar import ALIAS, OF
 from schemas.topics import Topic
 
 KEPT_BY = ("cleanup.policy", "retention.ms")
@@ -166,10 +167,12 @@ async def _expire(
 ) -> None:
     index = Index(server, of.alias)
     while found := await _found(server, of, before):
-        events = {event.encode() for event in found.values()}
+        events = {event.encode() for event, _ in found.values()}
         tombstones = await asyncio.to_thread(_tombstones, of, events)
         await producer.send(tombstones)
         done.sealed[of.alias] = done.sealed.get(of.alias, 0) + len(tombstones)
+        if of.alias == OF.alias:  # before the documents, which say whose: a run that was ended finds them again
+            await _forget(server, {ref for _, ref in found.values() if ref})
         ids = iter(found)
         while some := list(islice(ids, REMOVED_AT_ONCE)):
             await index.remove(some)
@@ -178,14 +181,22 @@ async def _expire(
         await server.indices.refresh(index=of.alias)
 
 
-async def _found(server: AsyncElasticsearch, of: Domain, before: str) -> dict[str, str]:
-    """Expired documents, at most AT_ONCE: the event of each id."""
-    found: dict[str, str] = {}
+async def _forget(server: AsyncElasticsearch, refs: AbstractSet[str]) -> None:
+    """Remove the profiles of patients, which tell of all their documents; a fit makes them anew of what is left."""
+    merged = (await asyncio.to_thread(KeyStore.local))[1].merged()
+    rest = iter({merged.get(ref, ref) for ref in refs})
+    while some := list(islice(rest, REMOVED_AT_ONCE)):
+        await Index(server, ALIAS).remove_of("patient_ref", some)
+
+
+async def _found(server: AsyncElasticsearch, of: Domain, before: str) -> dict[str, tuple[str, str | None]]:
+    """Expired documents, at most AT_ONCE: event and patient of each id."""
+    found: dict[str, tuple[str, str | None]] = {}
     query = {"query": _older(before)}
-    scan = async_scan(server, query, index=of.alias, size=2000, _source=["event_id"])
+    scan = async_scan(server, query, index=of.alias, size=2000, _source=["event_id", "patient_ref"])
     async with aclosing(cast(AsyncGenerator[dict[str, Any], None], scan)) as hits:
         async for hit in hits:
-            found[hit["_id"]] = hit["_source"]["event_id"]
+            found[hit["_id"]] = (hit["_source"]["event_id"], hit["_source"].get("patient_ref"))
             if len(found) == AT_ONCE:
                 break
     return found

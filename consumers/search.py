@@ -102,7 +102,7 @@ def search(
     elif "patient_ref" not in may:
         for one in found.hits:
             one.pop("patient_ref", None)
-    said = {"query": _hashed("query", text), "total": str(found.total)}
+    said = {"query": hashed("query", text), "total": str(found.total)}
     Audit.local().write(caller.act("E", patients=refs if found.hits else (), fields=tuple(sorted(asked)), detail=said))
     return found
 
@@ -145,13 +145,13 @@ def _de_identified(found: Hits, buckets: list[dict[str, Any]], of: Domain) -> Hi
     return Hits(
         total,
         [
-            safe_harbor.view(one, marks, lambda ref: _hashed("pseudonym", keys.survivor(ref)))
+            safe_harbor.view(one, marks, lambda ref: hashed("pseudonym", keys.survivor(ref)))
             for one in found.hits[:total]
         ],
     )
 
 
-def _hashed(use: str, text: str) -> str:
+def hashed(use: str, text: str) -> str:
     """128 bits of a keyed hash: tells equal ones, and nothing else without the key."""
     return keyed_hash(Keyring.local().identity, use.encode(), text.encode())[:16].hex()
 

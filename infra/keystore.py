@@ -234,6 +234,18 @@ class KeyStore:
         with self.db.reading() as db:
             return _family(db, ref)
 
+    def merged(self) -> dict[str, str]:
+        """Every reference that is an alias, with its survivor; those of erased persons left out."""
+        living = sql.select(subject.c.ref, subject.c.alias_of).where(subject.c.erased_at.is_(None))
+        with self.db.reading() as db:
+            upward = {row.ref: row.alias_of for row in db.execute(living.where(subject.c.alias_of.is_not(None)))}
+        return {ref: _top(ref, upward) for ref in upward}
+
+    def erased(self, refs: Collection[str]) -> set[str]:
+        """Which of these are of erased persons, or of nobody, from the first step of the erasure on."""
+        with self.db.reading() as db:
+            return _erased(db, refs)
+
     def known(self, ref: str) -> bool:
         """Whether there ever was such a reference."""
         with self.db.reading() as db:
@@ -584,6 +596,12 @@ def _survivor(db: sql.Connection, ref: str) -> str:
         if row is None or row[0] is None:
             return ref
         ref = row[0]
+
+
+def _top(ref: str, upward: dict[str, str]) -> str:
+    while ref in upward:
+        ref = upward[ref]
+    return ref
 
 
 def _family(db: sql.Connection, ref: str) -> set[str]:

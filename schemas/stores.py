@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from schemas import similar
 from schemas.registry import DOMAINS, TOPICS
 
 
@@ -40,6 +41,12 @@ STORES = (
             "documents deleted, and gone from the segments",
         )
         for domain in DOMAINS.values()
+    ),
+    Store(
+        similar.ALIAS,
+        "index",
+        "a profile a patient: reference, counts of terms of its documents' clear text and codes, a vector of them",
+        "documents deleted, and gone from the segments",
     ),
     Store(
         "keys/keystore.sqlite",

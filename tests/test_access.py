@@ -36,7 +36,7 @@ SEEN = (
     "OBX|1|TX|NOTE||Wombatsign positive after exercise||||||F\r"
     "OBX|2|NM|2093-3^Cholesterol^LN||240|mg/dL|<200|H|||F|||20260301113000\r"
 )
-ROLES = ("clinician", "bed_manager", "quality_officer", "researcher", "privacy_officer", "operator")
+ROLES = ("clinician", "bed_manager", "quality_officer", "researcher", "privacy_officer", "operator", "data_scientist")
 
 
 # ---------------------------------------------------------------------------------------------------------- accounts

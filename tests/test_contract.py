@@ -61,7 +61,7 @@ def test_every_topic_on_the_broker_is_registered(stack: Path) -> None:
 def test_every_index_on_the_node_is_registered(stack: Path) -> None:
     with client() as server:
         there = set(server.indices.get(index="*", expand_wildcards="all"))
-    assert {name.rsplit("-", 1)[0] for name in there} == set(DOMAINS)
+    assert {name.rsplit("-", 1)[0] for name in there} == {store.name for store in STORES if store.kind == "index"}
 
 
 def test_every_file_of_the_home_is_registered(stack: Path) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 
 import load
 import seal
+import similar
 from elasticsearch.helpers import scan
 from peers import group
 from rich.console import Console
@@ -195,6 +196,10 @@ class Bench:
         self.rows["worker_memory_growth"].append((half[-1] - half[0]) / max(1, (len(half) - 1) * size) * 100_000)
         (ROOT / "build" / "memory.json").write_text(json.dumps(seen))
 
+    def similar(self, patients: int) -> None:
+        for name, value in similar.rows(patients):
+            self.rows[name].append(value)
+
     def replay(self, count: int) -> dict[str, Any]:
         """Rebuild so many records beside live traffic, while somebody counts all the time: a count may never fall."""
         skip_to_end(group("ours"))
@@ -354,6 +359,18 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
     ("seal_open_fields", "fields/s", "bare_aes_gcm"),
     ("bare_aes_gcm", "fields/s", None),
     ("fernet_fields", "fields/s", "bare_aes_gcm"),
+    *(
+        (f"similar_{name}{kind}", unit, None)
+        for kind in ("", "_tail")
+        for name, unit in (
+            ("recall", "recall"),
+            ("recall_hnsw", "recall"),
+            ("p50", "s"),
+            ("p99", "s"),
+            ("fit", "s"),
+            ("filled", "patients/s"),
+        )
+    ),
     ("worker_memory", "MiB", None),
     ("worker_memory_growth", "MiB per 100,000 messages", None),
 )
@@ -453,6 +470,8 @@ def main() -> None:
                     one()
                     seconds = time.monotonic() - started
                     console.print(f"{number + 1}/{given.repeats} {name}: {seconds:.0f} s", highlight=False)
+            if not given.only or "similar" in given.only:
+                bench.similar(2500 if given.quick else 50_000)
             if not given.only or "memory" in given.only:
                 bench.memory(500_000 if given.long else 10_000 if given.quick else 50_000)
     finally:
