@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from infra.keyring import Keyring
 from infra.keystore import KeyStore
 from schemas import safe_harbor
 from schemas.registry import DOMAINS, Domain
+from schemas.safe_harbor import AGES, OLDEST, VALUES
 
 MARK = ("«", "»")
 LARGEST = 10_000  # Elasticsearch's own bound on from + size
@@ -59,15 +60,7 @@ def search(
     if not 0 <= size <= LARGEST:
         raise UsageError(f"--size goes from 0 to {LARGEST}")
     properties, may = of.mapping()["properties"], caller.fields(of, "see")
-    wanted, asked = _wanted(caller, text, of)
-    narrow = [_filter(one, properties) for one in filters]
-    asked |= {_base(one.partition("=")[0]) for one in filters}
-    if kind is not None:
-        narrow.append({"term": {"kind": kind}})
-        asked.add("kind")
-    if since is not None:
-        narrow.append({"range": {"event_time": {"gte": language.since(since)}}})
-        asked.add("event_time")
+    wanted, asked = question(caller, text, of, filters=filters, kind=kind, since=since)
     # An order by time tells times; event ids are random, and so a fair choice among equals.
     order: list[Any] = ["_score", {"event_id": "asc"} if caller.safe_harbor else {"event_time": "desc"}]
     if sort is not None:
@@ -76,7 +69,7 @@ def search(
     caller.require(of, "search", asked)
     answer = _ask(
         of,
-        query={"bool": {"must": [wanted], "filter": [*narrow, caller.persons().clause()]}},
+        query=permitted(caller, wanted, asked),
         sort=order,
         size=size,
         track_total_hits=True,
@@ -99,6 +92,42 @@ def search(
     said = {"query": _hashed("query", text), "total": str(found.total)}
     Audit.local().write(caller.act("E", patients=refs if found.hits else (), fields=tuple(sorted(asked)), detail=said))
     return found
+
+
+def question(
+    caller: Caller,
+    text: str,
+    of: Domain,
+    *,
+    filters: Sequence[str] = (),
+    kind: str | None = None,
+    since: str | None = None,
+) -> tuple[dict[str, Any], set[str]]:
+    """What is asked, as Elasticsearch takes it, and the fields that it asks about. Raises UsageError.
+
+    Nothing is decided here: `Caller.require` says whether the fields may be asked, `permitted` of whom.
+    """
+    properties = of.mapping()["properties"]
+    wanted, asked = _wanted(caller, text, of)
+    narrow = [_filter(one, properties) for one in filters]
+    asked |= {_base(one.partition("=")[0]) for one in filters}
+    if kind is not None:
+        narrow.append({"term": {"kind": kind}})
+        asked.add("kind")
+    if since is not None:
+        narrow.append({"range": {"event_time": {"gte": language.since(since)}}})
+        asked.add("event_time")
+    return {"bool": {"must": [wanted], "filter": narrow}}, asked
+
+
+def permitted(caller: Caller, wanted: dict[str, Any], asked: Collection[str]) -> dict[str, Any]:
+    """A question, of those patients alone whom the caller may look at.
+
+    A question for a number would tell, in a Safe Harbor view, an age above 89 that was observed: those are left out.
+    """
+    aged = {"bool": {"filter": [{"terms": {"code": sorted(AGES)}}, {"range": {"value_number": {"gt": OLDEST}}}]}}
+    hidden = [aged] if caller.safe_harbor and VALUES.intersection(asked) else []
+    return {"bool": {"must": [wanted], "filter": [caller.persons().clause()], "must_not": hidden}}
 
 
 def _wanted(caller: Caller, text: str, of: Domain) -> tuple[dict[str, Any], set[str]]:
