@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,7 @@ def search(
         order = [{language.field(sort.lstrip("-"), properties).name: "desc" if sort[0] == "-" else "asc"}]
         asked.add(_base(sort.lstrip("-")))
     caller.require(of, "search", asked)
-    answer = _ask(
+    answer = ask(
         of,
         query=permitted(caller, wanted, asked),
         sort=order,
@@ -89,7 +90,7 @@ def search(
     elif "patient_ref" not in may:
         for one in found.hits:
             one.pop("patient_ref", None)
-    said = {"query": _hashed("query", text), "total": str(found.total)}
+    said = {"query": hashed("query", text), "total": str(found.total)}
     Audit.local().write(caller.act("E", patients=refs if found.hits else (), fields=tuple(sorted(asked)), detail=said))
     return found
 
@@ -142,10 +143,11 @@ def _wanted(caller: Caller, text: str, of: Domain) -> tuple[dict[str, Any], set[
     return wanted, asked - {language.IDENTIFIER} if may.intersection(of.sought()) else asked
 
 
-def _ask(of: Domain, **body: Any) -> Any:
+@contextmanager
+def answered(of: Domain) -> Iterator[None]:
+    """What a person should hear where the index gives no answer. Raises StackDown, and UsageError for a bad value."""
     try:
-        with client() as server:
-            return server.search(index=of.alias, **body)
+        yield
     except ConnectionLost as error:
         raise away(error) from None
     except ApiError as error:
@@ -154,6 +156,11 @@ def _ask(of: Domain, **body: Any) -> Any:
         if error.status_code == 400:
             raise UsageError("Elasticsearch cannot run this query: is a value wrong for its field?") from None
         raise StackDown(f"Elasticsearch answers {error.status_code}") from None
+
+
+def ask(of: Domain, **body: Any) -> Any:
+    with answered(of), client() as server:
+        return server.search(index=of.alias, **body)
 
 
 def _de_identified(found: Hits, buckets: list[dict[str, Any]], of: Domain) -> Hits:
@@ -168,13 +175,13 @@ def _de_identified(found: Hits, buckets: list[dict[str, Any]], of: Domain) -> Hi
     return Hits(
         total,
         [
-            safe_harbor.view(one, marks, lambda ref: _hashed("pseudonym", keys.survivor(ref)))
+            safe_harbor.view(one, marks, lambda ref: hashed("pseudonym", keys.survivor(ref)))
             for one in found.hits[:total]
         ],
     )
 
 
-def _hashed(use: str, text: str) -> str:
+def hashed(use: str, text: str) -> str:
     """128 bits of a keyed hash: tells equal ones, and nothing else without the key."""
     return keyed_hash(Keyring.local().identity, use.encode(), text.encode())[:16].hex()
 

@@ -229,6 +229,13 @@ class KeyStore:
         with self.db.reading() as db:
             return _survivor(db, ref)
 
+    def survivors(self) -> dict[str, str]:
+        """Every reference that was merged away, with the one that stands for its person now."""
+        with self.db.reading() as db:
+            rows = db.execute(sql.select(subject.c.ref, subject.c.alias_of).where(subject.c.alias_of.is_not(None)))
+            into = {row.ref: row.alias_of for row in rows}
+        return {ref: _last(into, ref) for ref in into}
+
     def family(self, ref: str) -> set[str]:
         """A reference with all its aliases, however they are chained: everything that is this person."""
         with self.db.reading() as db:
@@ -584,6 +591,12 @@ def _survivor(db: sql.Connection, ref: str) -> str:
         if row is None or row[0] is None:
             return ref
         ref = row[0]
+
+
+def _last(into: dict[str, str], ref: str) -> str:
+    while ref in into:  # `alias` closes no ring
+        ref = into[ref]
+    return ref
 
 
 def _family(db: sql.Connection, ref: str) -> set[str]:

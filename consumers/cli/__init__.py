@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from consumers.cli import access, audit, keys, privacy, read, retention
+from consumers.cli import access, audit, keys, privacy, read, retention, stats
 
 
 def register(app: typer.Typer) -> None:
-    for part in (read, access, privacy, audit, keys, retention):
+    for part in (read, stats, access, privacy, audit, keys, retention):
         part.register(app)
