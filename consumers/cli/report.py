@@ -38,21 +38,27 @@ def show(console: Console, report: Row) -> None:
 
 
 def _fields(console: Console, rows: list[Row]) -> None:
+    note = partial(console.print, soft_wrap=True, highlight=False)
     numbers = [row for row in rows if row["type"] == "number" and "mean" in row]
     if numbers:
-        names = ("mean", "sd", "min", "p5", "q1", "median", "q3", "p95", "max")
+        names = ("mean (sd)", "median (quartiles)", "p5 to p95", "min to max")
         table = Table("number", "documents", "patients", "missing", *names)
         for row in numbers:
             marks = "" if row["exact"] else " ~"
-            cells = [_number(row.get(name)) for name in names]
+            cells = (
+                _spread(row["mean"], row["sd"]),
+                _spread(row["median"], row["q1"], row["q3"]),
+                _span(row["p5"], row["p95"]),
+                _span(row.get("min"), row.get("max")),
+            )
             table.add_row(_safe(charts.title(row)) + marks, *_counts(row), _missing(row), *cells)
         console.print(table)
         if any(not row["exact"] for row in numbers):
-            console.print("~ quantiles are estimated (t-digest); fewer documents, or --histogram, read every value")
+            note("~ quantiles are estimated (t-digest); fewer documents, or --histogram, read every value")
         if any(row.get("one_a_patient") for row in numbers):
-            console.print("numbers are of one value a patient, his or her median; extremes are not shown")
+            note("numbers are of one value a patient, his or her median; extremes are not shown")
         if len({(row["code"], row["units"]) for row in numbers if "units" in row}) > 1:
-            console.print("a row a code and unit: values of different units, or of different codes, are not pooled")
+            note("a row a code and unit: values of different units, or of different codes, are not pooled")
     if others := [row for row in rows if row["type"] != "number" or "mean" not in row]:
         table = Table("field", "documents", "patients", "missing", "what")
         for row in others:
@@ -85,7 +91,8 @@ def _compared(console: Console, rows: list[Row]) -> None:
         said = " to ".join(_number(one) for one in interval) if interval else ""
         table.add_row(_safe(name), *sides, effect, said, row["test"], _number(row["p"]), _number(row["q"]))
     console.print(table)
-    console.print("one value a patient: the median, or the most frequent; q: Benjamini and Hochberg over these rows")
+    said = "one value a patient: the median, or the most frequent; q: Benjamini and Hochberg over these rows"
+    console.print(said, soft_wrap=True, highlight=False)
 
 
 def _side(side: Row) -> str:
@@ -141,6 +148,15 @@ def _missing(row: Row) -> str:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f" ({share:.1%})"
+
+
+def _spread(middle: float | None, *around: float | None) -> str:
+    told = [_number(one) for one in around if one is not None]
+    return _number(middle) + (f" ({' to '.join(told)})" if told else "")
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{_number(low)} to {_number(high)}"
 
 
 def _number(value: Any) -> str:

@@ -59,7 +59,8 @@ def register(app: typer.Typer) -> None:
         )
         caller, where = permit("search", purpose, role), domain(of)
         columns = (TextColumn("{task.completed:.0f} of {task.total:.0f} documents"), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("", total=0)
             report = statistics_of(
                 caller, asked, where, lambda done, total: progress.update(task, completed=done, total=total)
