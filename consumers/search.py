@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from infra.keyring import Keyring
 from infra.keystore import KeyStore
 from schemas import safe_harbor
 from schemas.registry import DOMAINS, Domain
+from schemas.safe_harbor import AGES, OLDEST, VALUES
 
 MARK = ("«", "»")
 LARGEST = 10_000  # Elasticsearch's own bound on from + size
@@ -63,24 +65,16 @@ def search(
     if explain and caller.safe_harbor:
         caller.refuse("explain", "an explanation tells how many documents have a word: not in a Safe Harbor view")
     properties, may = of.mapping()["properties"], caller.fields(of, "see")
-    wanted, asked = _wanted(caller, text, of)
-    narrow = [_filter(one, properties) for one in filters]
-    asked |= {_base(one.partition("=")[0]) for one in filters}
-    if kind is not None:
-        narrow.append({"term": {"kind": kind}})
-        asked.add("kind")
-    if since is not None:
-        narrow.append({"range": {"event_time": {"gte": language.since(since)}}})
-        asked.add("event_time")
+    wanted, asked = question(caller, text, of, filters=filters, kind=kind, since=since)
     # An order by time tells times; event ids are random, and so a fair choice among equals.
     order: list[Any] = ["_score", {"event_id": "asc"} if caller.safe_harbor else {"event_time": "desc"}]
     if sort is not None:
         order = [{language.field(sort.lstrip("-"), properties).name: "desc" if sort[0] == "-" else "asc"}]
         asked.add(_base(sort.lstrip("-")))
     caller.require(of, "search", asked)
-    answer = _ask(
+    answer = ask(
         of,
-        query={"bool": {"must": [wanted], "filter": [*narrow, caller.persons().clause()]}},
+        query=permitted(caller, wanted, asked),
         sort=order,
         size=size,
         track_total_hits=True,
@@ -107,6 +101,42 @@ def search(
     return found
 
 
+def question(
+    caller: Caller,
+    text: str,
+    of: Domain,
+    *,
+    filters: Sequence[str] = (),
+    kind: str | None = None,
+    since: str | None = None,
+) -> tuple[dict[str, Any], set[str]]:
+    """What is asked, as Elasticsearch takes it, and the fields that it asks about. Raises UsageError.
+
+    Nothing is decided here: `Caller.require` says whether the fields may be asked, `permitted` of whom.
+    """
+    properties = of.mapping()["properties"]
+    wanted, asked = _wanted(caller, text, of)
+    narrow = [_filter(one, properties) for one in filters]
+    asked |= {_base(one.partition("=")[0]) for one in filters}
+    if kind is not None:
+        narrow.append({"term": {"kind": kind}})
+        asked.add("kind")
+    if since is not None:
+        narrow.append({"range": {"event_time": {"gte": language.since(since)}}})
+        asked.add("event_time")
+    return {"bool": {"must": [wanted], "filter": narrow}}, asked
+
+
+def permitted(caller: Caller, wanted: dict[str, Any], asked: Collection[str]) -> dict[str, Any]:
+    """A question, of those patients alone whom the caller may look at.
+
+    A question for a number would tell, in a Safe Harbor view, an age above 89 that was observed: those are left out.
+    """
+    aged = {"bool": {"filter": [{"terms": {"code": sorted(AGES)}}, {"range": {"value_number": {"gt": OLDEST}}}]}}
+    hidden = [aged] if caller.safe_harbor and VALUES.intersection(asked) else []
+    return {"bool": {"must": [wanted], "filter": [caller.persons().clause()], "must_not": hidden}}
+
+
 def _wanted(caller: Caller, text: str, of: Domain) -> tuple[dict[str, Any], set[str]]:
     """A query as Elasticsearch takes it, and the fields that it asks about. Numbers are looked for where one may."""
     may, blinds = caller.fields(of, "search"), Keyring.local().blinds.values()
@@ -119,10 +149,11 @@ def _wanted(caller: Caller, text: str, of: Domain) -> tuple[dict[str, Any], set[
     return wanted, asked - {language.IDENTIFIER} if may.intersection(of.sought()) else asked
 
 
-def _ask(of: Domain, **body: Any) -> Any:
+@contextmanager
+def answered(of: Domain) -> Iterator[None]:
+    """What a person should hear where the index gives no answer. Raises StackDown, and UsageError for a bad value."""
     try:
-        with client() as server:
-            return server.search(index=of.alias, **body)
+        yield
     except ConnectionLost as error:
         raise away(error) from None
     except ApiError as error:
@@ -131,6 +162,11 @@ def _ask(of: Domain, **body: Any) -> Any:
         if error.status_code == 400:
             raise UsageError("Elasticsearch cannot run this query: is a value wrong for its field?") from None
         raise StackDown(f"Elasticsearch answers {error.status_code}") from None
+
+
+def ask(of: Domain, **body: Any) -> Any:
+    with answered(of), client() as server:
+        return server.search(index=of.alias, **body)
 
 
 def _de_identified(found: Hits, buckets: list[dict[str, Any]], of: Domain) -> Hits:

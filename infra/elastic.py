@@ -6,7 +6,7 @@ Nothing here needs an optional module of the server: the embedded node is the co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ PLACED = f"{WHOLE},items.*._id,items.*._index,items.*._seq_no,items.*._primary_t
 FOUND = "docs._id,docs._index,docs.found,docs._source,docs._seq_no,docs._primary_term"
 REMOVE = b'{"delete":{"_id":"%b","version":1,"version_type":"external_gte"}}\n'
 REMOVED_AT_ONCE = 1000
+SCAN_PAGE, SCAN_ALIVE = 10_000, "2m"
 REFUSALS = frozenset({400, 413})  # the document is at fault; anything else may pass later
 CONFLICT = "version_conflict_engine_exception"
 
@@ -128,6 +129,35 @@ def live(alias: str) -> set[str]:
             return set(server.indices.get_alias(name=alias).body)
         except (ConnectionLost, ConnectionTimeout, TlsError) as error:
             raise StackDown(f"Elasticsearch does not answer: {type(error).__name__}") from None
+
+
+def scan(alias: str, query: dict[str, Any], fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """The fields of every document that a query finds, a page at a time, as they were at one point in time.
+
+    Raises what the client raises. A search after the last document of a page costs the same on every page.
+    """
+    with client() as server:
+        pit = server.open_point_in_time(index=alias, keep_alive=SCAN_ALIVE)["id"]
+        after: list[Any] | None = None
+        try:
+            while True:
+                answer = server.search(
+                    pit={"id": pit, "keep_alive": SCAN_ALIVE},
+                    query={"bool": {"filter": [query]}},  # no score is made
+                    sort=["_shard_doc"],
+                    size=SCAN_PAGE,
+                    track_total_hits=False,
+                    source_includes=list(fields),
+                    search_after=after,
+                    filter_path="pit_id,hits.hits._source,hits.hits.sort",
+                )
+                pit = answer["pit_id"]
+                if not (hits := answer.get("hits", {}).get("hits", [])):
+                    return
+                yield [hit.get("_source", {}) for hit in hits]
+                after = hits[-1]["sort"]
+        finally:
+            server.close_point_in_time(id=pit)
 
 
 class Index:

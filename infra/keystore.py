@@ -599,7 +599,7 @@ def _survivor(db: sql.Connection, ref: str) -> str:
 
 
 def _top(ref: str, upward: dict[str, str]) -> str:
-    while ref in upward:
+    while ref in upward:  # `alias` closes no ring
         ref = upward[ref]
     return ref
 

@@ -471,6 +471,16 @@ class Resource(EhrPart):
     practitioner: Staff = ()
 
 
+# What says the unit of a number: numbers of two units, or of two codes, are never taken together.
+MEASURED: dict[str, tuple[str, ...]] = {
+    "value_number": ("units",),
+    "value_high": ("units",),
+    "amount": ("units", "currency"),
+    "amount_high": ("units",),
+    "strength": ("strength_units",),
+    "price": ("currency",),
+}
+
 PARTS: tuple[type[EhrPart], ...] = (
     (Event, Visit, Observation, ObservationComponent, Order, Diagnosis, Procedure, Allergy, Note)
     + (Appointment, Immunization, Medication, Charge, Resource)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from schemas import ehr, topics
@@ -18,6 +18,7 @@ class Domain:
     mapping: Callable[[], dict[str, Any]]
     parts: tuple[type[Part], ...]
     retention_days: int | None = None  # since the event, for its documents and its sealed record; None: kept
+    measured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what says the unit of a number
 
     def marks(self) -> dict[str, Mark]:
         """The privacy mark of every field of any part."""
@@ -53,6 +54,6 @@ class Domain:
         return topics.sealed(self.name)
 
 
-DOMAINS = {domain.name: domain for domain in (Domain("ehr", ehr.mapping, ehr.PARTS),)}
+DOMAINS = {domain.name: domain for domain in (Domain("ehr", ehr.mapping, ehr.PARTS, measured=ehr.MEASURED),)}
 
 TOPICS: list[Topic] = topics.topics(list(DOMAINS))

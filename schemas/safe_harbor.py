@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from schemas.deidentify import identifiers
 from schemas.marks import Clinical, Mark, Open
 
 
@@ -32,13 +33,15 @@ CLASSES = {
     "A": Identifiers("Names", SEALED),
     "B": Identifiers(
         "All geographic subdivisions smaller than a State",
-        "addresses are sealed; sites, rooms and beds are left out; of a postal code `zip3` stays",
+        "addresses are sealed; sites, where somebody was discharged to, rooms and beds are left out; a ward is part of"
+        " a site and no subdivision of a State, and stays unless it reads like a place; of a postal code `zip3` stays",
         ("facility", "sending_facility", "receiving_facility", "sending_application", "receiving_application")
-        + ("room", "bed", "prior_room", "prior_bed", "rooms", "resources"),
+        + ("discharged_to", "room", "bed", "prior_room", "prior_bed", "rooms", "resources"),
     ),
     "C": Identifiers(
         "All elements of dates (except year) directly related to an individual; and all ages over 89",
-        "of a time the year stays; 90 and above is 90+, and a year that would tell such an age is left out",
+        "of a time the year stays, in a value too; 90 and above is 90+, and a year that would tell such an age is left"
+        " out; an age that was observed as a result stops at 90",
     ),
     "D": Identifiers("Telephone numbers", SEALED),
     "E": Identifiers("Fax numbers", SEALED),
@@ -79,7 +82,23 @@ OLDEST = 89
 SMALLEST = 11  # CMS cell size suppression policy: no cell of 1 to 10 persons is shown, nor one that lets it be derived
 STEP = 5
 
+WARDS = frozenset(("unit", "prior_unit", "pending_unit", "temporary_unit", "department", "hospital_service"))
+VALUES = frozenset(("value_code", "value_number", "value_high"))  # of an observation: a sender may put anything there
+# Observations whose result is an age: HL7's LOINCObservationActContextAgeType, OID 2.16.840.1.113883.1.11.19758.
+AGES = frozenset(("21611-9", "21612-7", "29553-5", "30525-0", "30972-4"))
+IN_A_YEAR = {
+    **dict.fromkeys(("", "a", "y", "yr", "yrs", "year", "years"), 1.0),
+    **dict.fromkeys(("mo", "mon", "month", "months"), 12.0),
+    **dict.fromkeys(("wk", "week", "weeks"), 365.25 / 7),
+    **dict.fromkeys(("d", "day", "days"), 365.25),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), 365.25 * 24),
+}
+
 _TIME = re.compile(r"(\d{4})-\d\d(-\d\d([T ].*)?)?")
+_COMPACT = re.compile(  # HL7's DT and TS, and a number that reads so
+    r"((?:18|19|20)\d\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{2,6}(?:\.\d+)?(?:[+-]\d{4})?)?"
+)
+_ROOM = re.compile(r"\b(?:room|rm|bed)\b", re.I)
 _ADDRESS = re.compile(
     r"://|\bwww\.|@|(?<![\d.])\d{1,3}(\.\d{1,3}){3}(?![\d.])|\b[0-9a-f]{0,4}(:[0-9a-f]{0,4}){3,7}\b", re.I
 )
@@ -112,12 +131,17 @@ def view(document: Mapping[str, Any], marks: Mapping[str, Mark], pseudonym: Call
     """
     may = kept(marks)
     latest = max((int(found[1]) for value in document.values() for found in _times(value)), default=0)
+    aged = document.get("code") in AGES
     made: dict[str, Any] = {}
     for name, value in document.items():
         if name not in may:
             continue
+        if name in VALUES:
+            value = _observed(value, str(document.get("units", "")), aged)
         if name == "patient_ref":
             made[name] = pseudonym(value)
+        elif name in WARDS and _placed(value):
+            continue
         elif (clean := _clean(name, value, latest)) is not None:
             made[name] = clean
     return made
@@ -135,6 +159,32 @@ def _clean(name: str, value: Any, latest: int) -> Any:
         year = int(found[1])
         return year if latest - year <= OLDEST else None  # a year of birth, say, of one who is older
     return None if _ADDRESS.search(value) else value
+
+
+def _observed(value: Any, units: str, aged: bool) -> Any:
+    """A result as it may stand: an age stops at 90, a date without dashes gets one, to be cut as others are.
+
+    A number is taken for a date only where it has no unit. An age in a code or in an unknown unit is left out.
+    """
+    if aged and isinstance(value, int | float):
+        in_a_year = IN_A_YEAR.get(units.lower())
+        if in_a_year is None:
+            return value if value <= OLDEST else None
+        return value if value < (OLDEST + 1) * in_a_year else (OLDEST + 1) * in_a_year
+    if aged:
+        return None
+    if isinstance(value, str):
+        found = _COMPACT.fullmatch(value)
+    else:
+        found = None if units or value is None or value != int(value) else _COMPACT.fullmatch(str(int(value)))
+    return f"{found[1]}-01" if found else value
+
+
+def _placed(value: Any) -> bool:
+    """Whether a ward reads like a place, a person or a room: senders write addresses there, or a ZIP code."""
+    if not isinstance(value, str):
+        return False
+    return bool(_ZIP.fullmatch(value.strip()) or _ROOM.search(value) or identifiers(value))
 
 
 def _times(value: Any) -> Iterable[re.Match[str]]:

@@ -53,7 +53,7 @@ NEVER_IN_EMERGENCY = {"ssn", "religion", "drivers_license"}
 PLACES = {  # 45 CFR 164.514(b)(2)(i)(B), (M) and (R): of the coded fields, what no researcher sees
     *("facility", "sending_facility", "receiving_facility", "sending_application", "receiving_application"),
     *("room", "bed", "prior_room", "prior_bed", "rooms", "resources", "lots", "method", "sub_id", "unread_segments"),
-    "processing_id",
+    *("processing_id", "discharged_to"),
 }
 
 

@@ -19,7 +19,12 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "B": [
         ({"facility": "HARBOUR"}, "HARBOUR"),
         ({"sending_facility": "HARBOUR"}, "HARBOUR"),
+        ({"discharged_to": "HARBOUR"}, "HARBOUR"),
         ({"room": "R-17"}, "R-17"),
+        ({"department": "12 Main Street Clinic"}, "Main"),
+        ({"prior_unit": "Springfield, IL 62701"}, "Springfield"),
+        ({"pending_unit": "62701"}, "62701"),
+        ({"prior_unit": "4 East, room 136, bed B 4E"}, "136"),  # seen on the wire
         ({"sealed": {"addresses": "Kerkstraat 7"}}, "Kerkstraat"),
     ],
     "C": [
@@ -27,6 +32,9 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"died_at": "2026-03-02"}, "03-02"),
         ({"event_time": "2026-03-01T08:00:00Z", "value_time": "1931-05-05T00:00:00Z"}, "1931"),
         ({"age": 90}, "90,"),
+        ({"value_code": "20260301"}, "0301"),
+        ({"value_code": "202603010815-0500"}, "0301"),
+        ({"value_code": "19310505", "event_time": "2026-03-01"}, "1931"),
         ({"birth_date": "1980-01-01"}, "1980"),
     ],
     "D": [({"sealed": {"phones": "555-0199"}}, "555-0199"), ({"kin_phones": ["555-0199"]}, "555-0199")],
@@ -92,6 +100,36 @@ def test_a_year_that_tells_an_age_above_89_goes() -> None:
 def test_codes_survive() -> None:
     document = {"code_system": "2.16.840.1.113883.6.1", "version": "2.5.1", "code": "24484000", "services": ["A", "B"]}
     assert seen(document) == document
+
+
+@pytest.mark.parametrize(
+    ("value", "units", "wanted"),
+    [
+        (89.0, "a", 89.0),
+        (93.0, "a", 90.0),
+        (93.0, "", 90.0),
+        (1130.0, "mo", 1080.0),
+        (1000.0, "mo", 1000.0),
+        (34_000.0, "d", 32_872.5),
+        (95.0, "furlongs", None),
+    ],
+)
+def test_an_observed_age_stops(value: float, units: str, wanted: float | None) -> None:
+    """45 CFR 164.514(b)(2)(i)(C): a single category of age 90 or older."""
+    document = {"kind": "observation", "code": "30525-0", "value_number": value, "units": units}
+    assert seen(document).get("value_number") == wanted
+
+
+def test_a_number_that_reads_like_a_day_becomes_its_year() -> None:
+    day = {"code": "11778-8", "value_number": 20260301.0}  # an estimated date of delivery, sent as NM
+    assert seen(day)["value_number"] == 2026
+    assert seen(day | {"units": "{copies}/mL"})["value_number"] == 20260301.0
+    assert seen({"value_number": 20261301.0})["value_number"] == 20261301.0, "no month 13"
+
+
+@pytest.mark.parametrize("ward", ["MED", "4 EAST", "3WEST", "CARDIO 3", "TraumaCentre", "\u4f4f\u9662\u90e8", "0012"])
+def test_a_ward_is_no_subdivision_of_a_state(ward: str) -> None:
+    assert seen({"unit": ward, "department": ward}) == {"unit": ward, "department": ward}
 
 
 def test_the_reference_becomes_a_pseudonym() -> None:

@@ -91,7 +91,7 @@ def analyse(record: Record) -> list[Change]:
             sealed: dict[str, str | None] = {n: sealable(v) for n in PATIENT_SEALED if (v := getattr(part, n))}
             sealed |= {name: None for name, at in PATIENT_SEALED.items() if at in part.nulls}
             if clear or sealed:
-                changes.append(Change("patient", "", part.subject, clear, sealed, told))
+                changes.append(Change("patient", "", part.subject, clear, sealed, at=told))
             accounts[part.subject] = part.account_number
         elif isinstance(part, Visit) and part.message_type in ("ADT", "Encounter"):
             number = part.visit_number or part.visit_account or accounts.get(part.subject, "")
@@ -101,7 +101,7 @@ def analyse(record: Record) -> list[Change]:
                     clear["state"] = state
                 if part.trigger == "A13" or (told and state == "in-progress" and part.discharged_at is None):
                     clear |= {"discharged_at": None, "discharge_disposition": None}
-                changes.append(Change("encounter", number, part.subject, clear, {"visit_number": number}, told))
+                changes.append(Change("encounter", number, part.subject, clear, {"visit_number": number}, at=told))
     return changes
 
 
