@@ -36,7 +36,9 @@ from schemas.envelope import Envelope
 from schemas.peers import Peers
 from schemas.registry import Domain
 from schemas.similar import ALIAS
+from streams.models import Models
 from streams.process import Batch, Incoming, Processor
+from streams.scoring import Scorer
 from streams.stages import STAGES
 from streams.state import Indexed, advance
 
@@ -151,12 +153,14 @@ class _Rebuild:
         self._server, self._window, self._on_progress = server, window, on_progress
         self._index = Index(server, into, is_alias=False)
         self._entities = Indexed(self._index)
+        self._scorer = Scorer(self._processor, Models.local())
         self._removed = _removed(of)
         self._reader = Reader(of.sealed.name)
         self.done = Rebuilt()
 
     def close(self) -> None:
         self._reader.close()
+        self._scorer.close()
 
     async def catch_up(self) -> int:
         """Rebuild what lies in the topic up to its present end; gives how many records that were."""
@@ -190,9 +194,12 @@ class _Rebuild:
                 await self._index.remove([write.id for write in event.writes])
                 self._leave_out("index_refused", event.incoming)
         self.done.entities += await advance(self._entities, self._processor.folds(kept))
+        scores = await self._scorer.writes(kept)
+        for refused_score in (await self._index.bulk(scores)).values():
+            raise StackDown(f"Elasticsearch refuses a score: {refused_score}")
         await self._take_back(batch)
         self.done.records += len(kept)
-        self.done.documents += sum(len(event.writes) for event in kept)
+        self.done.documents += sum(len(event.writes) for event in kept) + len(scores)
         for message, reason in batch.letters:
             self._leave_out(reason.reason, message)
         self.done.left_out.update(why for _, why in batch.dropped)

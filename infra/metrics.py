@@ -70,6 +70,7 @@ REVEALS = Counter("wardstream_reveals_total", "Sealed fields shown in clear, by 
 SCORES = Counter(
     "wardstream_scores_total", "Scores made on the stream, by model and mode (promoted, shadow).", ["model", "mode"]
 )
+SCORING_ROWS = Gauge("wardstream_scoring_rows", "Events that wait for the process that scores them.")
 MODEL_DRIFT = Gauge(
     "wardstream_model_drift",
     "Population stability index of a model's last scores against those of its training; above 0.25 look.",
@@ -100,6 +101,7 @@ CATALOGUE = (
     MERGES,
     REVEALS,
     SCORES,
+    SCORING_ROWS,
     MODEL_DRIFT,
 )
 

@@ -45,9 +45,9 @@ def _document(part: Part, scrubber: Scrubber) -> Document:
         elif isinstance(mark, Staffed):
             made.staff[name] = value
         elif mark.text:
-            made.clear[name] = _clear(value, scrubber)
+            made.clear[name] = clear(value, scrubber)
         else:
-            made.clear[name] = value if isinstance(value, str) else _clear(value, None)
+            made.clear[name] = value if isinstance(value, str) else clear(value)
     return made
 
 
@@ -60,11 +60,12 @@ def sealable(value: Any) -> str:
     return orjson.dumps(value).decode() if isinstance(value, tuple | list) else str(value)
 
 
-def _clear(value: Any, scrubber: Scrubber | None) -> Any:
+def clear(value: Any, scrubber: Scrubber | None = None) -> Any:
+    """A value as the index takes it, without the words that a scrubber removes."""
     if isinstance(value, str):
         return scrubber.clean(value) if scrubber else value
     if isinstance(value, datetime):
         return rfc3339(value)
     if isinstance(value, tuple | list):
-        return [_clear(one, scrubber) for one in value]
+        return [clear(one, scrubber) for one in value]
     return value

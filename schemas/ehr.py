@@ -471,6 +471,21 @@ class Resource(EhrPart):
     practitioner: Staff = ()
 
 
+class Score(EhrPart):
+    """A prediction made of one event, or a published score of it (NEWS2). No sender's: made on the stream."""
+
+    kind: ClassVar[str] = "score"
+
+    model: Word = ""  # department, readmission, length_of_stay, deterioration; news2
+    model_version: Word = ""  # of the model store; of a published score its year
+    shadow: Annotated[bool, Open()] = False  # of a model that is only watched: not to act upon
+    predicted: Coded = ""  # the class, or the band
+    probability: Number = None  # of "yes", where that is a class; else of the class that is predicted
+    probabilities: Codes = ()  # class=0.123, of all
+    points: Count = None
+    reasons: Codes = ()  # what weighed most, and by how much
+
+
 # What says the unit of a number: numbers of two units, or of two codes, are never taken together.
 MEASURED: dict[str, tuple[str, ...]] = {
     "value_number": ("units",),
@@ -483,7 +498,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
 
 PARTS: tuple[type[EhrPart], ...] = (
     (Event, Visit, Observation, ObservationComponent, Order, Diagnosis, Procedure, Allergy, Note)
-    + (Appointment, Immunization, Medication, Charge, Resource)
+    + (Appointment, Immunization, Medication, Charge, Resource, Score)
 )  # fmt: skip
 
 KEYWORD = {"type": "keyword", "ignore_above": 1024}

@@ -29,7 +29,9 @@ from schemas.registry import Domain
 from streams.app import app
 from streams.batches import take
 from streams.gapless import Gapless
+from streams.models import Models
 from streams.process import Batch, Incoming, Processor, letter
+from streams.scoring import Scorer
 from streams.stages import STAGES
 from streams.state import Indexed, advance
 
@@ -47,6 +49,7 @@ class Agent:
         self._processor = Processor(domain, STAGES[domain.name], peers, keyring, self._keys)
         self._index = Index(async_client(), domain.alias)
         self._entities = Indexed(self._index)
+        self._scorer = Scorer(self._processor, Models.local())
         self._broker, self._key_store = Target("kafka"), Target("keystore")
         self._producer = Producer(linger_ms=5)
         self._received: deque[float] = deque()  # of each batch under way: when its oldest event came in
@@ -73,6 +76,8 @@ class Agent:
                     await read.put((events, await self._read([_incoming(event.message) for event in events])))
         except BaseExceptionGroup as failed:  # one reason to end is enough, and tells its exit code
             raise failed.exceptions[0] from None
+        finally:
+            self._scorer.close()
 
     async def _index_each(
         self, read: asyncio.Queue[tuple[list[Any], Batch]], indexed: asyncio.Queue[tuple[list[Any], Batch]]
@@ -163,10 +168,18 @@ class Agent:
         was written is taken back. One who is killed here has not acknowledged: the event is read again, and dropped.
         """
         await advance(self._entities, self._processor.folds(batch.ready))
+        await self._score(batch)
         await self._send(self._processor.outgoing(batch))
         await self._merge(batch)
         await self._until_done(self._key_store, lambda: self._take_back(batch), KeyStoreBusy)
         self._count(batch)
+
+    async def _score(self, batch: Batch) -> None:
+        """After the entities, since a score looks back at what they keep. One that the index refuses is our fault."""
+        writes = await self._scorer.writes(batch.ready)
+        if refused := await self._index.bulk(writes):
+            raise WardstreamError(f"the index refuses {len(refused)} scores: {sorted(set(refused.values()))}")
+        metrics.DOCUMENTS.labels(self._domain.name).inc(len(writes))
 
     async def _take_back(self, batch: Batch) -> None:
         if (epoch := await asyncio.to_thread(self._keys.epoch)) != self._epoch:

@@ -189,6 +189,10 @@ class Models:
     def names(self) -> list[str]:
         return sorted(path.name for path in self._root.glob("*") if _NAME.fullmatch(path.name))
 
+    def changed(self) -> tuple[tuple[str, int], ...]:
+        """Something that differs once a version was added, promoted or rolled back: what changes a name's folder."""
+        return tuple((name, (self._root / name).stat().st_mtime_ns) for name in self.names())
+
     def versions(self, name: str) -> list[str]:
         """Oldest first."""
         folder = self._folder(name)

@@ -6,7 +6,7 @@ message can be blamed for (a key store that does not know a key) is raised, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,10 +19,10 @@ from infra.kafka import Outgoing
 from infra.keyring import Keyring
 from infra.keystore import KeyStore, Wanted
 from schemas.dead_letter import DeadLetter
-from schemas.document import Document
+from schemas.document import Document, clear
 from schemas.envelope import Envelope, document_id, rfc3339
 from schemas.peers import Peers
-from schemas.record import Record, StaffMember
+from schemas.record import Part, Record, StaffMember
 from schemas.registry import Domain
 from schemas.signal import ERASED_PERSON, Signal
 from schemas.signal import message as signal_message
@@ -60,6 +60,7 @@ class Ready:
     changes: list[fold.Change]
     signals: list[Signal]
     writes: list[Write] = field(default_factory=list)
+    history: dict[int, Mapping[str, Any]] = field(default_factory=dict)  # by subject, once its patient is folded
 
     def key_of(self, subject: int | None) -> DataKey:
         return self.keys[subject or 0]
@@ -119,15 +120,16 @@ class Processor:
         patients = bool(record.subjects)
         if patients and len(record.subjects) != len(keys):
             raise BadMessage("subjects_differ")
+        made, at = self.stage.document(record), rfc3339(record.event_time or envelope.received())
         return Ready(
             message,
             envelope,
             keys,
             patients,
             record,
-            rfc3339(record.event_time or envelope.received()),
-            self.stage.document(record),
-            self.stage.analyse(record),
+            at,
+            made,
+            self.stage.analyse(record, made, at),
             self.stage.derive(record),
         )
 
@@ -223,12 +225,22 @@ class Processor:
             return seal_field(key, self.domain.name, made, name, value)
 
         common = {"patient_ref": key.ref, "source": event.envelope.source, "part": -1}
-        return fold.fold(old, change, at, common, seal)
+        entity = fold.fold(old, change, at, common, seal)
+        if not change.number:
+            event.history[change.subject] = entity.get(fold.HISTORY, {})
+        return entity
 
     def _entity_id(self, event: Ready, change: fold.Change) -> str:
         """One entity of a kind per patient reference and number; the number itself may identify, so it is hashed."""
         ref = event.key_of(change.subject).ref
         return f"{change.kind}-{keyed_hash(self._keyring.event, ref.encode(), change.number.encode())[:16].hex()}"
+
+    def scored(self, event: Ready, number: int, subject: int, score: Part) -> Write:
+        """The document of a score; `number` tells the scores of an event apart, always in the same way."""
+        part = len(event.documents) + number
+        made = document_id(event.envelope.event_id, part)
+        document = Document(score.kind, subject, clear={name: clear(value) for name, _, value in score.fields()})
+        return Write(made, dump(self._source(event, document, part, made, {})))
 
     def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str, float]]:
         """References (prior, survivor) of this batch's merges, and when each happened."""

@@ -35,6 +35,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     settings.cache_clear()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the servers, so that `make test` can run everything else beside it."""
+    for item in items:
+        if "home" in getattr(item, "fixturenames", ()):
+            item.add_marker("servers")
+
+
 def wardstream(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*WARDSTREAM, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=280)
 

@@ -12,11 +12,13 @@ import pytest
 from infra.errors import BadMessage
 from schemas.document import documents
 from schemas.ehr import PARTS
+from schemas.envelope import rfc3339
 from schemas.peers import Peer
 from schemas.record import Record
 from schemas.wire.hl7v2 import Message, Segment, split_batch
 from streams import ehr
 from streams.ehr import hl7v2, person
+from streams.fold import Change
 
 SAMPLES = Path(__file__).resolve().parent / "samples" / "ehr"
 NOW = datetime(2026, 3, 1, 12, 5, tzinfo=UTC)
@@ -313,15 +315,20 @@ def test_no_sample_shows_a_person(path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- entities and signals
 
 
+def analyse(made: Record) -> list[Change]:
+    at = rfc3339(made.event_time or NOW)
+    return ehr.analyse(made, ehr.document(made), at)
+
+
 def test_only_admissions_move_a_patient() -> None:
-    changes = ehr.analyse(record("ADT^A01", PID, PV1))
+    changes = analyse(record("ADT^A01", PID, PV1))
     assert [(one.kind, one.number) for one in changes] == [("patient", ""), ("encounter", "V77")]
     assert changes[1].clear["state"] == "in-progress"
-    assert [one.kind for one in ehr.analyse(record("ORU^R01", PID, PV1, "OBR|1|||A"))] == ["patient"]
+    assert [one.kind for one in analyse(record("ORU^R01", PID, PV1, "OBR|1|||A"))] == ["patient"]
 
 
 def test_a_null_clears_a_field() -> None:
-    (change,) = ehr.analyse(record("ADT^A08", PID.replace("|5550101", '|""')))
+    (change,) = analyse(record("ADT^A08", PID.replace("|5550101", '|""')))
     assert change.identifying["phones"] is None
 
 

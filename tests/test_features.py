@@ -166,13 +166,17 @@ def test_what_is_remembered() -> None:
     features.remember(history, [visit("A03"), {"kind": "diagnosis", "code": "C80", "confirmation": "refuted"}], at(4))
     features.remember(history, [visit("A01"), {"kind": "diagnosis", "code": "C81", "action": "D"}], at(7))
     features.remember(history, [visit("A11", admitted_at=at(7))], at(8))
+    assert features.stays(history) == {at(1): at(4)}
     assert history == {
-        "admissions": {at(1): at(4)},
+        "admissions": {at(1): ""},
+        "ended": {at(4): True},
         "diagnoses": {"I50.9": at(1)},
         "vitals": {"pulse": [118.0, at(1)]},
     }
-    features.remember(history, [visit("A13")], at(4, 9))
-    assert history["admissions"] == {at(1): ""}
+    features.remember(history, [visit("A03", admitted_at=at(9))], at(12))
+    assert features.stays(history)[at(9)] == at(12)
+    features.remember(history, [visit("A13", admitted_at=at(9))], at(13))
+    assert features.stays(history)[at(9)] == ""
 
 
 def test_a_fhir_encounter_is_a_stay() -> None:

@@ -28,7 +28,7 @@ from schemas.wire.fhir import CONTENT_TYPE, Focus, dump
 from schemas.wire.hl7v2 import Message
 from streams import ehr
 from streams.ehr import codes, fhir, fhir_person, hl7v2
-from streams.fold import Entity, fold, position
+from streams.fold import Change, Entity, fold, position
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "tests" / "samples" / "ehr" / "fhir"
@@ -310,7 +310,7 @@ def test_one_stay() -> None:
     (visit,), (made,) = parts(old, "visit"), parts(new, "visit")
     shared(visit, made, "unit", "room", "bed", "facility", "patient_class", "admission_type", "hospital_service")
     shared(visit, made, "visit_number", "admitted_at", "attending")
-    before, after = ehr.analyse(old)[1], ehr.analyse(new)[0]
+    before, after = analyse(old)[1], analyse(new)[0]
     assert (before.kind, before.number, before.clear["state"]) == (after.kind, after.number, after.clear["state"])
 
 
@@ -405,7 +405,7 @@ def test_encounter() -> None:
         "Chest pain",
     )
     assert made.event_time == datetime(2026, 3, 1, 11, 30, tzinfo=UTC)
-    assert ehr.analyse(made)[0].clear["state"] == "discharged"
+    assert analyse(made)[0].clear["state"] == "discharged"
 
 
 @pytest.mark.parametrize(
@@ -637,10 +637,15 @@ def test_what_nobody_reads_stays_sealed() -> None:
 # --------------------------------------------------------------------------------------------- versions, times, places
 
 
+def analyse(made: Record) -> list[Change]:
+    at = rfc3339(made.event_time or NOW)
+    return ehr.analyse(made, ehr.document(made), at)
+
+
 def state(*versions: Json) -> Entity:
     entity: Entity = {}
     for number, said in enumerate(versions):
-        (change,) = ehr.analyse(record(said))
+        (change,) = (one for one in analyse(record(said)) if one.number)
         at = position(change.at, f"e{number}")
         entity = fold(entity, change, at, {}, lambda name, value: value)
     return entity
@@ -659,9 +664,10 @@ def test_a_later_version_wins_whatever_it_says_of_time() -> None:
 
 
 def test_only_encounters_and_patients_change_entities() -> None:
-    assert [one.kind for one in ehr.analyse(record(PATIENT))] == ["patient"]
-    assert [one.kind for one in ehr.analyse(record(ENCOUNTER))] == ["encounter"]
-    assert ehr.analyse(record(resource("Observation", **OF_P1), CONTEXT)) == []
+    assert [one.kind for one in analyse(record(PATIENT))] == ["patient"]
+    moved, remembered = analyse(record(ENCOUNTER))
+    assert (moved.kind, remembered.kind, remembered.clear) == ("encounter", "patient", {})
+    assert analyse(record(resource("Observation", **OF_P1), CONTEXT)) == []
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,20 @@ patients and encounters become by it, `derive` what somebody should hear of. Pur
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from schemas.document import Document, documents, sealable
-from schemas.ehr import Event, Observation, Visit
+from schemas.ehr import Event, Observation, Score, Visit
 from schemas.envelope import Envelope, rfc3339
 from schemas.peers import Peers
 from schemas.record import Record
 from schemas.signal import Signal
 from schemas.wire.fhir import CONTENT_TYPE as FHIR
 from schemas.wire.hl7v2 import Message, control
-from streams.ehr import fhir, hl7v2, notes
+from streams.ehr import features, fhir, hl7v2, notes
+from streams.ehr.news2 import news2
 from streams.fold import Change
 
 PATIENT_CLEAR = ("sex", "race", "ethnic_group", "language", "marital_status", "died_at", "deceased")
@@ -78,9 +80,14 @@ def document(record: Record) -> list[Document]:
     return made
 
 
-def analyse(record: Record) -> list[Change]:
-    """One change a patient, one a numbered visit. Only ADT and Encounter move anybody: others copy it late."""
+def analyse(record: Record, made: Sequence[Document], at: str) -> list[Change]:
+    """One change a patient, one a numbered visit. Only ADT and Encounter move anybody: others copy it late.
+
+    What a patient's history takes from the event, which happened `at`, is told by its documents `made`, as training
+    tells it from the index.
+    """
     changes: list[Change] = []
+    entries = _entries(made, at)
     told = rfc3339(record.told_at) if record.told_at else ""
     accounts: dict[int | None, str] = {}
     for part in record.parts:
@@ -90,8 +97,9 @@ def analyse(record: Record) -> list[Change]:
             clear = _said(part, PATIENT_CLEAR) | {name: None for name, at in PATIENT_NULLS.items() if at in part.nulls}
             sealed: dict[str, str | None] = {n: sealable(v) for n in PATIENT_SEALED if (v := getattr(part, n))}
             sealed |= {name: None for name, at in PATIENT_SEALED.items() if at in part.nulls}
-            if clear or sealed:
-                changes.append(Change("patient", "", part.subject, clear, sealed, at=told))
+            into = entries.pop(part.subject, {})
+            if clear or sealed or into:
+                changes.append(Change("patient", "", part.subject, clear, sealed, into, told))
             accounts[part.subject] = part.account_number
         elif isinstance(part, Visit) and part.message_type in ("ADT", "Encounter"):
             number = part.visit_number or part.visit_account or accounts.get(part.subject, "")
@@ -102,7 +110,29 @@ def analyse(record: Record) -> list[Change]:
                 if part.trigger == "A13" or (told and state == "in-progress" and part.discharged_at is None):
                     clear |= {"discharged_at": None, "discharge_disposition": None}
                 changes.append(Change("encounter", number, part.subject, clear, {"visit_number": number}, at=told))
+    changes += [Change("patient", "", one, {}, {}, into, told) for one, into in entries.items()]
     return changes
+
+
+def _entries(made: Sequence[Document], at: str) -> dict[int, features.Entries]:
+    """Entries of each patient of an event, where there are any."""
+    of: dict[int, list[dict[str, Any]]] = {}
+    for one in made:
+        if one.subject is not None and one.kind in features.TELLING:
+            of.setdefault(one.subject, []).append({"kind": one.kind, **one.clear})
+    return {one: into for one, said in of.items() if (into := features.entries(said, at))}
+
+
+def early_warning(said: Sequence[Mapping[str, Any]], history: Mapping[str, Any], at: str) -> Score | None:
+    """NEWS2 of an event that brought a vital sign, where all seven are known and none is older than twelve hours."""
+    known = features.vital_signs(said, history, at)
+    if known is None or (found := news2(known)) is None:
+        return None
+    most = sorted(found.parts.items(), key=lambda one: (-one[1], one[0]))
+    reasons = tuple(f"{name} +{points}" for name, points in most if points)
+    return Score(
+        model="news2", model_version="2017", points=found.total, predicted=found.band, reasons=reasons, shadow=False
+    )
 
 
 def derive(record: Record) -> list[Signal]:

@@ -13,9 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequenc
 from datetime import datetime, timedelta
 from typing import Any
 
-from streams.ehr.news2 import news2, vital
+from streams.ehr.news2 import CODES, news2, vital
 
+TELLING = frozenset(
+    ("event", "visit", "diagnosis", "observation", "observation_component")
+)  # kinds that a history takes from
+OBSERVED = frozenset(("observation", "observation_component"))
 Features = dict[str, float | str]
+Entries = dict[tuple[str, str], Any]
+Vitals = dict[str, float | str]
 Document = Mapping[str, Any]
 
 DEPARTMENT, READMISSION, STAY, DETERIORATION = "department", "readmission", "length_of_stay", "deterioration"
@@ -24,6 +30,7 @@ TARGETS = (DEPARTMENT, READMISSION, STAY, DETERIORATION)
 # Trigger events, HL7 table 0003, and Encounter.status of FHIR R4 for the same.
 ADMITS, ENTERS = frozenset(("A01", "A06")), frozenset(("A01", "A04", "A05"))
 BEGUN, FINISHED = frozenset(("planned", "arrived", "triaged", "in-progress")), frozenset(("finished",))
+CANCELLED = frozenset(("cancelled", "entered-in-error"))
 INPATIENT, EMERGENCY, PREADMIT = "I", "E", "P"  # table 0004
 GONE = frozenset(("20", "40", "41", "42", "exp"))  # PV1-36 (UB-04 patient discharge status), FHIR's: died
 ADULT = 16  # NEWS2 is for nobody younger
@@ -57,21 +64,21 @@ def features(target: str, documents: Sequence[Document], history: Mapping[str, A
     """The features of one event for a target, None where it is none to be scored.
 
     `documents` are the clear documents of the event, each with its `kind`; `history` is what the patient's entity keeps
-    (see `remember`); `at` is the event's time. What the history has from after `at`, or from this very event, counts
+    (see `entries`); `at` is the event's time. What the history has from after `at`, or from this very event, counts
     for nothing, so that it may have been folded before or after.
     """
     visit = _first(documents, "visit")
-    measured = _measured(documents)
-    event = _first(documents, "event")
-    if not _scored(target, visit, _first(documents, "observation") if measured else None, event.get("age")):
+    person = history.get("person", {}) | _person(documents)
+    if not _scored(target, visit, documents, person.get("age")):
         return None
+    measured = _measured(documents)
     now = _time(at)
     made: Features = {}
-    _word(made, "sex", event.get("sex"))
-    _number(made, "age", event.get("age"))
+    _word(made, "sex", person.get("sex"))
+    _number(made, "age", person.get("age"))
     for name in _VISIT[target]:
         _word(made, name, visit.get(name))
-    _vitals(made, measured, history, at, now)
+    _vitals(made, measured, history, at)
     _before(made, history, at, now, visit)
     if target != DETERIORATION:
         for code in {_category(one["code"]) for one in documents if _diagnosed(one)}:
@@ -85,7 +92,7 @@ def features(target: str, documents: Sequence[Document], history: Mapping[str, A
     return made
 
 
-def _scored(target: str, visit: Document, vitals: Document | None, age: int | None) -> bool:
+def _scored(target: str, visit: Document, documents: Sequence[Document], age: int | None) -> bool:
     trigger, patient_class = visit.get("trigger"), visit.get("patient_class", "")
     fhir = visit.get("status") if visit.get("message_type") == "Encounter" else None
     match target:
@@ -97,8 +104,10 @@ def _scored(target: str, visit: Document, vitals: Document | None, age: int | No
             ends = trigger == "A03" or fhir in FINISHED
             return ends and patient_class in ("", INPATIENT) and visit.get("discharge_disposition") not in GONE
         case "deterioration":
-            grown = age is None or age >= ADULT
-            return vitals is not None and grown and not intensive(vitals.get("unit")) and _lies_here(vitals)
+            if not _measured(documents):
+                return False
+            one = next(one for one in documents if one.get("kind") in OBSERVED and one.get("code") in CODES)
+            return (age is None or age >= ADULT) and not intensive(one.get("unit")) and _lies_here(one)
     raise ValueError(f"there is no target {target!r}")
 
 
@@ -110,45 +119,59 @@ def _lies_here(one: Document) -> bool:
 # ------------------------------------------------------------------------------------------------------------- history
 
 
-def remember(history: MutableMapping[str, Any], documents: Sequence[Document], at: str) -> None:
-    """Take one event into a patient's history. Events come in the order of their times.
+def entries(documents: Sequence[Document], at: str) -> Entries:
+    """What one event puts into its patient's history; a value of None takes an entry away.
 
-    admissions: times of admission to a bed -> of discharge, "" while the stay goes on; diagnoses: code -> time of the
-    event that told it last; vitals: name (streams/ehr/news2.py) -> [value, observed at].
+    person: age and sex, for events that do not tell them. admissions: time of admission to a bed -> of discharge, ""
+    while the stay goes on. ended: times of discharges that do not say which stay they end. diagnoses: code -> time of
+    the event that told it last. vitals: name (streams/ehr/news2.py) -> [value, observed at]. Each entry is the latest
+    event's that gave it (streams/fold.py).
     """
-    admissions = history.setdefault("admissions", {})
-    diagnoses, vitals = history.setdefault("diagnoses", {}), history.setdefault("vitals", {})
+    made: Entries = {("person", name): value for name, value in _person(documents).items()}
     visit = _first(documents, "visit")
     if visit.get("message_type") in ("ADT", "Encounter"):
-        _admit(admissions, visit, at)
+        made |= _stay(visit, at)
     for one in documents:
         if _diagnosed(one):
-            diagnoses[one["code"]] = max(at, diagnoses.get(one["code"], ""))
+            made["diagnoses", one["code"]] = at
     for name, (value, observed) in _measured(documents).items():
-        when = observed or at
-        if name not in vitals or vitals[name][1] <= when:
-            vitals[name] = [value, when]
+        made["vitals", name] = [value, observed or at]
+    return made
 
 
-def _admit(admissions: MutableMapping[str, str], visit: Document, at: str) -> None:
+def remember(history: MutableMapping[str, Any], documents: Sequence[Document], at: str) -> None:
+    """Take one event's entries into a history, as the fold does. Events come in the order of their times."""
+    for (name, key), value in entries(documents, at).items():
+        if value is None:
+            history.get(name, {}).pop(key, None)
+        else:
+            history.setdefault(name, {})[key] = value
+
+
+def stays(history: Mapping[str, Any]) -> dict[str, str]:
+    """Admissions with their discharges; an open one ends with the first discharge behind it that names no stay."""
+    ended = sorted(history.get("ended", ()))
+    return {
+        begun: done or next((one for one in ended if one > begun), "")
+        for begun, done in sorted(history.get("admissions", {}).items())
+    }
+
+
+def _stay(visit: Document, at: str) -> Entries:
     trigger, status = visit.get("trigger", ""), visit.get("status", "")
     if visit.get("patient_class", "") not in ("", INPATIENT):
-        return
+        return {}
     fhir = visit.get("message_type") == "Encounter"
     begins = trigger in ADMITS or (fhir and status in BEGUN - {"planned"})
     ends = trigger == "A03" or (fhir and status in FINISHED)
-    latest = max((begun for begun, ended in admissions.items() if trigger == "A13" or not ended), default="")
-    admitted = visit.get("admitted_at") or (at if begins else latest)
-    if not admitted:
-        return
-    if trigger == "A11":
-        admissions.pop(admitted, None)
-    elif ends:
-        admissions[admitted] = visit.get("discharged_at") or at
-    elif trigger == "A13":
-        admissions[admitted] = ""
-    elif begins:
-        admissions.setdefault(admitted, "")
+    admitted, discharged = visit.get("admitted_at"), visit.get("discharged_at") or at
+    if trigger == "A11" or (fhir and status in CANCELLED):
+        return {("admissions", admitted): None} if admitted else {}
+    if trigger == "A13":
+        return {("admissions", admitted): ""} if admitted else {}
+    if ends:
+        return {("admissions", admitted): discharged} if admitted else {("ended", discharged): True}
+    return {("admissions", admitted or at): ""} if begins else {}
 
 
 # -------------------------------------------------------------------------------------------------- what it is made of
@@ -159,11 +182,24 @@ def intensive(unit: Any) -> bool:
     return bool(unit) and _INTENSIVE.search(str(unit)) is not None
 
 
+def _person(documents: Iterable[Document]) -> dict[str, Any]:
+    event = _first(documents, "event")
+    return {name: event[name] for name in ("age", "sex") if event.get(name) is not None}
+
+
+def vital_signs(documents: Sequence[Document], history: Mapping[str, Any], at: str) -> Vitals | None:
+    """The newest vital signs at an event that brought one, of an adult who is known to be one; else None."""
+    age = (history.get("person", {}) | _person(documents)).get("age")
+    if age is None or age < ADULT or not (measured := _measured(documents)):
+        return None
+    return _known(measured, history, at)
+
+
 def _measured(documents: Iterable[Document]) -> dict[str, tuple[float | str, str]]:
     """NEWS2's vital signs among the observations: value and time."""
     found: dict[str, tuple[float | str, str]] = {}
     for one in documents:
-        if one.get("kind") in ("observation", "observation_component") and (code := one.get("code")):
+        if one.get("kind") in OBSERVED and (code := one.get("code")) in CODES:
             value = one.get("value_number")
             if value is None:
                 value = one.get("value_code") or one.get("value_text") or ""
@@ -172,15 +208,18 @@ def _measured(documents: Iterable[Document]) -> dict[str, tuple[float | str, str
     return found
 
 
-def _vitals(
-    made: Features, measured: Mapping[str, tuple[Any, ...]], history: Mapping[str, Any], at: str, now: datetime
-) -> None:
-    known: dict[str, float | str] = {
+def _known(measured: Mapping[str, tuple[Any, ...]], history: Mapping[str, Any], at: str) -> Vitals:
+    now = _time(at)
+    known: Vitals = {
         name: value
         for name, (value, when) in history.get("vitals", {}).items()
         if when <= at and now - _time(when) <= _FRESH
     }
-    known |= {name: one[0] for name, one in measured.items()}
+    return known | {name: one[0] for name, one in measured.items()}
+
+
+def _vitals(made: Features, measured: Mapping[str, tuple[Any, ...]], history: Mapping[str, Any], at: str) -> None:
+    known = _known(measured, history, at)
     score = news2(known)
     for name in ("respiration_rate", "oxygen_saturation", "systolic", "pulse", "temperature"):
         _number(made, name, known.get(name))
@@ -192,7 +231,7 @@ def _vitals(
 def _before(made: Features, history: Mapping[str, Any], at: str, now: datetime, visit: Document) -> None:
     """Earlier stays and diagnoses. The stay of this event is none of them."""
     this = visit.get("admitted_at") or _open_stay(history, at) or at
-    earlier = {begun: ended for begun, ended in history.get("admissions", {}).items() if begun < min(this, at)}
+    earlier = {begun: ended for begun, ended in stays(history).items() if begun < min(this, at)}
     ends = [ended for ended in earlier.values() if ended and ended <= at]
     made["stays_last_year"] = float(sum(now - _time(ended) <= _YEAR for ended in ends))
     ended = max(ends, default=None)
@@ -205,8 +244,8 @@ def _before(made: Features, history: Mapping[str, Any], at: str, now: datetime, 
 
 def _open_stay(history: Mapping[str, Any], at: str) -> str:
     """When the stay that goes on at that time began; empty where there is none."""
-    stays = history.get("admissions", {}).items()
-    return max((begun for begun, ended in stays if begun <= at and not (ended and ended < at)), default="")
+    told = stays(history).items()
+    return max((begun for begun, ended in told if begun <= at and not (ended and ended < at)), default="")
 
 
 def _terms(documents: Iterable[Document]) -> set[str]:

@@ -77,7 +77,7 @@ def _course(told: Sequence[Happened]) -> _Course:
                 if lies and not was and one.get("trigger") != "A03":
                     course.intensive.append(event.at)
                 was = lies
-    course.admissions = dict(sorted(history.get("admissions", {}).items()))
+    course.admissions = of.stays(history)
     return course
 
 

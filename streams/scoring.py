@@ -1,0 +1,239 @@
+"""Predictions on the stream: which models an event is to be scored by, and a process beside the worker that scores.
+
+A version serves for the events that were received while it was promoted, so that an event read again, or an index made
+anew, gets the score that it had. The one in shadow is scored too, flagged. A score is made of what is durable anyway:
+if scoring fails, that is counted and told, and the event goes its way without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from infra import metrics
+from infra.elastic import Write
+from infra.errors import ModelAltered, UsageError, WardstreamError
+from schemas.ehr import Score
+from streams.models import Card, Models, Step, drift
+from streams.process import Processor, Ready
+
+log = logging.getLogger(__name__)
+PATIENCE_SECONDS = 30.0  # for a batch: the first waits for the process to start and to read its models
+WATCHED = 2000  # of each model: last scores that drift is measured on
+WATCHED_AT_LEAST = 200
+YES = "yes"
+Request = tuple[str, str, list[Mapping[str, float | str]], Mapping[str, float]]  # name, version, rows, typical values
+Reply = list[tuple[str, dict[str, float], tuple[tuple[str, float], ...]]] | str  # or the reason of a refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version as far as it matters here. `trained_at` is when its shadow begins, RFC 3339."""
+
+    version: str
+    card: Card
+
+    @property
+    def trained_at(self) -> str:
+        return self.card.trained_at
+
+
+class Serving:
+    """Which versions of which models serve at which time: the store's, read again whenever a folder of it changes."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._seen: object = None
+        self._steps: dict[str, tuple[Step, ...]] = {}
+        self._versions: dict[str, list[Version]] = {}
+        self._cards: dict[tuple[str, str], Card | None] = {}
+
+    def refresh(self) -> None:
+        if (now := self._models.changed()) == self._seen:
+            return
+        self._seen = now
+        for name in self._models.names():
+            try:
+                self._steps[name] = self._models.history(name)
+            except ModelAltered as error:
+                log.error("no scores by %s: %s", name, error.reason)
+                self._steps[name] = ()
+            known = ((version, self._card(name, version)) for version in self._models.versions(name))
+            self._versions[name] = [Version(version, card) for version, card in known if card is not None]
+
+    def _card(self, name: str, version: str) -> Card | None:
+        if (name, version) not in self._cards:
+            try:
+                self._cards[name, version] = self._models.card(name, version)
+            except (ModelAltered, UsageError) as error:
+                log.error("no scores by %s/%s: %s", name, version, error.reason)
+                self._cards[name, version] = None
+        return self._cards[name, version]
+
+    def at(self, name: str, when: str) -> list[tuple[Version, bool]]:
+        """The version that was promoted at a time, and the one in shadow (True), where there were any."""
+        steps = [step for step in self._steps.get(name, ()) if step.at <= when]
+        promoted = steps[-1].version if steps else None
+        versions = [one for one in self._versions.get(name, ()) if one.trained_at <= when]
+        made = [(one, False) for one in versions if one.version == promoted]
+        if versions and versions[-1].version not in {step.version for step in steps}:
+            made.append((versions[-1], True))
+        return made
+
+
+@dataclass(slots=True)
+class _Wanted:
+    event: Ready
+    subject: int
+    number: int
+    target: str
+    shadow: bool
+
+
+class Scorer:
+    """Scores batches of events that were folded. `close` ends its process."""
+
+    def __init__(self, processor: Processor, models: Models) -> None:
+        self._processor, self._serving = processor, Serving(models)
+        self._pool: ProcessPoolExecutor | None = None
+        self._watched: dict[tuple[str, str], deque[tuple[str, int]]] = {}
+
+    async def writes(self, ready: Sequence[Ready]) -> list[Write]:
+        """Documents of all scores of a batch, the published ones and those of models."""
+        stage, domain = self._processor.stage, self._processor.domain.name
+        self._serving.refresh()
+        made: list[Write] = []
+        asked: dict[tuple[str, str], list[tuple[_Wanted, Mapping[str, float | str]]]] = defaultdict(list)
+        cards: dict[tuple[str, str], Card] = {}
+        for event in ready:
+            for subject, history in event.history.items():
+                said = [{"kind": one.kind, **one.clear} for one in event.documents if one.subject == subject]
+                first = subject * (2 * len(stage.targets) + 1)
+                if (published := stage.rules(said, history, event.event_time)) is not None:
+                    made.append(self._processor.scored(event, first, subject, published))
+                for place, target in enumerate(stage.targets):
+                    name = f"{domain}-{target}"
+                    if not (serving := self._serving.at(name, event.envelope.received_at)):
+                        continue
+                    if (found := stage.features(target, said, history, event.event_time)) is None:
+                        continue
+                    for version, shadow in serving:
+                        wanted = _Wanted(event, subject, first + 1 + 2 * place + shadow, target, shadow)
+                        asked[name, version.version].append((wanted, found))
+                        cards[name, version.version] = version.card
+        if asked:
+            requests: list[Request] = [
+                (*one, [found for _, found in some], cards[one].feature_means) for one, some in asked.items()
+            ]
+            for (one, some), reply in zip(asked.items(), await self._ask(requests), strict=True):
+                made += self._replied(one, [wanted for wanted, _ in some], reply, cards[one])
+        return made
+
+    async def _ask(self, requests: list[Request]) -> list[Reply]:
+        """The process's replies; one that has died gets a successor, once."""
+        metrics.SCORING_ROWS.set(sum(len(rows) for _, _, rows, _ in requests))
+        try:
+            for _ in range(2):
+                try:
+                    if self._pool is None:
+                        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin)
+                    running = asyncio.wrap_future(self._pool.submit(_score, requests))
+                    return await asyncio.wait_for(running, PATIENCE_SECONDS)
+                except (BrokenProcessPool, TimeoutError) as error:
+                    log.error("scoring failed: %s", type(error).__name__)
+                    self.close()
+            return ["scoring_failed"] * len(requests)
+        finally:
+            metrics.SCORING_ROWS.set(0)
+
+    def _replied(self, one: tuple[str, str], some: list[_Wanted], reply: Reply, card: Card) -> list[Write]:
+        name, version = one
+        if isinstance(reply, str):
+            log.error("no scores by %s/%s: %s", name, version, reply)
+            metrics.SCORES.labels(name, "failed").inc(len(some))
+            return []
+        made = []
+        for wanted, (predicted, probabilities, reasons) in zip(some, reply, strict=True):
+            score = Score(
+                model=wanted.target,
+                model_version=version,
+                shadow=wanted.shadow,
+                predicted=predicted,
+                probability=round(probabilities[YES if YES in probabilities else predicted], 6),
+                probabilities=tuple(f"{label}={p:.3f}" for label, p in probabilities.items()),
+                reasons=tuple(f"{feature} {weight:+.3f}" for feature, weight in reasons),
+            )
+            made.append(self._processor.scored(wanted.event, wanted.number, wanted.subject, score))
+            metrics.SCORES.labels(name, "shadow" if wanted.shadow else "promoted").inc()
+        if not some[0].shadow:
+            self._watch(one, [p for _, p, _ in reply], card)
+        return made
+
+    def _watch(self, one: tuple[str, str], probabilities: list[dict[str, float]], card: Card) -> None:
+        """Drift of the last scores of a promoted version against its card's: the class that has parted most."""
+        bins = {label: len(shares) for label, shares in card.scores.items()}
+        watched = self._watched.setdefault(one, deque(maxlen=WATCHED * max(1, len(bins))))
+        for row in probabilities:
+            watched.extend((label, min(int(row[label] * n), n - 1)) for label, n in bins.items() if label in row)
+        if bins and len(watched) >= WATCHED_AT_LEAST * len(bins):
+            seen = Counter(watched)
+            parted = [
+                drift(shares, [seen[label, at] for at in range(len(shares))]) for label, shares in card.scores.items()
+            ]
+            metrics.MODEL_DRIFT.labels(one[0]).set(max(parted))
+
+    def close(self) -> None:
+        if self._pool is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+
+# ------------------------------------------------------------------------------------------ in the process beside
+
+
+_loaded: dict[tuple[str, str], Any] = {}
+
+
+def _begin() -> None:
+    """One thread, and an end with the worker's, however that comes: an orphan would keep its memory for ever."""
+    for one in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[one] = "1"
+    for number in (signal.SIGINT, signal.SIGTERM):  # the worker's to decide
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(0)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _score(requests: list[Request]) -> list[Reply]:
+    from streams.learn import score  # scikit-learn: a second and 100 MB that the worker is spared
+
+    replies: list[Reply] = []
+    for name, version, rows, typical in requests:
+        try:
+            if (name, version) not in _loaded:
+                _loaded[name, version] = Models.local().load(name, version)
+            found = score(_loaded[name, version], rows, typical)
+            replies.append([(one.label, one.probabilities, one.reasons) for one in found])
+        except WardstreamError as error:
+            replies.append(error.reason)
+        except Exception as error:  # its type tells; its text might hold a value
+            replies.append(f"unexpected_{type(error).__name__}")
+    return replies
