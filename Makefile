@@ -25,7 +25,11 @@ test: .venv/ready ## everything, against the embedded servers
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	$(RUN) -m pytest
+	@mkdir -p build
+	@$(RUN) -m pytest -q -m "not servers" > build/test-pure.log 2>&1 & pure=$$!; \
+	$(RUN) -m pytest -m servers; servers=$$?; \
+	wait $$pure; status=$$?; echo "tests without the servers of the run, beside them:"; \
+	[ $$status -eq 0 ] && tail -n 12 build/test-pure.log || cat build/test-pure.log; exit $$((servers | status))
 
 bench: .venv/ready .venv-bench/ready ## measured figures into build/bench.json
 	$(RUN) tests/bench/bench.py

@@ -93,12 +93,10 @@ def _store(commands: typer.Typer) -> None:
         if as_json:
             typer.echo(json.dumps(rows))
         else:
-            table = Table("model", "version", "algorithm", "trained", "figure (95%)", "beats", "state")
-            for column in (0, 4):
-                table.columns[column].no_wrap = True
+            table = Table("model", "algorithm", "figure (95%)", "beats", "state")
+            table.columns[0].no_wrap = table.columns[4].no_wrap = True
             for row in rows:
-                texts = row["name"], row["version"], row["algorithm"], row["trained_at"][:10]
-                table.add_row(*texts, *_said(row))
+                table.add_row(f"{row['name']}/{row['version']}", row["algorithm"].replace("_", " "), *_said(row))
             Console().print(table)
         if altered := [f"{row['name']}/{row['version']}" for row in rows if row["state"] == "altered"]:
             raise ModelAltered(f"altered on the disk: {', '.join(altered)}")
@@ -203,9 +201,9 @@ def _print(card: Card, state: str, history: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys((*card.figures, *(name for one in card.baselines.values() for name in one))))
     others = {card.algorithm: card.figures, **card.baselines}
     others |= {f"only {name} ({one.patients} patients)": one.figures for name, one in card.subgroups.items()}
-    table = Table("figure (95%)", *others)
-    for name in names:
-        table.add_row(name, *(_figure(one[name]) if name in one else "" for one in others.values()))
+    table = Table("figure (95%)", *(name.replace("_", " ") for name in names))
+    for of, figures in others.items():
+        table.add_row(of.replace("_", " "), *(_figure(figures[name]) if name in figures else "" for name in names))
     console.print(table)
     for other, figure in card.differences.items():
         console.print(f"{card.metric} less that of {other}: {_figure(figure)}", highlight=False)

@@ -40,7 +40,7 @@ class Broker:
 
     def _format(self, java: list[str], properties: Path) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        tool = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+        tool = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties)]
         done = subprocess.run(tool, capture_output=True, text=True)  # noqa: S603 - our own command line
         if done.returncode:
             raise StackDown(f"Kafka's storage cannot be formatted: {done.stdout[-400:]}{done.stderr[-400:]}")
