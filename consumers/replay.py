@@ -194,7 +194,7 @@ class _Rebuild:
                 await self._index.remove([write.id for write in event.writes])
                 self._leave_out("index_refused", event.incoming)
         self.done.entities += await advance(self._entities, self._processor.folds(kept))
-        scores = await self._scorer.writes(kept)
+        scores = await self._scorer.writes(kept) if settings().scoring else []
         for refused_score in (await self._index.bulk(scores)).values():
             raise StackDown(f"Elasticsearch refuses a score: {refused_score}")
         await self._take_back(batch)

@@ -84,6 +84,7 @@ class Settings(BaseSettings):
     worker_batch: int = Field(500, description="messages an agent takes at once")
     worker_bytes: int = Field(16_000_000, description="sealed bytes after which an agent's batch is full")
     worker_linger_seconds: float = Field(0.05, description="longest wait for a batch to fill")
+    scoring: bool = Field(True, description="score events on the stream: NEWS2, and the models that are promoted")
     dead_letter_limit: float = Field(0.5, description="share of refused messages above which an agent stops")
 
     def kafka_servers(self) -> str:

@@ -16,8 +16,9 @@ POLL_SECONDS = 0.1
 class Watch:
     """Polls an index while traffic flows; each event's latency is first seen minus received, so a poll too long."""
 
-    def __init__(self, index: str) -> None:
-        self._index = index
+    def __init__(self, index: str, of: dict[str, Any] | None = None) -> None:
+        """`of`: the documents that are waited for; by default each event's first."""
+        self._index, self._of = index, of or {"term": {"part": 0}}
         self._latencies: dict[str, float] = {}
         self._started, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._poll, name="watch", daemon=True)
@@ -40,7 +41,7 @@ class Watch:
             while not self._stop.wait(POLL_SECONDS):
                 answer = server.search(
                     index=self._index,
-                    query={"bool": {"filter": [{"term": {"part": 0}}, {"range": {"_seq_no": {"gt": seen}}}]}},
+                    query={"bool": {"filter": [self._of, {"range": {"_seq_no": {"gt": seen}}}]}},
                     sort=["_seq_no"],
                     size=2000,
                     source=False,

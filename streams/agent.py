@@ -61,17 +61,19 @@ class Agent:
         self._keys.join(f"worker {domain.name}")
 
     async def run(self, batches: AsyncIterator[list[Any]]) -> None:
-        """Three stages, each at its own batch: read (in a thread), index documents, all that must keep its order.
+        """Four stages, each at its own batch: read (in a thread), index documents, fold entities, all the rest.
 
         Raises (an ExceptionGroup) as soon as a stage fails, whether or not another message comes; what is not durable
         by then was not acknowledged.
         """
         read: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
         indexed: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
+        folded: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._index_each(read, indexed))
-                group.create_task(self._finish_each(indexed))
+                group.create_task(self._fold_each(indexed, folded))
+                group.create_task(self._finish_each(folded))
                 async for events in batches:
                     await read.put((events, await self._read([_incoming(event.message) for event in events])))
         except BaseExceptionGroup as failed:  # one reason to end is enough, and tells its exit code
@@ -89,9 +91,18 @@ class Agent:
             self._pulse.moved()
             await indexed.put((events, batch))
 
-    async def _finish_each(self, indexed: asyncio.Queue[tuple[list[Any], Batch]]) -> None:
+    async def _fold_each(
+        self, indexed: asyncio.Queue[tuple[list[Any], Batch]], folded: asyncio.Queue[tuple[list[Any], Batch]]
+    ) -> None:
         while True:
             events, batch = await indexed.get()
+            await self.fold(batch)
+            self._pulse.moved()
+            await folded.put((events, batch))
+
+    async def _finish_each(self, folded: asyncio.Queue[tuple[list[Any], Batch]]) -> None:
+        while True:
+            events, batch = await folded.get()
             await self.finish(batch)
             for event in events:  # in offset order: an acknowledgement stands for everything before it
                 event.ack()
@@ -161,13 +172,16 @@ class Agent:
                 batch.letters.append((event.incoming, letter(event.incoming, BadMessage("index_refused", why))))
         batch.ready = kept
 
+    async def fold(self, batch: Batch) -> None:
+        """Bring entities forward: one batch after the other, as each patient's events came."""
+        await advance(self._entities, self._processor.folds(batch.ready))
+
     async def finish(self, batch: Batch) -> None:
-        """Fold entities, send, merge: one batch after the other. Then everything of the batch is durable.
+        """Score, send, merge: one batch after the other. Then everything of the batch is durable.
 
         Last, somebody may have been erased since the batch was read, by an erasure that found nothing of it yet: what
         was written is taken back. One who is killed here has not acknowledged: the event is read again, and dropped.
         """
-        await advance(self._entities, self._processor.folds(batch.ready))
         await self._score(batch)
         await self._send(self._processor.outgoing(batch))
         await self._merge(batch)
@@ -176,6 +190,8 @@ class Agent:
 
     async def _score(self, batch: Batch) -> None:
         """After the entities, since a score looks back at what they keep. One that the index refuses is our fault."""
+        if not settings().scoring:
+            return
         writes = await self._scorer.writes(batch.ready)
         if refused := await self._index.bulk(writes):
             raise WardstreamError(f"the index refuses {len(refused)} scores: {sorted(set(refused.values()))}")

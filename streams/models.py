@@ -468,4 +468,4 @@ def _in_words(figure: Figure, sign: str = "") -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

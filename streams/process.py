@@ -239,7 +239,9 @@ class Processor:
         """The document of a score; `number` tells the scores of an event apart, always in the same way."""
         part = len(event.documents) + number
         made = document_id(event.envelope.event_id, part)
-        document = Document(score.kind, subject, clear={name: clear(value) for name, _, value in score.fields()})
+        where = next((one.clear for one in event.documents if one.subject == subject), {})
+        said: dict[str, Any] = {name: where[name] for name in ("unit", "facility", "patient_class") if name in where}
+        document = Document(score.kind, subject, said | {name: clear(value) for name, _, value in score.fields()})
         return Write(made, dump(self._source(event, document, part, made, {})))
 
     def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str, float]]:

@@ -14,17 +14,18 @@ import os
 import signal
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from infra import metrics
 from infra.elastic import Write
 from infra.errors import ModelAltered, UsageError, WardstreamError
 from schemas.ehr import Score
-from streams.models import Card, Models, Step, drift
+from streams.models import Card, Models, drift
 from streams.process import Processor, Ready
 
 log = logging.getLogger(__name__)
@@ -36,40 +37,30 @@ Request = tuple[str, str, list[Mapping[str, float | str]], Mapping[str, float]] 
 Reply = list[tuple[str, dict[str, float], tuple[tuple[str, float], ...]]] | str  # or the reason of a refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A version as far as it matters here. `trained_at` is when its shadow begins, RFC 3339."""
-
-    version: str
-    card: Card
-
-    @property
-    def trained_at(self) -> str:
-        return self.card.trained_at
-
-
 class Serving:
-    """Which versions of which models serve at which time: the store's, read again whenever a folder of it changes."""
+    """Which versions of these models serve at which time: the store's, read again whenever a folder of it changes."""
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, models: Models, names: Collection[str]) -> None:
+        self._models, self._names = models, names
         self._seen: object = None
-        self._steps: dict[str, tuple[Step, ...]] = {}
-        self._versions: dict[str, list[Version]] = {}
+        self._steps: dict[str, list[tuple[datetime, str | None]]] = {}
+        self._trained: dict[str, list[tuple[datetime, Card]]] = {}
         self._cards: dict[tuple[str, str], Card | None] = {}
 
     def refresh(self) -> None:
         if (now := self._models.changed()) == self._seen:
             return
         self._seen = now
-        for name in self._models.names():
+        for name in self._names:
             try:
-                self._steps[name] = self._models.history(name)
+                steps = self._models.history(name)
             except ModelAltered as error:
                 log.error("no scores by %s: %s", name, error.reason)
-                self._steps[name] = ()
-            known = ((version, self._card(name, version)) for version in self._models.versions(name))
-            self._versions[name] = [Version(version, card) for version, card in known if card is not None]
+                self._steps[name], self._trained[name] = [], []
+                continue
+            self._steps[name] = [(datetime.fromisoformat(one.at), one.version) for one in steps]
+            cards = (self._card(name, version) for version in self._models.versions(name))
+            self._trained[name] = [(datetime.fromisoformat(one.trained_at), one) for one in cards if one is not None]
 
     def _card(self, name: str, version: str) -> Card | None:
         if (name, version) not in self._cards:
@@ -80,14 +71,13 @@ class Serving:
                 self._cards[name, version] = None
         return self._cards[name, version]
 
-    def at(self, name: str, when: str) -> list[tuple[Version, bool]]:
-        """The version that was promoted at a time, and the one in shadow (True), where there were any."""
-        steps = [step for step in self._steps.get(name, ()) if step.at <= when]
-        promoted = steps[-1].version if steps else None
-        versions = [one for one in self._versions.get(name, ()) if one.trained_at <= when]
-        made = [(one, False) for one in versions if one.version == promoted]
-        if versions and versions[-1].version not in {step.version for step in steps}:
-            made.append((versions[-1], True))
+    def at(self, name: str, when: datetime) -> list[tuple[Card, bool]]:
+        """The card of the version that was promoted then, and of the one in shadow (True), where there were any."""
+        ever = [version for at, version in self._steps.get(name, ()) if at <= when]
+        trained = [card for at, card in self._trained.get(name, ()) if at <= when]
+        made = [(card, False) for card in trained if ever and card.version == ever[-1]]
+        if trained and trained[-1].version not in ever:
+            made.append((trained[-1], True))
         return made
 
 
@@ -104,7 +94,8 @@ class Scorer:
     """Scores batches of events that were folded. `close` ends its process."""
 
     def __init__(self, processor: Processor, models: Models) -> None:
-        self._processor, self._serving = processor, Serving(models)
+        self._processor = processor
+        self._serving = Serving(models, [f"{processor.domain.name}-{target}" for target in processor.stage.targets])
         self._pool: ProcessPoolExecutor | None = None
         self._watched: dict[tuple[str, str], deque[tuple[str, int]]] = {}
 
@@ -123,14 +114,14 @@ class Scorer:
                     made.append(self._processor.scored(event, first, subject, published))
                 for place, target in enumerate(stage.targets):
                     name = f"{domain}-{target}"
-                    if not (serving := self._serving.at(name, event.envelope.received_at)):
+                    if not (serving := self._serving.at(name, event.envelope.received())):
                         continue
                     if (found := stage.features(target, said, history, event.event_time)) is None:
                         continue
-                    for version, shadow in serving:
+                    for card, shadow in serving:
                         wanted = _Wanted(event, subject, first + 1 + 2 * place + shadow, target, shadow)
-                        asked[name, version.version].append((wanted, found))
-                        cards[name, version.version] = version.card
+                        asked[name, card.version].append((wanted, found))
+                        cards[name, card.version] = card
         if asked:
             requests: list[Request] = [
                 (*one, [found for _, found in some], cards[one].feature_means) for one, some in asked.items()

@@ -356,6 +356,7 @@ async def test_what_a_worker_still_had_in_hand_is_taken_back(stack: Path, comman
     take_back, held_back = agent._take_back, []
     agent._take_back = lambda batch: asyncio.sleep(0, held_back.append(batch))
     await agent.index(batch)
+    await agent.fold(batch)
     await agent.finish(batch)
     with client() as server:
         server.indices.refresh(index=EHR.alias)

@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from world import (
     machine,
     process,
     run,
+    run_json,
     servers,
     skip_to_end,
     stack,
@@ -54,9 +56,11 @@ from infra.elastic import Index, Write, async_client, client, create_index, dump
 from infra.kafka import Outgoing, Producer
 from infra.keyring import Keyring
 from infra.visible import Watch
+from producers.simulate.cohort import Cohort
 from producers.simulate.mllp_client import control_id, send
 from schemas.envelope import event_id
 from schemas.topics import SIGNALS
+from streams.ehr.features import TARGETS
 
 BULK, CEILING = 2000, 60_000
 LINES = 200  # connections of the overload
@@ -167,6 +171,44 @@ class Bench:
         self.rows["wire_to_searchable_rate"].append(done.sent / done.seconds)
         self.rows["wire_to_searchable_p50"].append(p50)
         self.rows["wire_to_searchable_p99"].append(p99)
+
+    def scored(self) -> None:
+        """What scoring adds to an event at a steady rate, every target with a forest, on a hospital's usual traffic and
+        on a cohort's, where every second message is a set of vital signs; and how long a score takes to be found."""
+        cohort = [load.Message(one.body, one.patient) for one in Cohort(9, 400, datetime.now(UTC)).tell().messages]
+        with process(self.home, "ours", WORKERS["ours"]):
+            self.produce(cohort[: len(cohort) // 2])
+        for target in TARGETS:
+            trained = run_json("models", "train", target, "--algorithm", "random_forest", "--json")
+            run("models", "promote", trained[-1]["name"], trained[-1]["version"], "--force")
+        count = PACE * self.seconds
+        usual, vitals = load.hospital_of(2 * count, 8000), cohort[len(cohort) // 2 :]
+        for traffic, messages in (("", usual), ("_vitals", vitals)):
+            half = min(count, len(messages) // 2)
+            for scoring, some in (("false", messages[:half]), ("true", messages[half : 2 * half])):
+                self._scored(scoring, some, traffic)
+
+    def _scored(self, scoring: str, messages: list[load.Message], traffic: str) -> None:
+        skip_to_end(group("ours"))
+        worker = ["env", f"WARDSTREAM_SCORING={scoring}", *WORKERS["ours"]]
+        with process(self.home, "ours", worker) as running, listener(self.home) as (port, _):
+            warm = len(messages) // 5
+            asyncio.run(send(messages[:warm], "127.0.0.1", port, PACE, connections=50))
+            until_idle(60)
+            there = [*servers().values(), running, *running.children(recursive=True)]
+            before = sum(cpu_seconds(one) for one in there)
+            with Watch(DOMAIN.alias, {"term": {"kind": "score"}}) as watch:
+                asyncio.run(send(messages[warm:], "127.0.0.1", port, PACE, connections=50))
+                until_idle(60)
+                time.sleep(1.5)
+            spent = sum(cpu_seconds(one) for one in there) - before
+        name = "scored" if scoring == "true" else "unscored"
+        self.rows[f"cpu_{name}{traffic}"].append(spent / (len(messages) - warm) * 1000)
+        if scoring == "true":
+            p50, p99 = watch.quantiles()
+            self.rows[f"scores{traffic}"].append(watch.count / (len(messages) - warm))
+            self.rows[f"wire_to_scored{traffic}_p50"].append(p50)
+            self.rows[f"wire_to_scored{traffic}_p99"].append(p99)
 
     def seal(self) -> None:
         """Fields sealed and opened again, keys looked up, beside the bare cipher; one thread."""
@@ -356,6 +398,16 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
     ("cpu_publisher", "CPU s per 1,000 events", None),
     ("cpu_kafka", "CPU s per 1,000 events", None),
     ("cpu_elasticsearch", "CPU s per 1,000 events", None),
+    *(
+        (f"{name}{traffic}", unit, beside and f"{beside}{traffic}")
+        for traffic in ("", "_vitals")
+        for name, unit, beside in (
+            ("cpu_unscored", "CPU s per 1,000 events", None),
+            ("cpu_scored", "CPU s per 1,000 events", "cpu_unscored"),
+            ("scores", "scores an event", None),
+        )
+    ),
+    *((f"wire_to_scored{traffic}_{cut}", "s", None) for traffic in ("", "_vitals") for cut in ("p50", "p99")),
     ("seal_open_fields", "fields/s", "bare_aes_gcm"),
     ("bare_aes_gcm", "fields/s", None),
     ("fernet_fields", "fields/s", "bare_aes_gcm"),
@@ -461,6 +513,7 @@ def main() -> None:
                 "mllp_50": lambda: bench.mllp(50, 0, "50"),
                 "mllp_paced": lambda: bench.mllp(50, PACE, "paced"),
                 "visible": bench.visible,
+                "scored": bench.scored,
                 "seal": bench.seal,
             }
             chosen = {name: one for name, one in rounds.items() if not given.only or name in given.only}

@@ -100,6 +100,7 @@ def quix() -> None:
     async def handle(incoming: list[Incoming]) -> None:
         batch = await agent._read(incoming)
         await agent.index(batch)
+        await agent.fold(batch)
         await agent.finish(batch)
         agent._received.popleft()
 

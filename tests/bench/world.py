@@ -36,6 +36,10 @@ def run(*arguments: str) -> None:
     subprocess.run([*COMMAND, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def run_json(*arguments: str) -> Any:
+    return json.loads(subprocess.run([*COMMAND, *arguments], check=True, capture_output=True).stdout)
+
+
 @contextlib.contextmanager
 def stack(home: Path) -> Iterator[None]:
     """Kafka and Elasticsearch without a worker."""

@@ -49,6 +49,7 @@ def planted(agent: Agent, idiom: str) -> None:
 async def handle(agent: Agent, events: list[Any]) -> None:
     batch = await asyncio.to_thread(agent.read, [_incoming(event.message) for event in events])
     await agent.index(batch)
+    await agent.fold(batch)
     await agent.finish(batch)
 
 
