@@ -183,7 +183,7 @@ def _described(cohort: Cohort, rows: Rows, carriers: Rows, column: Column, *, li
             made |= figures_of(*numbers_of(cohort, rows, column.name), limited)
         case "category":
             made |= _categories(cohort, rows, column.name, limited=limited, top=top)
-        case "time":
+        case "time" if not limited:  # a first and a last are one patient's
             times = [one for row in rows for one in _several(cohort.values[column.name][row])]
             made |= {"first": min(times), "last": max(times)}
     return made

@@ -197,6 +197,8 @@ class _Rebuild:
         scores = await self._scorer.writes(kept) if settings().scoring else []
         for refused_score in (await self._index.bulk(scores)).values():
             raise StackDown(f"Elasticsearch refuses a score: {refused_score}")
+        if self._scorer.failed:  # such an index would miss what was told: WARDSTREAM_SCORING=false makes one without
+            self.done.left_out["scores"] = self._scorer.failed
         await self._take_back(batch)
         self.done.records += len(kept)
         self.done.documents += sum(len(event.writes) for event in kept) + len(scores)

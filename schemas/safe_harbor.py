@@ -65,7 +65,8 @@ CLASSES = {
         "Any other unique identifying number, characteristic, or code",
         "event ids, being hashes of content, traces and references of staff are left out; the patient's random"
         " reference becomes a pseudonym (164.514(c))",
-        ("event_id", "part", "trace_id", "source", "peer", "staff_ref", "sub_id", "unread_segments", "processing_id"),
+        ("event_id", "part", "trace_id", "source", "peer", "staff_ref", "sub_id", "unread_segments", "processing_id")
+        + ("reasons", "probabilities"),  # of a score: words of a note, names of wards
     ),
 }
 LEFT_OUT = frozenset(name for one in CLASSES.values() for name in one.clear)
@@ -82,7 +83,9 @@ OLDEST = 89
 SMALLEST = 11  # CMS cell size suppression policy: no cell of 1 to 10 persons is shown, nor one that lets it be derived
 STEP = 5
 
-WARDS = frozenset(("unit", "prior_unit", "pending_unit", "temporary_unit", "department", "hospital_service"))
+WARDS = frozenset(
+    ("unit", "prior_unit", "pending_unit", "temporary_unit", "department", "hospital_service", "predicted")
+)
 VALUES = frozenset(("value_code", "value_number", "value_high"))  # of an observation: a sender may put anything there
 # Observations whose result is an age: HL7's LOINCObservationActContextAgeType, OID 2.16.840.1.113883.1.11.19758.
 AGES = frozenset(("21611-9", "21612-7", "29553-5", "30525-0", "30972-4"))

@@ -36,6 +36,7 @@ from streams.stages import STAGES
 from streams.state import Indexed, advance
 
 LIMIT_WINDOW = 500
+FOLDED = 4  # batches that may wait for their scores
 T = TypeVar("T")
 
 
@@ -68,7 +69,7 @@ class Agent:
         """
         read: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
         indexed: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
-        folded: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(1)
+        folded: asyncio.Queue[tuple[list[Any], Batch]] = asyncio.Queue(FOLDED)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._index_each(read, indexed))
@@ -102,12 +103,16 @@ class Agent:
 
     async def _finish_each(self, folded: asyncio.Queue[tuple[list[Any], Batch]]) -> None:
         while True:
-            events, batch = await folded.get()
-            await self.finish(batch)
-            for event in events:  # in offset order: an acknowledgement stands for everything before it
-                event.ack()
-            self._pulse.moved()
-            self._received.popleft()
+            taken = [await folded.get()]
+            while not folded.empty():  # a request for scores costs much the same for one batch as for four
+                taken.append(folded.get_nowait())
+            await self.score([batch for _, batch in taken])
+            for events, batch in taken:
+                await self.finish(batch)
+                for event in events:  # in offset order: an acknowledgement stands for everything before it
+                    event.ack()
+                self._pulse.moved()
+                self._received.popleft()
 
     def oldest_seconds(self) -> float:
         """Age of the oldest event in hand; 0 without one."""
@@ -177,22 +182,21 @@ class Agent:
         await advance(self._entities, self._processor.folds(batch.ready))
 
     async def finish(self, batch: Batch) -> None:
-        """Score, send, merge: one batch after the other. Then everything of the batch is durable.
+        """Send, merge: one batch after the other. Then everything of the batch is durable.
 
         Last, somebody may have been erased since the batch was read, by an erasure that found nothing of it yet: what
         was written is taken back. One who is killed here has not acknowledged: the event is read again, and dropped.
         """
-        await self._score(batch)
         await self._send(self._processor.outgoing(batch))
         await self._merge(batch)
         await self._until_done(self._key_store, lambda: self._take_back(batch), KeyStoreBusy)
         self._count(batch)
 
-    async def _score(self, batch: Batch) -> None:
+    async def score(self, batches: Sequence[Batch]) -> None:
         """After the entities, since a score looks back at what they keep. One that the index refuses is our fault."""
         if not settings().scoring:
             return
-        writes = await self._scorer.writes(batch.ready)
+        writes = await self._scorer.writes([event for batch in batches for event in batch.ready])
         if refused := await self._index.bulk(writes):
             raise WardstreamError(f"the index refuses {len(refused)} scores: {sorted(set(refused.values()))}")
         metrics.DOCUMENTS.labels(self._domain.name).inc(len(writes))

@@ -17,7 +17,7 @@ Entity = dict[str, Any]
 History = dict[str, dict[str, Any]]
 LATEST = "*"  # in `folded`: the position of the latest event, whatever it carried
 HISTORY = "history"
-HELD = 200  # entries of one history: a person with more of them has one that sends nonsense
+HELD = 400  # entries of one history: a person with more of them has one that sends nonsense
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,10 @@ def _entered(old: History, entries: dict[tuple[str, str], Any], at: str, folded:
             made.setdefault(name, {})[key] = value
     for name in {name for name, _ in entries}:
         begin = f"{HISTORY}/{name}/"
-        places = sorted((one for one in folded if one.startswith(begin)), key=lambda one: (folded[one], one))
-        for place in places[:-HELD]:
+        places = [one for one in folded if one.startswith(begin)]
+        if len(places) <= HELD:
+            continue
+        for place in sorted(places, key=lambda one: (folded[one], one))[:-HELD]:
             del folded[place]
             made.get(name, {}).pop(place.removeprefix(begin), None)
     return {name: held for name, held in made.items() if held}

@@ -97,6 +97,7 @@ class Scorer:
         self._processor = processor
         self._serving = Serving(models, [f"{processor.domain.name}-{target}" for target in processor.stage.targets])
         self._pool: ProcessPoolExecutor | None = None
+        self.failed = 0  # scores that could not be made
         self._watched: dict[tuple[str, str], deque[tuple[str, int]]] = {}
 
     async def writes(self, ready: Sequence[Ready]) -> list[Write]:
@@ -110,18 +111,22 @@ class Scorer:
             for subject, history in event.history.items():
                 said = [{"kind": one.kind, **one.clear} for one in event.documents if one.subject == subject]
                 first = subject * (2 * len(stage.targets) + 1)
-                if (published := stage.rules(said, history, event.event_time)) is not None:
+                try:
+                    published = stage.rules(said, history, event.event_time)
+                    rows = self._rows(event, said, history)
+                except Exception as error:  # its type tells; its text might hold a value
+                    log.error("an event cannot be scored: %s", type(error).__name__)
+                    metrics.SCORES.labels(domain, "failed").inc()
+                    self.failed += 1
+                    continue
+                if published is not None:
                     made.append(self._processor.scored(event, first, subject, published))
-                for place, target in enumerate(stage.targets):
-                    name = f"{domain}-{target}"
-                    if not (serving := self._serving.at(name, event.envelope.received())):
-                        continue
-                    if (found := stage.features(target, said, history, event.event_time)) is None:
-                        continue
+                for place, target, found, serving in rows:
                     for card, shadow in serving:
+                        one = f"{domain}-{target}", card.version
                         wanted = _Wanted(event, subject, first + 1 + 2 * place + shadow, target, shadow)
-                        asked[name, card.version].append((wanted, found))
-                        cards[name, card.version] = card
+                        asked[one].append((wanted, found))
+                        cards[one] = card
         if asked:
             requests: list[Request] = [
                 (*one, [found for _, found in some], cards[one].feature_means) for one, some in asked.items()
@@ -129,6 +134,18 @@ class Scorer:
             for (one, some), reply in zip(asked.items(), await self._ask(requests), strict=True):
                 made += self._replied(one, [wanted for wanted, _ in some], reply, cards[one])
         return made
+
+    def _rows(
+        self, event: Ready, said: list[dict[str, Any]], history: Mapping[str, Any]
+    ) -> list[tuple[int, str, Mapping[str, float | str], list[tuple[Card, bool]]]]:
+        """Of each target that a model serves for: its place, name, the features, and the models."""
+        stage, domain, received = self._processor.stage, self._processor.domain.name, event.envelope.received()
+        return [
+            (place, target, found, serving)
+            for place, target in enumerate(stage.targets)
+            if (serving := self._serving.at(f"{domain}-{target}", received))
+            and (found := stage.features(target, said, history, event.event_time)) is not None
+        ]
 
     async def _ask(self, requests: list[Request]) -> list[Reply]:
         """The process's replies; one that has died gets a successor, once."""
@@ -152,6 +169,7 @@ class Scorer:
         if isinstance(reply, str):
             log.error("no scores by %s/%s: %s", name, version, reply)
             metrics.SCORES.labels(name, "failed").inc(len(some))
+            self.failed += len(some)
             return []
         made = []
         for wanted, (predicted, probabilities, reasons) in zip(some, reply, strict=True):

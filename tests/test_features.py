@@ -137,8 +137,8 @@ def test_vital_signs_of_before_count_for_twelve_hours() -> None:
 def test_later_history_counts_for_nothing() -> None:
     history = {
         "admissions": {at(1): at(20), at(10, month=5): ""},
-        "diagnoses": {"I50.9": at(2), "C80.1": at(9, month=5)},
-        "vitals": {"pulse": [150.0, at(30)]},
+        "diagnoses": {f"I50.9|{at(2)[:10]}": True, f"C80.1|{at(9, month=5)[:10]}": True},
+        "vitals": {f"pulse|{at(30)}": 150.0},
     }
     told = [EVENT, visit("A03", admitted_at=at(1))]
     made = features.features("readmission", told, history, at(5)) or {}
@@ -160,6 +160,44 @@ def test_whether_the_history_has_the_event_already_changes_nothing(target: str) 
     assert features.features(target, told, history, at(9)) == before
 
 
+def test_the_newest_vital_sign_counts_wherever_it_stands() -> None:
+    told = [EVENT, *ALL_SEVEN, PULSE | {"value_number": 60.0, "observed_at": at(1, 2)}]
+    assert (features.vital_signs(told, {}, at(1)) or {})["pulse"] == 118.0
+    late = [EVENT, *ALL_SEVEN[1:], PULSE | {"observed_at": at(1)}]
+    assert "pulse" not in (features.vital_signs(late, {}, at(20)) or {})
+
+
+@pytest.mark.parametrize("status", ["D", "W", "X", "entered-in-error", "cancelled"])
+def test_a_vital_sign_that_is_withdrawn_counts_no_more(status: str) -> None:
+    history: dict[str, Any] = {}
+    sign = PULSE | {"observed_at": at(1)}
+    features.remember(history, [sign], at(1))
+    withdrawn = [EVENT, sign | {"status": status}]
+    assert features.vital_signs(withdrawn, history, at(1, 9)) == {}
+    assert features.features("deterioration", withdrawn, history, at(1, 9)) is None
+    features.remember(history, withdrawn, at(1, 9))
+    assert features.vital_signs([EVENT, *ALL_SEVEN[1:]], history, at(1, 10)).get("pulse") is None
+
+
+@pytest.mark.parametrize("target", features.TARGETS)
+def test_what_is_told_later_changes_no_score_that_is_made_again(target: str) -> None:
+    """The history folded from all events, as after a crash, gives what the history in order gave."""
+    moves = {"readmission": "A03", "deterioration": ""}.get(target, "A01")
+    told = [
+        [EVENT, *([visit(moves, admitted_at=at(day))] if moves else []), PULSE | {"value_number": 60.0 + day}]
+        + [{"kind": "diagnosis", "code": code} for code in ("I50.9", f"C{day}")]
+        for day in range(1, 9)
+    ]
+    told = [[*some, *ALL_SEVEN[1:]] if number % 3 == 0 else some for number, some in enumerate(told)]
+    in_order, history = [], dict[str, Any]()
+    for number, some in enumerate(told):
+        features.remember(history, some, at(1 + number, 9))
+        in_order.append(features.features(target, some, history, at(1 + number, 9)))
+    assert None not in in_order
+    again = [features.features(target, some, history, at(1 + number, 9)) for number, some in enumerate(told)]
+    assert again == in_order
+
+
 def test_what_is_remembered() -> None:
     history: dict[str, Any] = {}
     features.remember(history, [visit("A01"), {"kind": "diagnosis", "code": "I50.9"}, PULSE], at(1))
@@ -170,8 +208,8 @@ def test_what_is_remembered() -> None:
     assert history == {
         "admissions": {at(1): ""},
         "ended": {at(4): True},
-        "diagnoses": {"I50.9": at(1)},
-        "vitals": {"pulse": [118.0, at(1)]},
+        "diagnoses": {f"I50.9|{at(1)[:10]}": True},
+        "vitals": {f"pulse|{at(1)}": 118.0},
     }
     features.remember(history, [visit("A03", admitted_at=at(9))], at(12))
     assert features.stays(history)[at(9)] == at(12)

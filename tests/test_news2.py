@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from streams.ehr.news2 import _CODES, VITALS, news2, vital
+from streams.ehr.news2 import CODES, VITALS, news2, vital
 
 WELL: dict[str, float | str] = {
     "respiration_rate": 16, "oxygen_saturation": 97, "oxygen": "air", "systolic": 120, "pulse": 70,
@@ -98,7 +98,7 @@ def test_six_of_seven_are_no_score(name: str) -> None:
 
 def test_codes_have_their_check_digit() -> None:
     """LOINC numbers end in a modulus 10 check digit (LOINC Users' Guide, appendix): a slip of the pen is seen."""
-    for code in _CODES:
+    for code in CODES:
         number, _, check = code.partition("-")
         doubled = int("".join(reversed(number))[::2][::-1]) * 2
         others = "".join(reversed(number))[1::2]

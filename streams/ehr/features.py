@@ -34,6 +34,7 @@ CANCELLED = frozenset(("cancelled", "entered-in-error"))
 INPATIENT, EMERGENCY, PREADMIT = "I", "E", "P"  # table 0004
 GONE = frozenset(("20", "40", "41", "42", "exp"))  # PV1-36 (UB-04 patient discharge status), FHIR's: died
 ADULT = 16  # NEWS2 is for nobody younger
+WITHDRAWN = frozenset(("D", "W", "X", "entered-in-error", "cancelled"))  # OBX-11, table 0085; FHIR's of other feeds
 REFUTED = frozenset(("refuted", "entered-in-error"))  # FHIR Condition.verificationStatus
 
 _INTENSIVE = re.compile(r"ICU|ITU|INTENSIV", re.IGNORECASE)
@@ -71,7 +72,7 @@ def features(target: str, documents: Sequence[Document], history: Mapping[str, A
     person = history.get("person", {}) | _person(documents)
     if not _scored(target, visit, documents, person.get("age")):
         return None
-    measured = _measured(documents)
+    measured = _measured(documents, at)
     now = _time(at)
     made: Features = {}
     _word(made, "sex", person.get("sex"))
@@ -104,7 +105,7 @@ def _scored(target: str, visit: Document, documents: Sequence[Document], age: in
             ends = trigger == "A03" or fhir in FINISHED
             return ends and patient_class in ("", INPATIENT) and visit.get("discharge_disposition") not in GONE
         case "deterioration":
-            if not _measured(documents):
+            if not any(value is not None for value in _measured(documents, "").values()):
                 return False
             one = next(one for one in documents if one.get("kind") in OBSERVED and one.get("code") in CODES)
             return (age is None or age >= ADULT) and not intensive(one.get("unit")) and _lies_here(one)
@@ -123,9 +124,11 @@ def entries(documents: Sequence[Document], at: str) -> Entries:
     """What one event puts into its patient's history; a value of None takes an entry away.
 
     person: age and sex, for events that do not tell them. admissions: time of admission to a bed -> of discharge, ""
-    while the stay goes on. ended: times of discharges that do not say which stay they end. diagnoses: code -> time of
-    the event that told it last. vitals: name (streams/ehr/news2.py) -> [value, observed at]. Each entry is the latest
-    event's that gave it (streams/fold.py).
+    while the stay goes on. ended: times of discharges that do not say which stay they end. diagnoses: code|day on which
+    it was told. vitals: name (streams/ehr/news2.py)|time of observation -> value; None of one that was withdrawn.
+
+    Nothing that a later event tells takes the place of what an earlier one was scored by: so a score that is made
+    again, after a crash or for a new index, is what it was.
     """
     made: Entries = {("person", name): value for name, value in _person(documents).items()}
     visit = _first(documents, "visit")
@@ -133,9 +136,9 @@ def entries(documents: Sequence[Document], at: str) -> Entries:
         made |= _stay(visit, at)
     for one in documents:
         if _diagnosed(one):
-            made["diagnoses", one["code"]] = at
-    for name, (value, observed) in _measured(documents).items():
-        made["vitals", name] = [value, observed or at]
+            made["diagnoses", f"{one['code']}|{at[:10]}"] = True
+    for (name, observed), value in _measured(documents, at).items():
+        made["vitals", f"{name}|{observed}"] = value
     return made
 
 
@@ -190,35 +193,44 @@ def _person(documents: Iterable[Document]) -> dict[str, Any]:
 def vital_signs(documents: Sequence[Document], history: Mapping[str, Any], at: str) -> Vitals | None:
     """The newest vital signs at an event that brought one, of an adult who is known to be one; else None."""
     age = (history.get("person", {}) | _person(documents)).get("age")
-    if age is None or age < ADULT or not (measured := _measured(documents)):
+    if age is None or age < ADULT or not (measured := _measured(documents, at)):
         return None
     return _known(measured, history, at)
 
 
-def _measured(documents: Iterable[Document]) -> dict[str, tuple[float | str, str]]:
-    """NEWS2's vital signs among the observations: value and time."""
-    found: dict[str, tuple[float | str, str]] = {}
+def _measured(documents: Iterable[Document], at: str) -> dict[tuple[str, str], float | str | None]:
+    """NEWS2's vital signs among the observations, by name and time; None for a value that is withdrawn by this."""
+    found: dict[tuple[str, str], float | str | None] = {}
     for one in documents:
         if one.get("kind") in OBSERVED and (code := one.get("code")) in CODES:
+            when = one.get("observed_at") or at
+            if one.get("status") in WITHDRAWN:
+                found[CODES[code], when] = None
+                continue
             value = one.get("value_number")
             if value is None:
                 value = one.get("value_code") or one.get("value_text") or ""
             if (said := vital(code, value, one.get("units", ""))) is not None:
-                found[said[0]] = (said[1], one.get("observed_at") or "")
+                found[said[0], when] = said[1]
     return found
 
 
-def _known(measured: Mapping[str, tuple[Any, ...]], history: Mapping[str, Any], at: str) -> Vitals:
+def _known(measured: Mapping[tuple[str, str], float | str | None], history: Mapping[str, Any], at: str) -> Vitals:
+    """The newest of each vital sign, none older than twelve hours, none from after `at`."""
     now = _time(at)
-    known: Vitals = {
-        name: value
-        for name, (value, when) in history.get("vitals", {}).items()
-        if when <= at and now - _time(when) <= _FRESH
-    }
-    return known | {name: one[0] for name, one in measured.items()}
+    told: dict[tuple[str, str], float | str | None] = {}
+    for place, value in history.get("vitals", {}).items():
+        name, _, when = place.partition("|")
+        told[name, when] = value
+    told |= measured
+    known: Vitals = {}
+    for (name, when), value in sorted(told.items(), key=lambda one: one[0]):
+        if value is not None and when <= at and now - _time(when) <= _FRESH:
+            known[name] = value
+    return known
 
 
-def _vitals(made: Features, measured: Mapping[str, tuple[Any, ...]], history: Mapping[str, Any], at: str) -> None:
+def _vitals(made: Features, measured: Mapping[tuple[str, str], Any], history: Mapping[str, Any], at: str) -> None:
     known = _known(measured, history, at)
     score = news2(known)
     for name in ("respiration_rate", "oxygen_saturation", "systolic", "pulse", "temperature"):
@@ -236,7 +248,8 @@ def _before(made: Features, history: Mapping[str, Any], at: str, now: datetime, 
     made["stays_last_year"] = float(sum(now - _time(ended) <= _YEAR for ended in ends))
     ended = max(ends, default=None)
     _number(made, "days_since_discharge", None if ended is None else min(365.0, _days(ended, now) or 0.0))
-    known = {_category(code) for code, when in history.get("diagnoses", {}).items() if when < at}
+    told = (place.rpartition("|") for place in history.get("diagnoses", {}))
+    known = {_category(code) for code, _, day in told if day < at[:10]}
     made["diagnoses_known"] = float(len(known))
     for code in known:
         made[f"known={code}"] = 1.0

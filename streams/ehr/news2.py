@@ -105,7 +105,7 @@ _DEGREES: Units = {
 _FLOW = dict.fromkeys(("l/min", "lpm"), _same)
 
 # LOINC -> vital sign; the codes of the FHIR vital signs profiles first, then those that older feeds send.
-_CODES = {
+CODES = {
     "9279-1": "respiration_rate",
     "59408-5": "oxygen_saturation",  # by pulse oximetry
     "2708-6": "oxygen_saturation",
@@ -118,7 +118,6 @@ _CODES = {
     "80288-4": "consciousness",  # level of consciousness AVPU score
     "67775-7": "consciousness",  # level of responsiveness
 }
-CODES = frozenset(_CODES)
 # Vital sign -> units with their conversion, and what a living adult can show: beyond it is another unit, or an error.
 _MEASURED: dict[str, tuple[Units, float, float]] = {
     "respiration_rate": (_PER_MINUTE, 0.0, 120.0),
@@ -147,7 +146,7 @@ def vital(code: str, value: float | str, units: str) -> tuple[str, float | str] 
     None for what is none, for a unit that does not convert, a missing unit (98 may be Fahrenheit), and a value that no
     living adult has: a score must not be made of guesses.
     """
-    name = _CODES.get(code)
+    name = CODES.get(code)
     if name is None:
         return None
     if name == "consciousness":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.envelope import rfc3339
@@ -64,7 +64,8 @@ class _Course:
 
 
 def _course(told: Sequence[Happened]) -> _Course:
-    course, history, was = _Course(), dict[str, Any](), False
+    course, history = _Course(), dict[str, Any]()
+    was: bool | None = None  # None: it is not known where the patient lay before, in this stay
     for event in told:
         of.remember(history, event.documents, event.at)
         for one in event.documents:
@@ -73,10 +74,13 @@ def _course(told: Sequence[Happened]) -> _Course:
             if one.get("kind") == "visit" and one.get("message_type") in ("ADT", "Encounter"):
                 if one.get("discharge_disposition") in of.GONE and not course.died:
                     course.died = one.get("discharged_at") or event.at
-                lies = of.intensive(one.get("unit"))
-                if lies and not was and one.get("trigger") != "A03":
-                    course.intensive.append(event.at)
-                was = lies
+                if one.get("trigger") == "A03" or one.get("status") in of.FINISHED:
+                    was = None
+                elif unit := one.get("unit"):
+                    lies = of.intensive(unit)
+                    if lies and (was is False or (was is None and one.get("trigger") == "A02")):  # not admitted there
+                        course.intensive.append(event.at)
+                    was = lies
     course.admissions = of.stays(history)
     return course
 
@@ -113,7 +117,10 @@ def _label(target: str, event: Happened, course: _Course) -> str | None:
 
 
 def later(at: str, span: timedelta) -> str:
-    return rfc3339(_time(at) + span)
+    try:
+        return rfc3339(_time(at) + span)
+    except OverflowError:  # 9999-12-31 stands for "never" in some systems
+        return rfc3339(datetime.max.replace(tzinfo=UTC))
 
 
 def _time(said: str) -> datetime:
