@@ -96,7 +96,7 @@ def refit(server: Elasticsearch, keys: KeyStore, permitted: Persons, by: str) ->
 
     Raises UsageError for too few patients, StackDown.
     """
-    began = time.monotonic()
+    began, asked_at = time.monotonic(), _now()
     stands = _stands(server)
     read, merged = _Read(), keys.merged()
     for document in documents(server):
@@ -110,7 +110,7 @@ def refit(server: Elasticsearch, keys: KeyStore, permitted: Persons, by: str) ->
     try:
         server.indices.create(index=index(made), mappings=mapping(model.dimensions), settings=SETTINGS)
         known = model.known(terms, counts)
-        _fill(server, keys, index(made), model, refs, known, _families(merged), read.until)
+        _fill(server, keys, index(made), model, refs, known, _families(merged), read.until, asked_at)
         _put_place(server, index(made), *stands)
         _take_back(server, keys, index(made), refs)
         _move(server, index(made))
@@ -165,20 +165,26 @@ def _fill(
     counts: Any,
     families: Mapping[str, frozenset[str]],
     until: Mapping[str, str],
+    asked_at: int,
 ) -> None:
-    """Write profiles, those of erased persons left out."""
+    """Write profiles of what was read from `asked_at` on, those of erased persons left out."""
     for at in range(0, len(refs), WRITTEN_AT_ONCE):
         some = refs[at : at + WRITTEN_AT_ONCE]
         gone = keys.erased(some)
         made = sources(model, some, counts[at : at + WRITTEN_AT_ONCE], families, until)
-        write(server, into, [one for one in made if one["patient_ref"] not in gone])
+        write(server, into, [one for one in made if one["patient_ref"] not in gone], asked_at)
 
 
-def write(server: Elasticsearch, into: str, written: Sequence[dict[str, Any]]) -> None:
-    """Write profiles; of two writers the later wins. Raises IndexGone, StackDown."""
+def _now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def write(server: Elasticsearch, into: str, written: Sequence[dict[str, Any]], asked_at: int | None = None) -> None:
+    """Write profiles; of two writers the one that read later wins. Raises IndexGone, StackDown."""
     if not written:
         return
-    at = time.time_ns() // 1_000_000
+    at = _now() if asked_at is None else asked_at
     lines: list[dict[str, Any]] = []
     for source in written:
         named = {"_id": source["patient_ref"], "version": at, "version_type": "external_gte"}
@@ -312,7 +318,7 @@ def _waiting(server: Elasticsearch, read_to: int) -> int:
 
 
 def _renew(server: Elasticsearch, keys: KeyStore, name: str, model: Model, touched: Collection[str]) -> None:
-    merged = keys.merged()
+    merged, asked_at = keys.merged(), _now()
     families = _families(merged)
     survivors = {merged.get(ref, ref) for ref in touched} - keys.erased(touched)
     read = _Read()
@@ -323,7 +329,8 @@ def _renew(server: Elasticsearch, keys: KeyStore, name: str, model: Model, touch
         ref = document["patient_ref"]
         read.add(merged.get(ref, ref), document)
     refs = read.bags.refs
-    _fill(server, keys, name, model, refs, model.known(read.bags.terms, read.bags.counts()), families, read.until)
+    known = model.known(read.bags.terms, read.bags.counts())
+    _fill(server, keys, name, model, refs, known, families, read.until, asked_at)
     if aliases := {*members, *touched} - survivors:
         _remove(server, name, aliases)
     _take_back(server, keys, name, refs)

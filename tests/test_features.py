@@ -303,3 +303,19 @@ def test_department() -> None:
 def test_the_order_of_reading_is_the_order_of_time() -> None:
     told = happened((at(1), IN), (at(4), OUT), (at(12), [visit("A01")]))
     assert targets.rows("readmission", "p", told, LATE) == targets.rows("readmission", "p", told[::-1], LATE)
+
+
+def test_a_date_that_stands_for_never_ends_no_training() -> None:
+    never = "9999-12-31T00:00:00.000Z"
+    told = (at(5), [visit("A03", admitted_at=at(1), discharged_at=never)])
+    assert labels("readmission", (at(1), IN), told) in ([(at(5), "no")], [])
+
+
+def test_a_stay_that_is_told_again_is_one_row() -> None:
+    again = [(at(day), [visit("A01", admitted_at=at(1))]) for day in (1, 2, 4)]
+    assert labels("length_of_stay", *again, (at(9, 8), OUT)) == [(at(1), "8+")]
+
+
+def test_intensive_care_from_the_first_day_is_no_deterioration() -> None:
+    told = [(at(1), [visit("A01", unit="ICU")]), (at(1, 7), [PULSE])]
+    assert [label for _, label in labels("deterioration", *told)] == ["no"]

@@ -45,9 +45,14 @@ def rows(target: str, patient: str, events: Iterable[Happened], until: str) -> l
     course = _course(told)
     last = later(until, -HORIZON[target])
     history: dict[str, Any] = {}
+    stays: set[str] = set()  # a stay's length is asked for once, where it begins: later tellings know that it went on
     made: list[Row] = []
     for one in told:
         found = of.features(target, one.documents, history, one.at) if one.at <= last else None
+        if found is not None and target == of.STAY:
+            begun = next((d["admitted_at"] for d in one.documents if d.get("admitted_at")), one.at)
+            found = None if begun in stays else found
+            stays.add(begun)
         if found is not None and (label := _label(target, one, course)) is not None:
             made.append(Row(found, label, patient, one.at, one.blind))
         of.remember(history, one.documents, one.at)
