@@ -64,6 +64,12 @@ def test_the_hold_out_is_later_and_of_other_patients() -> None:
     assert all(learn.kept_back(row.patient) for row in made.holdout)
 
 
+def test_one_wrong_clock_does_not_decide_the_split() -> None:
+    wrong = Row({"age": 50.0}, "no", "patient 1", "1970-01-01T00:00:00.000Z")
+    usual, with_it = learn.split(rows()), learn.split([*rows(), wrong])
+    assert abs(len(with_it.holdout) - len(usual.holdout)) <= 2
+
+
 def test_the_same_split_by_the_times_of_the_card() -> None:
     made, some = learn.split(rows()), rows()
     random.Random(2).shuffle(some)

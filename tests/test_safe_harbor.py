@@ -170,3 +170,10 @@ def test_small_cells(documents: int, persons: int, wanted: int | str) -> None:
 
 def test_two_groups_that_differ_by_one_person_may_tell_the_same() -> None:
     assert total(33, 33) == total(34, 34)
+
+
+def test_a_score_shows_no_words_and_no_place() -> None:
+    score = {"kind": "score", "model": "department", "predicted": "Room 4", "probability": 0.7}
+    shown = seen(score | {"reasons": ["text=weinberg +0.100"], "probabilities": ["Room 4=0.700"]})
+    assert shown["probability"] == 0.7
+    assert not {"reasons", "probabilities", "predicted"} & shown.keys()
