@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,3 +80,11 @@ def test_each_name_is_ours(name: str) -> None:
     assert Path(spec.origin).resolve().is_relative_to(ROOT)
     owners = set(importlib.metadata.packages_distributions().get(name, ["wardstream"]))
     assert owners == {"wardstream"}
+
+
+def test_no_command_waits_for_what_it_does_not_use() -> None:
+    """scikit-learn and its like take a second of every start; whoever needs them imports them in the command."""
+    heavy = ("sklearn", "scipy", "numpy", "matplotlib", "skops", "fhir")
+    code = f"import sys, wardstream; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

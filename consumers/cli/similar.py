@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from consumers import similar as ask
 from consumers.access import permit
 from consumers.cli.access import Role
 from consumers.cli.read import CONTROLS, Json, MaybePurpose
 from infra.errors import UsageError
+
+if TYPE_CHECKING:
+    from consumers import similar as ask
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +39,8 @@ def register(app: typer.Typer) -> None:
         """Find patients whose records are like one, by TF-IDF and cosine; more_like_this of Elasticsearch beside it."""
         if (patient is not None) + (text is not None) + fit != 1:
             raise UsageError("say one of: a patient, --text, --fit")
+        from consumers import similar as ask  # with scikit-learn 1 s: not for every command
+
         if fit:
             made = dataclasses.asdict(ask.fit(permit("models", purpose, role)))
             typer.echo(json.dumps(made) if as_json else ", ".join(f"{name} {value}" for name, value in made.items()))
@@ -69,7 +73,7 @@ def _print(name: str, figure: str, rows: list[dict[str, Any]], why: bool) -> Non
         table.add_column("why")
     for one in rows:
         cells = [str(one["rank"]), one["patient_ref"], f"{one[figure]:.3f}"]
-        cells += [str(one.get(name, "")) for name in ask.BESIDE]
+        cells += [str(one.get(name, "")) for name in ("sex", "age")]
         if why and name == "similar":
             terms = ", ".join(f"{each['term']} {each['adds']:.2f}" for each in one["why"])
             cells.append(escape(terms.translate(CONTROLS)))
