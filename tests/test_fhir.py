@@ -462,7 +462,7 @@ def test_condition() -> None:
         category=[concept("problem-list-item")],
         note=[{"text": "Ilse was seen", "authorString": "Ilse Doctor", "time": "2026-02-01T00:00:00Z"}],
     )  # fmt: skip
-    made = record(said)
+    made = record(said, CONTEXT)
     (found,), (note,) = parts(made, "diagnosis"), parts(made, "note")
     assert (found["status"], found["confirmation"], found["diagnosis_type"]) == ("active", "refuted", "problem")
     assert (found["onset_at"], found["flags"]) == (
@@ -470,6 +470,24 @@ def test_condition() -> None:
         ("partial_date:onsetDateTime",),
     )
     assert (note["about"], note["display"], note["author"][0].name) == ("diagnosis", "Asthma", "Ilse Doctor")
+
+
+def test_text_of_somebody_whose_name_is_not_known_stays_sealed() -> None:
+    """A resource that was sent alone: nothing could be removed from its text."""
+    said = resource(
+        "Observation", **OF_P1, code=concept("8661-1", "Chief complaint", LOINC), valueString="Vant fell; Ilse is well"
+    )
+    alone, known = part(said, "observation"), parts(record(said, CONTEXT), "observation")[0]
+    assert (alone["display"], alone["flags"]) == ("Chief complaint", ("names_unknown",))
+    assert "value_text" not in alone
+    assert "value_text" in known
+
+
+def test_a_place_that_is_called_after_its_patient_stays_sealed() -> None:
+    family = PATIENT["name"][0]["family"]
+    home = ENCOUNTER | {"location": [{"location": {"display": f"Home of {family}, Elm Road 5"}}]}
+    (visit,) = parts(record(home, CONTEXT), "visit")
+    assert "unit" not in visit
 
 
 def test_entered_in_error() -> None:
@@ -499,7 +517,7 @@ def test_allergy() -> None:
         verificationStatus=concept("confirmed"),
         reaction=[{"manifestation": [{"text": "Hives"}], "severity": "mild"}, {"severity": "severe"}],
     )  # fmt: skip
-    found = part(said, "allergy")
+    (found,) = parts(record(said, CONTEXT), "allergy")
     assert (found["allergen_type"], found["severity"], found["criticality"], found["status"], found["reactions"]) == (
         "FA", "SV", "high", "I", ("Hives",),
     )  # fmt: skip

@@ -211,6 +211,8 @@ def _item(path: Path, position: int, event: Event, readers: Readers) -> Item:
             made = readers.fhir(event.made, datetime.now(UTC))
         except BadMessage as bad:
             made = BadMessage(bad.reason, event.where or bad.where)
+        except Exception as error:  # a fault of ours that one entry brings out; the rest goes on. Its text may tell
+            made = BadMessage("unexpected", type(error).__name__)
     return Item(path, position, event.kind, made)
 
 

@@ -233,6 +233,8 @@ class Listener:
             return event, self._take(event.made, datetime.now(UTC))
         except BadMessage as bad:
             return event, BadMessage(bad.reason, event.where or bad.where)
+        except Exception as error:  # a fault of ours that one entry brings out; the rest goes on. Its text may tell
+            return event, BadMessage("unexpected", type(error).__name__)
 
     def _problems(self, bundle: Bundle) -> list[BadMessage]:
         taken = (self._taken(event)[1] for event in bundle.events())

@@ -15,6 +15,7 @@ from schemas import ehr
 from schemas.ehr import EhrPart
 from schemas.peers import Peer
 from schemas.record import Merge, Record
+from schemas.scrub import Scrubber
 from schemas.wire.attachment import Unreadable, text_of
 from schemas.wire.fhir import Focus, canonical, focus
 from schemas.wire.fhir import Resource as Json
@@ -95,6 +96,12 @@ def _of_encounter(resource: Json) -> Iterator[Any]:
     yield period.get("start")
 
 
+UNNAMED = "names_unknown"
+NAMED_PLACES = frozenset(
+    ("unit", "facility", "room", "bed", "rooms", "discharged_to", "prior_unit", "hospital_service")
+)
+
+
 class _Reading:
     """One resource being read."""
 
@@ -114,16 +121,45 @@ class _Reading:
             flags.append("future_time")
         self.encounter()
         _TYPES.get(self.type, _Reading.other)(self)
+        terms = tuple(dict.fromkeys(fhir_person.terms(self.focus)))
+        scrubber, unnamed = Scrubber(terms), bool(subjects) and not self._named(len(subjects))
+        self._withhold(EhrPart, self.place, scrubber, unnamed)
+        for kind, draft in self.drafts:
+            self._withhold(kind, draft, scrubber, unnamed)
         whose: list[int | None] = [0] if self.type == "Patient" else list(range(len(subjects))) or [None]
         told = instant(at_path(self.resource, ("meta", "lastUpdated")), self.peer.zone)
         return Record(
             subjects=subjects,
             parts=tuple(self._finished(*draft, subject, flags) for subject in whose for draft in self.drafts),
             merges=tuple(Merge(prior=prior, survivor=survivor) for prior, survivor in merges),
-            terms=tuple(dict.fromkeys(fhir_person.terms(self.focus))),
+            terms=terms,
             event_time=at,
             told_at=min(told or self.received_at, self.received_at),
         )
+
+    def _named(self, subjects: int) -> bool:
+        """Whether the event says what its patients are called."""
+        every = (self.resource, *self.focus.context.values())
+        named = sum(one.get("resourceType") == "Patient" and bool(each(one.get("name"))) for one in every)
+        told = any(at_path(self.resource, (name, "display")) for name in ("subject", "patient"))
+        return self.type == "Patient" or named >= subjects or (told and subjects == 1)
+
+    def _withhold(self, kind: type[EhrPart], draft: Draft, scrubber: Scrubber, unnamed: bool) -> None:
+        """Leave to the sealed original what may name somebody.
+
+        Free text whose patient's name is not known here (a resource sent alone), since nothing could be removed from
+        it; and places whose names hold one: "Home of ...".
+        """
+        for name in NAMED_PLACES & draft.keys():
+            said = draft[name] if isinstance(draft[name], tuple) else (draft[name],)
+            if any(one and scrubber.clean(one) != one for one in said):
+                del draft[name]
+        if unnamed:
+            held = [name for name, mark in kind.marks.items() if getattr(mark, "text", False) and draft.get(name)]
+            if held := [name for name in held if name != "display" or not draft.get("code_system")]:
+                for name in held:
+                    del draft[name]
+                draft["flags"] = [*draft.get("flags", ()), UNNAMED]
 
     def _finished(self, kind: type[EhrPart], draft: Draft, subject: int | None, flags: list[str]) -> EhrPart:
         said = {name: value for name, value in draft.items() if value not in (None, "", ()) and name != "flags"}

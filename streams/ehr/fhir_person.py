@@ -324,9 +324,11 @@ def _telling(name: str, node: Resource, focus: Focus) -> Iterator[str]:
     if "family" in node or "given" in node:
         given = [word for word in node.get("given") or () if word]
         yield from person.words(str(node.get("family") or ""), *given)
-    elif name in ("name", "valueHumanName") and isinstance(said := node.get("text"), str):
+    if name in ("name", "valueHumanName") and isinstance(said := node.get("text"), str):
         yield from _words_of(said)
-    elif "line" in node or "postalCode" in node or "city" in node:
+    if name in ("address", "valueAddress") and isinstance(said := node.get("text"), str):
+        yield from (part for part in (one.strip() for one in said.split(",")) if len(part) > 2)
+    if "line" in node or "postalCode" in node or "city" in node:
         first, *others = [line for line in node.get("line") or () if line] or [""]
         yield from person.place_words(first, *others, str(node.get("city") or ""), str(node.get("postalCode") or ""))
     elif isinstance(value := node.get("value"), str):

@@ -46,8 +46,10 @@ YES = frozenset(("positive", "detected", "yes", "present", "reactive", "阳性",
 REFUTED = frozenset(("refuted", "ruled out", "ruled-out", "ruledout", "excluded"))
 UNSURE = frozenset(("provisional", "differential", "unconfirmed", "suspected", "possible", "probable", "rule out"))
 MISTAKEN = frozenset(("entered-in-error", "entered in error"))
-NOT_GIVEN = frozenset(("re", "na", "not-done"))  # RXA-20 (table 0322), FHIR Immunization.status
+NOT_GIVEN = frozenset(("re", "na", "not-done", "not-taken"))  # RXA-20 (table 0322), FHIR's statuses
 
+# The end of a fully specified name of SNOMED CT, which is no part of what was found.
+_TAG = re.compile(r"\s*\((?:qualifier value|finding|disorder|situation|observable entity)\)\s*$")
 _RUNS = re.compile(b"|".join(rb"%c+" % label for label in range(TURNS)))
 _EDGES = " \t\r\n\u3000.,;:!?。，、；：！？()（）*#•-–—"
 
@@ -97,7 +99,7 @@ def tell(document: Document) -> None:
     if not texts:
         return
     found = [_answered(clear, text) if document.kind == "observation" else understand(text) for text in texts]
-    if document.kind in ("diagnosis", "immunization"):
+    if document.kind in ("diagnosis", "immunization", "procedure", "medication", "allergy"):
         found = [_judged(clear, one) for one in found]
     for name in ASSERTIONS:
         if pieces := [piece for one in found for piece in getattr(one, name)]:
@@ -110,6 +112,7 @@ def tell(document: Document) -> None:
 
 def _answered(clear: dict[str, object], text: str) -> Understood:
     """An observation's value: where it is a yes or a no, its name is what is affirmed or denied."""
+    text = _TAG.sub("", text)
     answer, asked = text.strip(" .").lower(), clear.get("display")
     if isinstance(asked, str) and answer in NO:
         return Understood(negated=(expand(asked),))
