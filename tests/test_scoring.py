@@ -18,9 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from elasticsearch.helpers import scan
 
 from infra.elastic import client
+from infra.kafka import lag
 from infra.local.stack import MARK
 from producers.simulate.cohort import Cohort
 from schemas.envelope import rfc3339
+from schemas.registry import DOMAINS
 from streams import learn
 from streams.ehr import features
 from streams.ehr.news2 import news2
@@ -95,6 +97,10 @@ def publish(command: Command, folder: Path, seed: int, patients: int) -> None:
     (folder / "cohort.hl7").write_bytes(b"\r".join(bodies))
     done = command("produce", "files", str(folder), "--json")
     assert done.returncode == 0, done.stderr
+    deadline = time.monotonic() + 60  # scores come behind what `produce` waits for
+    while sum(one.events for one in lag(DOMAINS["ehr"].raw.name).values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
 
 
 def events(seed: int) -> dict[str, list[tuple[Happened, list[dict[str, Any]]]]]:
