@@ -36,9 +36,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the servers, so that `make test` can run everything else beside it."""
+    """Mark the files that need the servers, so that `make test` can run all others beside them. Whole files, since the
+    tests of one may build on each other."""
+    need = {item.path for item in items if "home" in getattr(item, "fixturenames", ())}
     for item in items:
-        if "home" in getattr(item, "fixturenames", ()):
+        if item.path in need:
             item.add_marker("servers")
 
 
