@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,12 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def mllp(stack: Path) -> Iterator[int]:
-    """Port of a running MLLP listener."""
+@contextmanager
+def listening(*arguments: str) -> Iterator[int]:
+    """Port of a listener, `wardstream produce ...`, that runs meanwhile."""
     port = free_port()
-    listener = subprocess.Popen([*WARDSTREAM, "produce", "mllp", "--port", str(port)], cwd=ROOT, stderr=subprocess.PIPE)
+    command = [*WARDSTREAM, "produce", *arguments, "--port", str(port)]
+    listener = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and listener.poll() is None:
         with socket.socket() as one:
@@ -90,6 +92,13 @@ def mllp(stack: Path) -> Iterator[int]:
     yield port
     listener.send_signal(signal.SIGTERM)
     assert listener.wait(timeout=30) == 0
+
+
+@pytest.fixture(scope="session")
+def mllp(stack: Path) -> Iterator[int]:
+    """Port of a running MLLP listener."""
+    with listening("mllp") as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

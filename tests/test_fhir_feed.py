@@ -10,7 +10,7 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +24,6 @@ import pytest
 from infra import tls
 from infra.crypto import open_payload
 from infra.errors import BadMessage
-from infra.kafka import Outgoing, PublishFailed
 from infra.keyring import Keyring
 from infra.keystore import KeyStore
 from infra.settings import settings
@@ -38,6 +37,7 @@ from schemas.peers import Peers
 from schemas.record import Record
 from schemas.wire.fhir import CONTENT_TYPE, Focus, validate
 from streams import ehr as stage
+from tests.broker import Broker
 from tests.certificates import Authority
 
 PEERS = Peers()
@@ -68,23 +68,6 @@ def bundle(*resources: dict[str, Any], kind: str = "transaction", requests: bool
     return {"resourceType": "Bundle", "type": kind, "entry": entries}
 
 
-class Broker:
-    """Stands in for the producer: confirms while `open` is set, or fails as often as told."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.open.set()
-        self.failures = 0
-        self.sent: list[Outgoing] = []
-
-    async def send(self, messages: Iterable[Outgoing]) -> None:
-        await self.open.wait()
-        if self.failures:
-            self.failures -= 1
-            raise PublishFailed("planted")
-        self.sent += messages
-
-
 @dataclass
 class Edge:
     broker: Broker
@@ -111,7 +94,7 @@ class Edge:
 async def edge(tmp_path: Path, home: Path) -> AsyncIterator[Edge]:
     keyring = Keyring.open(tmp_path / "keyring.json")
     keys = KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", keyring)
-    broker = Broker()
+    broker = Broker(is_open=True)
     async with Publisher(broker, keyring, keys, Seen(tmp_path / "seen.sqlite")) as publisher:  # type: ignore[arg-type]
         yield Edge(broker, publisher, keys, keyring)
 

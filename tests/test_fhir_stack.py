@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -16,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, WARDSTREAM, free_port
+from tests.conftest import ROOT, listening
 from tests.test_fhir_feed import MR, URN, bundle, observation, patient
 from tests.test_mllp import code, exchange, framed
 
@@ -28,19 +25,8 @@ SHARED = ROOT.parent / "shared" / "data" / "fhir"
 @pytest.fixture(scope="module")
 def endpoint(stack: Path) -> Iterator[str]:
     """Address of a running FHIR listener."""
-    port = free_port()
-    listener = subprocess.Popen(
-        [*WARDSTREAM, "produce", "fhir", "--port", str(port), "--source", "ward"], cwd=ROOT, stderr=subprocess.PIPE
-    )
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and listener.poll() is None:
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    listener.send_signal(signal.SIGTERM)
-    assert listener.wait(timeout=30) == 0
+    with listening("fhir", "--source", "ward") as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def post(endpoint: str, body: Any, path: str = "/") -> tuple[int, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,31 +14,16 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ErasedPerson, Overloaded
-from infra.kafka import Outgoing, PublishFailed
+from infra.kafka import PublishFailed
 from infra.keyring import Keyring
 from infra.keystore import KeyStore
 from infra.settings import settings
 from producers.publish import Arrival, Publisher
 from producers.seen import Answer, Seen
 from schemas.record import Identifier, Subject
+from tests.broker import Broker
 
 AUTHORITY = "HOSP"
-
-
-class Broker:
-    """Stands in for the producer: confirms once `open` is set, or fails as often as told."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.failures = 0
-        self.sent: list[Outgoing] = []
-
-    async def send(self, messages: Iterable[Outgoing]) -> None:
-        await self.open.wait()
-        if self.failures:
-            self.failures -= 1
-            raise PublishFailed("planted")
-        self.sent += messages
 
 
 def arrival(control: str, patient: str = "1", size: int = 100) -> Arrival:
@@ -51,7 +36,7 @@ def arrival(control: str, patient: str = "1", size: int = 100) -> Arrival:
 
 @pytest.fixture
 async def broker() -> Broker:
-    return Broker()
+    return Broker(is_open=False)
 
 
 @pytest.fixture

@@ -196,11 +196,15 @@ def elsewhere(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @contextmanager
 def capture(sought: list[str]) -> Iterator[dict[str, Any]]:
-    """Looks for these in all that crosses loopback (tests/capture.py); what was seen is there once it has ended."""
+    """Looks for these in all that crosses loopback (tests/capture.py); what was seen is there once it has ended.
+
+    Whoever may not look goes the way all the same, and is skipped at its end.
+    """
     try:
         socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
     except PermissionError:
-        pytest.skip("a raw socket needs CAP_NET_RAW")
+        yield {}
+        pytest.skip("the wire was not looked at: a raw socket needs CAP_NET_RAW")
     seen: dict[str, Any] = {}
     command = [sys.executable, str(ROOT / "tests" / "capture.py")]
     looking = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

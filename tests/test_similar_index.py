@@ -261,7 +261,7 @@ def test_an_erased_patient_is_gone(fitted: dict[str, Any], command: Run, produce
         assert not server.exists(index=name, id=ref)
         assert server.indices.stats(index=name)["_all"]["primaries"]["docs"]["deleted"] == 0
         counts = model.matrix([(kept["terms"]["ids"], kept["terms"]["counts"])])
-        profiles._fill(server, keys, name, model, [ref], counts, {}, {})
+        profiles._fill(server, keys, name, model, [ref], counts, {}, {}, profiles._now())
         assert not server.exists(index=name, id=ref), "a late writer leaves an erased person out"
         profiles.write(server, name, [kept])
         profiles._take_back(server, keys, name, [ref])

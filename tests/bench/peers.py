@@ -101,6 +101,7 @@ def quix() -> None:
         batch = await agent._read(incoming)
         await agent.index(batch)
         await agent.fold(batch)
+        await agent.score([batch])
         await agent.finish(batch)
         agent._received.popleft()
 
