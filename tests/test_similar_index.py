@@ -125,7 +125,7 @@ def test_like_a_text(fitted: dict[str, Any], command: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (("--text", "wombatsign"), 2),  # of two patients: not in the vocabulary
+        (("--text", "quollsign"), 2),  # of nobody: not in the vocabulary
         (("--text", ""), 2),
         (("LIKEHOSP|MR|NOBODY",), 2),
         ((), 2),
