@@ -83,6 +83,25 @@ def test_what_came_before_its_patient_is_joined(endpoint: str, command: Run) -> 
     assert {before["value_number"], after["value_number"]} == {hit["value_number"] for hit in shown["hits"]}
 
 
+def test_a_note_sent_alone_is_searchable_once_its_patient_is_known(endpoint: str, command: Run) -> None:
+    """Known before it: at once. Known after it: once an index was made anew."""
+
+    def note(word: str) -> dict[str, Any]:
+        said = {"resourceType": "Condition", "subject": {"reference": "Patient/p904"}, "code": {"text": "a fall"}}
+        return said | {"note": [{"text": f"Quetzalia {word} in the ward"}]}
+
+    assert post(endpoint, note("staggered904"), "/Condition")[0] == 201
+    assert post(endpoint, patient("904", name=[{"family": "Quetzalia"}]), "/Patient")[0] == 201
+    wait_for(command, "id:MRN904", 1, "--kind", "event")
+    assert post(endpoint, note("stumbled904"), "/Condition")[0] == 201
+    (known,) = wait_for(command, "stumbled904", 1)
+    assert known["body"] == "[removed] stumbled904 in the ward"
+    assert found(command, "staggered904")["total"] == 0
+    assert command("replay", "--into", "ehr-named").returncode == 0
+    (later,) = wait_for(command, "staggered904", 1)
+    assert later["body"] == "[removed] staggered904 in the ward"
+
+
 def test_a_refused_transaction_leaves_nothing(endpoint: str, command: Run) -> None:
     status, outcome = post(endpoint, bundle(patient("902"), observation(URN)))
     assert status == 400

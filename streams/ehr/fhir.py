@@ -7,7 +7,7 @@ its type, status, code and time. docs/fhir-fields.md has the mapping.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -67,9 +67,12 @@ PLACES = {"bd": "bed", "ro": "room", "wa": "unit", "si": "facility", "bu": "faci
 LONGEST_CHAIN = 8  # of places within places
 
 
-def read(body: bytes, peer: Peer, received_at: datetime, source: str) -> Record:
-    """The record of one event. Raises BadMessage where the body is no resource, or of too many patients."""
-    return _Reading(focus(body), peer, received_at, source).record()
+def read(body: bytes, peer: Peer, received_at: datetime, source: str, known: Collection[str] | None = None) -> Record:
+    """The record of one event. `known`: words that give its patients away, where they are known from elsewhere.
+
+    Raises BadMessage where the body is no resource, or of too many patients.
+    """
+    return _Reading(focus(body), peer, received_at, source).record(known)
 
 
 def occurred(resource: Json, peer: Peer) -> datetime | None:
@@ -112,7 +115,7 @@ class _Reading:
         self.drafts: list[tuple[type[EhrPart], Draft]] = []
         self.place: Draft = {}
 
-    def record(self) -> Record:
+    def record(self, known: Collection[str] | None) -> Record:
         subjects, merges = fhir_person.subjects(self.focus, self.source, self.peer)
         at = occurred(self.resource, self.peer)
         flags: list[str] = []
@@ -121,11 +124,11 @@ class _Reading:
             flags.append("future_time")
         self.encounter()
         _TYPES.get(self.type, _Reading.other)(self)
-        terms = tuple(dict.fromkeys(fhir_person.terms(self.focus)))
-        scrubber, unnamed = Scrubber(terms), bool(subjects) and not self._named(len(subjects))
+        terms = tuple(dict.fromkeys((*fhir_person.terms(self.focus), *(known or ()))))
+        scrubber = Scrubber(terms)
+        unnamed = bool(subjects) and known is None and not self._named(len(subjects))
         self._withhold(EhrPart, self.place, scrubber, unnamed)
-        for kind, draft in self.drafts:
-            self._withhold(kind, draft, scrubber, unnamed)
+        held = [self._withhold(kind, draft, scrubber, unnamed) for kind, draft in self.drafts]
         whose: list[int | None] = [0] if self.type == "Patient" else list(range(len(subjects))) or [None]
         told = instant(at_path(self.resource, ("meta", "lastUpdated")), self.peer.zone)
         return Record(
@@ -135,6 +138,7 @@ class _Reading:
             terms=terms,
             event_time=at,
             told_at=min(told or self.received_at, self.received_at),
+            unnamed=any(held),
         )
 
     def _named(self, subjects: int) -> bool:
@@ -144,8 +148,8 @@ class _Reading:
         told = any(at_path(self.resource, (name, "display")) for name in ("subject", "patient"))
         return self.type == "Patient" or named >= subjects or (told and subjects == 1)
 
-    def _withhold(self, kind: type[EhrPart], draft: Draft, scrubber: Scrubber, unnamed: bool) -> None:
-        """Leave to the sealed original what may name somebody.
+    def _withhold(self, kind: type[EhrPart], draft: Draft, scrubber: Scrubber, unnamed: bool) -> bool:
+        """Leave to the sealed original what may name somebody; gives whether text was.
 
         Free text whose patient's name is not known here (a resource sent alone), since nothing could be removed from
         it; and places whose names hold one: "Home of ...".
@@ -160,6 +164,8 @@ class _Reading:
                 for name in held:
                     del draft[name]
                 draft["flags"] = [*draft.get("flags", ()), UNNAMED]
+                return True
+        return False
 
     def _finished(self, kind: type[EhrPart], draft: Draft, subject: int | None, flags: list[str]) -> EhrPart:
         said = {name: value for name, value in draft.items() if value not in (None, "", ()) and name != "flags"}
