@@ -28,6 +28,7 @@ from schemas.wire.fhir import CONTENT_TYPE, Focus, dump
 from schemas.wire.hl7v2 import Message
 from streams import ehr
 from streams.ehr import codes, fhir, fhir_person, hl7v2
+from streams.ehr.notes import ASSERTIONS
 from streams.fold import Change, Entity, fold, position
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -414,14 +415,18 @@ def test_encounter() -> None:
         ("valueQuantity", {"value": 5, "comparator": "<", "unit": "mg"}, ("SN", "<", 5.0, "mg")),
         ("valueCodeableConcept", concept("260385009", "Negative", SNOMED), ("CWE", "260385009", "Negative")),
         ("valueString", "clear", ("ST", "clear")),
-        ("valueBoolean", False, ("ID", "N")),
+        ("valueBoolean", False, ("ID", "N", "no")),
+        ("valueBoolean", True, ("ID", "Y", "yes")),
         ("valueInteger", 7, ("NM", 7.0)),
         ("valueRange", {"low": {"value": 1}, "high": {"value": 2, "unit": "g"}}, ("SN", "-", 1.0, 2.0, "g")),
+        ("valueRange", {"high": {"value": 2, "unit": "g"}}, ("SN", "<=", 2.0, "g")),
+        ("valueRange", {"low": {"value": 0, "unit": "g"}}, ("SN", ">=", 0.0, "g")),
         ("valueRatio", {"numerator": {"value": 1}, "denominator": {"value": 128}}, ("SN", ":", 1.0, 128.0)),
         ("valueSampledData", {"origin": {"value": 0, "unit": "mV"}, "period": 2, "dimensions": 1}, ("NA", "mV")),
         ("valueTime", "07:30:00", ("TM", "07:30:00")),
         ("valueDateTime", "2026-02", ("DTM", datetime(2026, 2, 1, tzinfo=UTC))),
         ("valuePeriod", {"start": "2026-02-03"}, ("DR", datetime(2026, 2, 3, tzinfo=UTC))),
+        ("valuePeriod", {"end": "2026-02-04"}, ("DR", datetime(2026, 2, 4, tzinfo=UTC))),
     ],
 )  # fmt: skip
 def test_values(element: str, value: Any, made: tuple[Any, ...]) -> None:
@@ -437,6 +442,16 @@ def test_values(element: str, value: Any, made: tuple[Any, ...]) -> None:
         "units",
     )
     assert tuple(found[name] for name in names if name in found) == made
+
+
+@pytest.mark.parametrize(("value", "name"), [(True, "affirmed"), (False, "negated")])
+def test_a_yes_or_no_is_about_what_was_asked(value: bool, name: str) -> None:
+    said = resource("Observation", code=concept("64234-8", "Current smoker"), valueBoolean=value)
+    (made,) = ehr.document(record(said))
+    assert {one for one in ASSERTIONS if one in made.clear} == {name}
+    assert made.clear["value_text"] == ("yes" if value else "no")
+    v2_says = v2("R01", "OBR|1||1|1^X^L", f"OBX|1|ID|64234-8^Current smoker^LN||{'Y' if value else 'N'}||||||F")
+    shared(parts(v2_says, "observation")[0], parts(record(said), "observation")[0], "value_code", "value_text")
 
 
 def test_components_are_of_a_kind_of_their_own() -> None:
@@ -521,6 +536,37 @@ def test_allergy() -> None:
     assert (found["allergen_type"], found["severity"], found["criticality"], found["status"], found["reactions"]) == (
         "FA", "SV", "high", "I", ("Hives",),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("clinical", "verified", "status", "name"),
+    [("active", "confirmed", "C", "affirmed"), ("resolved", "confirmed", "I", "affirmed"),
+     ("", "refuted", "D", "negated"), ("inactive", "", "I", "affirmed"), ("active", "unconfirmed", "U", "uncertain"),
+     ("", "entered-in-error", "E", "")],
+)  # fmt: skip
+def test_an_allergy_is_judged_as_a_condition_is(clinical: str, verified: str, status: str, name: str) -> None:
+    said = resource("AllergyIntolerance", code=concept("227493005", "Cashew nuts", SNOMED))
+    said |= {"clinicalStatus": concept(clinical)} if clinical else {}
+    said |= {"verificationStatus": concept(verified)} if verified else {}
+    (made,) = ehr.document(record(said))
+    assert {one for one in ASSERTIONS if one in made.clear} == ({name} if name else set())
+    assert (made.clear["status"], made.clear.get("confirmation", "")) == (status, verified)
+    assert ("cancel" in made.clear.get("flags", ())) == (verified == "entered-in-error")
+
+
+@pytest.mark.parametrize("kind", ["MedicationRequest", "ServiceRequest"])
+def test_an_order_not_to_is_no_order(kind: str) -> None:
+    what = "medicationCodeableConcept" if kind == "MedicationRequest" else "code"
+    said = resource(kind, status="active", doNotPerform=True, **{what: concept("1191", "Aspirin")})
+    made = ehr.document(record(said))[0].clear
+    assert made["do_not_perform"] is True
+    assert made.get("stage", "prohibited") == "prohibited"
+    assert "affirmed" not in made
+    plain = ehr.document(record(said | {"doNotPerform": False}))[0].clear
+    assert "do_not_perform" not in plain
+    assert plain.get("stage", "ordered") == "ordered"
+    if kind == "MedicationRequest":
+        assert (made["negated"], plain["affirmed"]) == (["Aspirin"], ["Aspirin"])
 
 
 def test_report_with_its_texts() -> None:

@@ -126,6 +126,7 @@ APPOINTMENT_STATUS = {  # table 0278
     "waitlist": "Waitlist",
     "entered-in-error": "Deleted",
 }
+YES_NO = {"Y": "yes", "N": "no"}  # table 0136, in words
 DIAGNOSIS_TYPE = {"AD": "A", "DD": "F"}  # table 0052
 DOCUMENT_STATUS = {"preliminary": "IP", "final": "LA", "amended": "LA"}  # table 0271
 AVAILABILITY = {"current": "AV", "superseded": "OB"}  # table 0273

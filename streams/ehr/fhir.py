@@ -428,15 +428,19 @@ class _Reading:
         draft |= {"value_type": "ST", "value_text": value}
 
     def value_boolean(self, draft: Draft, value: bool) -> None:
-        draft |= {"value_type": "ID", "value_code": "Y" if value else "N"}  # table 0136
+        said = "Y" if value else "N"
+        draft |= {"value_type": "ID", "value_code": said, "value_text": codes.YES_NO[said]}
 
     def value_integer(self, draft: Draft, value: int) -> None:
         draft |= {"value_type": "NM", "value_number": float(value)}
 
     def value_range(self, draft: Draft, value: Json) -> None:
         low, high = value.get("low") or {}, value.get("high") or {}
-        draft |= {"value_type": "SN", "comparator": "-", "value_number": amount(low), "value_high": amount(high)}
-        draft["units"] = units(low) or units(high)
+        if low and high:
+            draft |= {"comparator": "-", "value_number": amount(low), "value_high": amount(high)}
+        else:  # its ends belong to it
+            draft |= {"comparator": ">=" if low else "<=", "value_number": amount(low or high)}
+        draft |= {"value_type": "SN", "units": units(low) or units(high)}
 
     def value_ratio(self, draft: Draft, value: Json) -> None:
         first, second = value.get("numerator") or {}, value.get("denominator") or {}
@@ -450,17 +454,18 @@ class _Reading:
     def value_time_of_day(self, draft: Draft, value: str) -> None:
         draft |= {"value_type": "TM", "value_text": value}
 
-    def value_time(self, draft: Draft, value: str) -> None:
+    def value_time(self, draft: Draft, value: str, element: str = "valueDateTime") -> None:
         draft["value_type"] = "DTM"
         if (made := instant(value, self.peer.zone)) is None:
-            draft["flags"].append("bad_date:valueDateTime")
+            draft["flags"].append(f"bad_date:{element}")
             return
         draft["value_time"] = made
         if len(value) < 10:
-            draft["flags"].append("partial_date:valueDateTime")
+            draft["flags"].append(f"partial_date:{element}")
 
     def value_period(self, draft: Draft, value: Json) -> None:
-        self.value_time(draft, value.get("start") or value.get("end") or "")
+        """Its beginning; of one without, its end."""
+        self.value_time(draft, value.get("start") or value.get("end") or "", "valuePeriod")
         draft["value_type"] = "DR"
 
     # ------------------------------------------------------------------------------ diagnoses, procedures, allergies
@@ -526,6 +531,7 @@ class _Reading:
                 if said
             ),
             "status": codes.ALLERGY_STATUS.get(verified, verified) or clinical,
+            "confirmation": verified,
         }
         if clinical in ("inactive", "resolved") and draft["status"] in ("C", clinical):
             draft["status"] = "I"  # confirmed but inactive
@@ -583,6 +589,7 @@ class _Reading:
 
     def _ordered(self, draft: Draft) -> None:
         """What requests have in common: ORC."""
+        draft["do_not_perform"] = self.resource.get("doNotPerform") or None
         status, priority = self.resource.get("status") or "", self.resource.get("priority") or ""
         draft |= {
             "order_status": codes.ORDER_STATUS.get(status, status),
@@ -596,7 +603,7 @@ class _Reading:
     # ------------------------------------------------------------------------------------------------- drugs, vaccines
 
     def medication_request(self) -> None:
-        draft = self._drug("ordered")
+        draft = self._drug("prohibited" if self.resource.get("doNotPerform") else "ordered")
         self._ordered(draft)
         supply = self.resource.get("dispenseRequest") or {}
         refills = supply.get("numberOfRepeatsAllowed")

@@ -613,7 +613,8 @@ class _Reading:
             self._number(draft, "value_high", segment, 5, 4)
         elif kind in CODED_TYPES:
             draft["value_code"] = segment.value(5) or segment.value(5, 4)
-            draft["value_text"] = "; ".join(_said(segment, 5))
+            said = draft["value_code"] if kind == "ID" else ""
+            draft["value_text"] = codes.YES_NO.get(said) or "; ".join(_said(segment, 5))
         elif kind in TIME_TYPES:
             self._time(draft, "value_time", segment, 5)
         elif kind in ATTACHED_TYPES:
