@@ -859,11 +859,69 @@ def test_texts_that_cannot_be_had_are_flagged(data: str, kind: str, why: str) ->
         text_of(data, media, parameters)
 
 
-@pytest.mark.parametrize("kind", ["application/pdf", "image/png", "text/xml", ""])
+@pytest.mark.parametrize("kind", ["application/pdf", "image/png", "text/xml", "", "Ilse Vant/x"])
 def test_others_are_told_by_type_and_size(kind: str) -> None:
+    """And flagged, so that nobody takes them for read."""
     made = document(b"content", kind)
     assert "body" not in made
     assert made["attachment_bytes"] == 7
+    assert made["flags"] == (f"attachment_not_read:{kind if '/' in kind and 'I' not in kind else 'unknown'}",)
+
+
+def test_what_lies_elsewhere_is_flagged() -> None:
+    attachment = {"contentType": "text/plain", "url": "Binary/1"}
+    made = part(resource("DocumentReference", content=[{"attachment": attachment}]), "note")
+    assert made["flags"] == ("attachment_not_read:text/plain",)
+    made = part(resource("DocumentReference", content=[{"attachment": {"title": "none"}}]), "note")
+    assert "flags" not in made
+    made = part(resource("Binary", contentType="application/pdf", data="QQ=="), "resource")
+    assert made["flags"] == ("attachment_not_read:application/pdf",)
+
+
+CDA = """<?xml version="1.0" encoding="UTF-8"?><ClinicalDocument xmlns="urn:hl7-org:v3">
+<recordTarget><patientRole><id root="1.2" extension="MRN7001"/>
+<addr><streetAddressLine>Elm Road 5</streetAddressLine></addr>
+<telecom value="tel:+49-555-0101"/><patient><name><given>Ilse</given><family>Vant</family></name>
+<guardian><guardianPerson><name>Otto Quillfeather</name></guardianPerson></guardian></patient>
+</patientRole></recordTarget>
+<component><structuredBody>
+<component><section><title>Assessment</title><text><paragraph>Ilse Vant (MRN7001) is well.</paragraph>
+<list><item>no <content>fever</content></item><item><content revised="delete">sepsis</content>flu</item></list>
+<table><tr><td>pulse</td><td>72</td></tr></table>Otto Quillfeather of Elm Road 5 called +49 555 0101.</text>
+<entry><act><text>coded, not narrative</text></act></entry></section></component>
+</structuredBody></component></ClinicalDocument>"""
+
+
+@pytest.mark.parametrize("charset", ["UTF-8", "ISO-8859-1", "UTF-16"])
+def test_the_narrative_of_cda_is_read(charset: str) -> None:
+    content = CDA.replace("UTF-8", charset).encode(charset)
+    (note,) = ehr.document(record(resource("DocumentReference", content=[
+        {"attachment": {"contentType": "application/hl7-v3+xml", "data": b64encode(content).decode()}}
+    ])))  # fmt: skip
+    lines = note.clear["body"].split("\n")
+    assert lines[0] == "Assessment"
+    assert "no fever" in lines
+    assert "flu" in lines
+    assert "pulse 72" in lines
+    for word in ("sepsis", "coded", "Ilse", "Vant", "7001", "Quillfeather", "Elm Road", "0101"):
+        assert word not in note.clear["body"], word
+    assert "flags" not in note.clear
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<a>x</a>", CDA[:-9], '<!DOCTYPE a SYSTEM "file:///etc/passwd">' + CDA.partition("?>")[2],
+        '<!DOCTYPE a [<!ENTITY x "xxxxxxxxxx"><!ENTITY y "&x;&x;&x;">]><a>&y;</a>',
+        CDA.replace("flu", "<content>" * 300 + "flu" + "</content>" * 300), CDA.replace("UTF-8", "UTF-99"),
+        CDA.replace("urn:hl7-org:v3", "urn:x"), "", "\x00",
+    ],
+)  # fmt: skip
+def test_other_xml_is_not_read(content: str) -> None:
+    made = document(content.encode(), "text/xml")
+    assert "body" not in made
+    if content:
+        assert made["flags"] == ("attachment_not_read:text/xml",)
 
 
 @pytest.mark.parametrize(

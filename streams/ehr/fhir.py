@@ -7,6 +7,7 @@ its type, status, code and time. docs/fhir-fields.md has the mapping.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,10 +17,10 @@ from schemas.ehr import EhrPart
 from schemas.peers import Peer
 from schemas.record import Merge, Record
 from schemas.scrub import Scrubber
-from schemas.wire.attachment import Unreadable, text_of
+from schemas.wire.attachment import NotRead, Unreadable, text_of
 from schemas.wire.fhir import Focus, canonical, focus
 from schemas.wire.fhir import Resource as Json
-from streams.ehr import codes, fhir_person
+from streams.ehr import codes, fhir_person, person
 from streams.ehr.fhir_person import each, resolved, type_of
 from streams.ehr.fhir_types import (
     age,
@@ -100,9 +101,15 @@ def _of_encounter(resource: Json) -> Iterator[Any]:
 
 
 UNNAMED = "names_unknown"
+_MEDIA_TYPE = re.compile(r"(?:application|audio|image|multipart|text|video)/[a-z0-9][a-z0-9.+-]{0,60}")
 NAMED_PLACES = frozenset(
     ("unit", "facility", "room", "bed", "rooms", "discharged_to", "prior_unit", "hospital_service")
 )
+
+
+def _not_read(media_type: str) -> str:
+    """The flag; a type that is none may be anything, even a name."""
+    return f"attachment_not_read:{media_type if _MEDIA_TYPE.fullmatch(media_type) else 'unknown'}"
 
 
 class _Reading:
@@ -114,6 +121,7 @@ class _Reading:
         self.type: str = str(made.resource.get("resourceType", ""))
         self.drafts: list[tuple[type[EhrPart], Draft]] = []
         self.place: Draft = {}
+        self.names: list[str] = []  # that only a document inside it tells
 
     def record(self, known: Collection[str] | None) -> Record:
         subjects, merges = fhir_person.subjects(self.focus, self.source, self.peer)
@@ -124,7 +132,7 @@ class _Reading:
             flags.append("future_time")
         self.encounter()
         _TYPES.get(self.type, _Reading.other)(self)
-        terms = tuple(dict.fromkeys((*fhir_person.terms(self.focus), *(known or ()))))
+        terms = tuple(dict.fromkeys((*fhir_person.terms(self.focus), *self.names, *(known or ()))))
         scrubber = Scrubber(terms)
         unnamed = bool(subjects) and known is None and not self._named(len(subjects))
         self._withhold(EhrPart, self.place, scrubber, unnamed)
@@ -721,20 +729,35 @@ class _Reading:
             self.attach(note, content.get("attachment") or {}, "content.attachment")
 
     def attach(self, note: Draft, attachment: Json, where: str) -> None:
-        """The text of an attachment, where it is one that reads as text; of all others what they are and their size."""
+        """The text of an attachment, where it is one that reads as text; of all others what they are and their size.
+
+        What is there and was not read is flagged, also where it lies elsewhere (`url`), so that nobody takes the
+        document for empty. Whom a document's own header names is nobody's to find in its text.
+        """
         kind, _, parameters = str(attachment.get("contentType") or "").partition(";")
         first, _, second = kind.strip().lower().partition("/")
         data = attachment.get("data")
         note |= {"attachment_type": first, "attachment_subtype": second}
         if isinstance(size := attachment.get("size"), int) and size < 2**31:
             note["attachment_bytes"] = size
+        said = f"{first}/{second}"
+        not_read = _not_read(said)
         if not isinstance(data, str) or not data:
+            if attachment.get("url"):
+                note["flags"].append(not_read)
             return
         note |= {"attachment_encoding": "Base64", "attachment_bytes": len(data) * 3 // 4 - data[-2:].count("=")}
         try:
-            note["body"] = text_of(data, f"{first}/{second}", parameters)
+            read = text_of(data, said, parameters)
+        except NotRead:
+            note["flags"].append(not_read)
         except Unreadable as unreadable:
             note["flags"].append(f"{unreadable}:{where}")
+        else:
+            note["body"] = read.text
+            self.names += [term for name in read.names for term in person.spoken_terms(name)]
+            self.names += [term for street in read.streets for term in person.place_words(street)]
+            self.names += [term for number in read.numbers for term in (number, *person.phone_words(number))]
 
     def composition(self) -> None:
         """One note for the document and one a section: titles and codes. Their narrative may name the patient in any
@@ -804,6 +827,9 @@ class _Reading:
             "occurred_at": occurred(resource, self.peer),
             "resource_bytes": len(canonical(resource)),
         }
+        if self.type == "Binary" and (resource.get("data") or resource.get("contentType")):
+            said = str(resource.get("contentType") or "").partition(";")[0].strip().lower()
+            draft["flags"].append(_not_read(said))
         if self.type in ("Location", "Organization"):
             draft["title"] = resource.get("name")
         elif self.type == "Practitioner":
