@@ -517,6 +517,8 @@ COMMON: dict[str, dict[str, Any]] = {
     "trace_id": {"type": "keyword"},
     "patient_ref": {"type": "keyword"},
     "staff_ref": {"type": "keyword"},
+    "version_of": {"type": "keyword"},  # equal for all versions of one resource, of one result: consumers/versions.py
+    "told_at": {"type": "date"},  # by the sender, of what has versions: the last one told is the newest
     "sealed_by": {"type": "keyword"},  # whose key closes `sealed`, where that is no patient of the document
     "blind": {"type": "keyword"},
     "sealed": {"type": "object", "enabled": False},

@@ -750,6 +750,23 @@ def test_dates_go_as_far_as_they_go(text: str, made: datetime | None, flags: tup
     assert (found.get("diagnosed_at"), found.get("flags", ())) == (made, flags)
 
 
+def test_versions_of_one_thing_say_so() -> None:
+    """FHIR by id, its first part alone; HL7 v2 by the filler's number, code, sub-id, time and patient."""
+    one = record(resource("Observation", id="o1", note=[{"text": "x"}], **OF_P1))
+    assert one.versions == ("Observation/o1",)
+    assert record(resource("Observation")).versions == ()
+    pid, obr, obx = "PID|1||7001^^^HOSP^MR", "OBR|1|P1|F1|1^X^L|||20260301100000", "OBX|1|NM|718-7^Hb^LN|{}|{}||||||{}"
+    final = v2("ORU^R01", pid, obr, obx.format("", 7, "P"), obx.format("", 8, "F"))
+    other = v2("ORU^R01", pid, obr, obx.format("a", 7, "F"))
+    assert [one.kind for one in final.parts] == ["event", "order", "observation", "observation"]
+    assert final.versions[:2] == ("", "")
+    assert final.versions[2] == final.versions[3] != ""
+    assert other.versions[2] != final.versions[2]
+    somebody = v2("ORU^R01", pid.replace("7001", "7002"), obr, obx.format("", 7, "F"))
+    assert somebody.versions[2] != final.versions[2]
+    assert set(v2("ORU^R01", pid, obr.replace("F1", ""), obx.format("", 7, "F")).versions) == {""}
+
+
 def test_a_date_is_of_the_peers_zone() -> None:
     made = record(resource("Condition", recordedDate="2026-02-01"), peer=Peer(zone="Europe/Berlin"))
     assert made.event_time == datetime(2026, 1, 31, 23, tzinfo=UTC)

@@ -147,6 +147,7 @@ class _Reading:
             event_time=at,
             told_at=min(told or self.received_at, self.received_at),
             unnamed=any(held),
+            versions=(f"{self.type}/{id}",) if (id := self.resource.get("id")) else (),
         )
 
     def _named(self, subjects: int) -> bool:
