@@ -882,7 +882,8 @@ def test_others_are_told_by_type_and_size(kind: str) -> None:
     made = document(b"content", kind)
     assert "body" not in made
     assert made["attachment_bytes"] == 7
-    assert made["flags"] == (f"attachment_not_read:{kind if '/' in kind and 'I' not in kind else 'unknown'}",)
+    assert made["flags"][0] == f"attachment_not_read:{kind if '/' in kind and 'I' not in kind else 'unknown'}"
+    assert "ilse" not in str(made)
 
 
 def test_what_lies_elsewhere_is_flagged() -> None:
@@ -997,6 +998,37 @@ def test_a_chinese_name_leaves_the_text(name: Json) -> None:
     shown = clear(record(said, {"Patient/p1": who}))
     assert "小明" not in shown
     assert "无发热" in shown
+
+
+@pytest.mark.parametrize(
+    ("code", "system", "kept"),
+    [
+        ("718-7", LOINC, True), ("E11.9", "http://hl7.org/fhir/sid/icd-10", True), ("HGB", "", True),
+        ("I 25 9", "", True), ("7001", "", True), ("Positive", "", True), ("Vant", "", False),
+        ("dx-VANT", LOINC, False),
+        ("Ilse Vant", "", False),
+        ("Jane Doe", LOINC, False), ("Mr. X. Y. Zed", "", False), ("5550101", "", False), ("Vantage", "", True),
+    ],
+)  # fmt: skip
+def test_a_code_that_names_somebody_is_none(code: str, system: str, kept: bool) -> None:
+    """Wherever a Coding stands. "Positive" is no name of anybody whom the event names; "7001" may be a code as well."""
+    coding = {"coding": [{"code": code} | ({"system": system} if system else {})]}
+    said = resource("Observation", **OF_P1, code=coding, valueCodeableConcept=coding, method=coding, bodySite=coding)
+    (made,) = ehr.document(record(said, CONTEXT))
+    fields = ("code", "value_code", "method", "body_site")
+    assert [made.clear.get(name, "") for name in fields] == [code if kept else ""] * 4
+    assert {f"not_a_code:{name}" for name in fields} & {*made.clear.get("flags", ())} == (
+        set() if kept else {f"not_a_code:{name}" for name in fields}
+    )
+    for word in ("Vant", "Ilse", "Zed", "Doe"):
+        assert kept or word not in clear(record(said, CONTEXT)), word
+
+
+def test_words_in_place_of_a_code_are_text() -> None:
+    words = {"coding": [{"code": "blood sugar"}]}
+    said = resource("Observation", **OF_P1, code=words, valueQuantity={"unit": "beats per minute"})
+    made = part(said, "observation", CONTEXT)
+    assert (made["display"], made["units"]) == ("blood sugar", "beats per minute")
 
 
 def test_narrative_is_never_shown() -> None:

@@ -132,6 +132,18 @@ async def test_a_merged_person_is_known_by_all_that_they_were_called(stream: Str
     assert list(words(made)) == []
 
 
+async def test_a_code_that_is_a_name(stream: Stream) -> None:
+    """Of one who is known it is looked for; of one who is not, a word that begins as names do is none."""
+    codes = ("Vanterpool", "Positive", "HGB")
+    early = await stream.send(*(note() | {"code": {"coding": [{"code": one}]}} for one in codes))
+    made = stream.text(stream.take(*early))
+    assert [one in made for one in codes] == [False, False, True]
+    assert made.count("not_a_code:code") == 4  # diagnosis and note of two
+    stream.take(*await stream.send(person()))
+    made = stream.text(stream.take(*early))
+    assert [one in made for one in codes] == [False, True, True]
+
+
 async def test_of_somebody_unknown_it_stays_sealed(stream: Stream) -> None:
     nameless = patient("7002")
     batch = stream.take(*await stream.send(nameless, note("7002"), note("7003")))

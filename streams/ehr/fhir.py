@@ -14,6 +14,7 @@ from typing import Any
 
 from schemas import ehr
 from schemas.ehr import EhrPart
+from schemas.marks import Clinical
 from schemas.peers import Peer
 from schemas.record import Merge, Record
 from schemas.scrub import Scrubber
@@ -101,10 +102,17 @@ def _of_encounter(resource: Json) -> Iterator[Any]:
 
 
 UNNAMED = "names_unknown"
-_MEDIA_TYPE = re.compile(r"(?:application|audio|image|multipart|text|video)/[a-z0-9][a-z0-9.+-]{0,60}")
 NAMED_PLACES = frozenset(
     ("unit", "facility", "room", "bed", "rooms", "discharged_to", "prior_unit", "hospital_service")
 )
+# Fields without mark `text` that no Coding fills: places have their own rule, organisations have names.
+_NO_CODES = NAMED_PLACES | {"manufacturer", "about"}
+_UNITS = frozenset(("units",))  # "beats per minute" is a unit
+_OURS = frozenset(("status",))  # words of HL7 tables, such as Booked
+_TEXT_OF = {"code": "display", "value_code": "value_text"}
+_LETTERS = re.compile(r"[^\W\d_]{2}")
+_NAMELIKE = re.compile(r"[^\W\d_a-z][^\W\d_A-Z]{2,}(?:[-'’ ][^\W\d_]+)*")
+_MEDIA_TYPE = re.compile(r"(?:application|audio|image|multipart|text|video)/[a-z0-9][a-z0-9.+-]{0,60}")
 
 
 def _not_read(media_type: str) -> str:
@@ -135,6 +143,9 @@ class _Reading:
         terms = tuple(dict.fromkeys((*fhir_person.terms(self.focus), *self.names, *(known or ()))))
         scrubber = Scrubber(terms)
         unnamed = bool(subjects) and known is None and not self._named(len(subjects))
+        self._codes(EhrPart, self.place, scrubber, unnamed)
+        self.place.pop("flags", None)
+        doubted = [self._codes(kind, draft, scrubber, unnamed) for kind, draft in self.drafts]
         self._withhold(EhrPart, self.place, scrubber, unnamed)
         held = [self._withhold(kind, draft, scrubber, unnamed) for kind, draft in self.drafts]
         whose: list[int | None] = [0] if self.type == "Patient" else list(range(len(subjects))) or [None]
@@ -146,9 +157,42 @@ class _Reading:
             terms=terms,
             event_time=at,
             told_at=min(told or self.received_at, self.received_at),
-            unnamed=any(held),
+            unnamed=any(held) or any(doubted),
             versions=(f"{self.type}/{id}",) if (id := self.resource.get("id")) else (),
         )
+
+    def _codes(self, kind: type[EhrPart], draft: Draft, scrubber: Scrubber, unnamed: bool) -> bool:
+        """Take out what stands where a code should and may name somebody; gives whether a name that nobody knows might.
+
+        A code is one word, or words of which one at most is of letters (FHIR's type `code` allows blanks, so names
+        too). Words of a thing that has no other go to its text, which is scrubbed. None of the persons whom the event
+        names, or who are known, may stand in it; and where nobody is known, it is no word that begins as names do,
+        unless a system that we know stands beside it.
+        """
+        doubted = False
+        for name in sorted(draft.keys() & kind.marks.keys() - _NO_CODES):
+            mark, said = kind.marks[name], draft[name]
+            if not isinstance(mark, Clinical) or mark.text or not isinstance(said, str | tuple):
+                continue
+            kept = []
+            for one in (said,) if isinstance(said, str) else said:
+                if name not in _UNITS and sum(_LETTERS.search(word) is not None for word in one.split()) > 1:
+                    text = _TEXT_OF.get(name, "")
+                    if text in kind.marks and not draft.get(text):
+                        draft[text] = one
+                elif (
+                    unnamed
+                    and name not in _OURS
+                    and _NAMELIKE.fullmatch(one)
+                    and not codes.known(draft.get("code_system") or "")
+                ):
+                    doubted = True
+                elif not scrubber.holds(one):
+                    kept.append(one)
+            if len(kept) < (1 if isinstance(said, str) else len(said)):
+                draft[name] = (kept or [""])[0] if isinstance(said, str) else tuple(kept)
+                draft["flags"] = [*draft.get("flags", ()), f"not_a_code:{name}"]
+        return doubted
 
     def _named(self, subjects: int) -> bool:
         """Whether the event says what its patients are called."""
