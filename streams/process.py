@@ -255,9 +255,8 @@ class Processor:
             **document.clear,
         }
         if part < len(event.record.versions) and (version := event.record.versions[part]):
-            source["version_of"] = keyed_hash(self._keyring.event, envelope.source.encode(), version.encode())[
-                :16
-            ].hex()
+            hashed = keyed_hash(self._keyring.event, envelope.source.encode(), version.encode())
+            source["version_of"] = hashed[:16].hex()
             source["told_at"] = rfc3339(event.record.told_at) if event.record.told_at else event.event_time
         if envelope.flags:
             source["flags"] = [*document.clear.get("flags", ()), *envelope.flags]
