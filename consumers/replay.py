@@ -40,7 +40,7 @@ from streams.models import Models
 from streams.process import Batch, Incoming, Processor
 from streams.scoring import Scorer
 from streams.stages import STAGES
-from streams.state import Indexed, advance
+from streams.state import Indexed, advance, known
 
 BATCH = 500
 RETRIES = 5
@@ -152,7 +152,7 @@ class _Rebuild:
         self._keys = keys
         self._server, self._window, self._on_progress = server, window, on_progress
         self._index = Index(server, into, is_alias=False)
-        self._entities = Indexed(self._index)
+        self._entities, self._live = Indexed(self._index), Index(server, of.alias)
         self._scorer = Scorer(self._processor, Models.local())
         self._removed = _removed(of)
         self._reader = Reader(of.sealed.name)
@@ -187,13 +187,14 @@ class _Rebuild:
             else:
                 wanted.append(message)
         batch = await asyncio.to_thread(self._processor.read, wanted)
-        refused = await self._index.bulk([write for event in batch.ready for write in event.writes])
-        kept = [event for event in batch.ready if not any(write.id in refused for write in event.writes)]
-        for event in batch.ready if refused else ():
-            if event not in kept:
-                await self._index.remove([write.id for write in event.writes])
-                self._leave_out("index_refused", event.incoming)
-        self.done.entities += await advance(self._entities, self._processor.folds(kept))
+        await self._write(batch)
+        if batch.unnamed:  # whoever is known by now, there or here, is known to what came before, too
+            families = await asyncio.to_thread(self._processor.families, batch)
+            entities = await known(families, self._live, self._index)
+            named = await asyncio.to_thread(self._processor.name, batch, families, entities)
+            await self._write(named)
+            batch.take_in(named)
+        kept = batch.ready
         scores = await self._scorer.writes(kept) if settings().scoring else []
         for refused_score in (await self._index.bulk(scores)).values():
             raise StackDown(f"Elasticsearch refuses a score: {refused_score}")
@@ -205,6 +206,19 @@ class _Rebuild:
         for message, reason in batch.letters:
             self._leave_out(reason.reason, message)
         self.done.left_out.update(why for _, why in batch.dropped)
+
+    async def _write(self, batch: Batch) -> None:
+        """Documents, then entities, of what the index takes."""
+        refused = await self._index.bulk([write for event in batch.ready for write in event.writes])
+        if refused:
+            read, batch.ready = batch.ready, []
+            for event in read:
+                if any(write.id in refused for write in event.writes):
+                    await self._index.remove([write.id for write in event.writes])
+                    self._leave_out("index_refused", event.incoming)
+                else:
+                    batch.ready.append(event)
+        self.done.entities += await advance(self._entities, self._processor.folds(batch.ready))
 
     async def _take_back(self, batch: Batch) -> None:
         """Somebody may have been erased since the batch was read, by an erasure that found nothing of it here yet."""

@@ -52,11 +52,13 @@ def search(
     size: int = 20,
     sort: str | None = None,
     explain: bool = False,
+    newest: bool = False,
 ) -> Hits:
     """Find documents. `filters` are field=value, exact. Newest first among equals; `sort` names a field, -field turns.
 
     Only fields that the caller may search count, only those that he or she may see come back, of patients who have not
     denied the purpose. Written into the audit before it is given. `explain` gives each hit the weights of its score.
+    `newest` leaves out what was told again since.
 
     Raises UsageError for what cannot be asked, Denied for what may not be, and StackDown where no index answers.
     """
@@ -72,9 +74,14 @@ def search(
         order = [{language.field(sort.lstrip("-"), properties).name: "desc" if sort[0] == "-" else "asc"}]
         asked.add(_base(sort.lstrip("-")))
     caller.require(of, "search", asked)
+    allowed = permitted(caller, wanted, asked)
+    if newest:
+        from consumers.versions import newest as without_older  # it asks as everybody does: by this file
+
+        allowed = without_older(of, allowed)
     answer = ask(
         of,
-        query=permitted(caller, wanted, asked),
+        query=allowed,
         sort=order,
         size=size,
         track_total_hits=True,

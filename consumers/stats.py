@@ -22,6 +22,7 @@ from consumers.access import Caller
 from consumers.cohort import STEPS, Cohort, Column, Row
 from consumers.consent import Persons
 from consumers.search import answered, hashed, permitted, question
+from consumers.versions import newest
 from infra.audit import Audit
 from infra.elastic import scan
 from infra.errors import UsageError
@@ -91,6 +92,10 @@ def stats(caller: Caller, asked: Asked, of: Domain, progress: Progress = lambda 
     names |= {name for one in chosen if one.units for name in ("code", "code_system", *one.units)}
     queries = [_query(caller, asked, text, of, names, people) for text in (asked.query, asked.versus) if text]
     total = counted.total(of, queries[0])
+    once = total <= EXACT
+    if once:  # what was told again counts once; of more it would take longer than the figures themselves
+        queries = [newest(of, one) for one in queries]
+        total = counted.total(of, queries[0])
 
     reads = bool(caller.safe_harbor or asked.versus or asked.histogram or (asked.fields and total <= EXACT))
     if not chosen and (caller.safe_harbor or asked.versus):
@@ -104,7 +109,7 @@ def stats(caller: Caller, asked: Asked, of: Domain, progress: Progress = lambda 
     else:
         shown = chosen or [one for one in known.values() if one.name not in DULL]
         made = _aggregated(of, queries[0], shown, by, asked, people)
-    made = {"of": "documents", **made}
+    made = {"of": "documents", "versions": "newest" if once else "all", **made}
     detail = {"query": hashed("query", "\n".join(filter(None, (asked.query, asked.measure, asked.versus))))}
     detail |= {"use": "statistics", "total": str(made["cohort"]["documents"])}
     fields = names | {one.name for one in chosen}

@@ -54,6 +54,7 @@ Clear = Annotated[
 Source = Annotated[str, typer.Option(help="What the system that sends FHIR is called here, as in the peers' file.")]
 PATIENCE_SECONDS = 60.0
 WINDOW = 10_000  # messages whose outcomes are waited for together
+NAMED = 20  # skipped files
 
 
 class Serving(Protocol):
@@ -103,21 +104,29 @@ def register(app: typer.Typer) -> None:
 
     @produce.command("files")
     def produce_files(
-        paths: Annotated[list[Path], typer.Argument(help="Files, or folders of .hl7, .json and .ndjson files.")],
+        paths: Annotated[
+            list[Path], typer.Argument(help="Files, or folders of .hl7, .json and .ndjson files, .gz too.")
+        ],
         manifest: Annotated[Path | None, typer.Option(help="Write one JSON line a message: what became of it.")] = None,
         source: Source = "fhir",
         as_json: Json = False,
     ) -> None:
-        """Publish files of HL7 v2 or FHIR R4 (JSON, NDJSON) and wait for the outcome of every message.
+        """Publish files of HL7 v2 or FHIR R4 (JSON, NDJSON, also in gzip) and wait for the outcome of every message.
 
+        A file that is named and cannot be read is a row `refused`. A folder's files of other endings are named as
+        skipped.
         Exit code 0 only when each was indexed or is a repeat.
         """
         _check_source(source)
         outcomes = _produce_files(folder.files(paths), source, manifest)
+        skipped = [str(one) for one in folder.skipped(paths)]
         if as_json:
-            typer.echo(json.dumps({"messages": outcomes.total(), "outcomes": _by_name(outcomes)}))
+            typer.echo(json.dumps({"messages": outcomes.total(), "outcomes": _by_name(outcomes), "skipped": skipped}))
         else:
             _show_outcomes(outcomes)
+            if skipped:
+                more = ", ..." if len(skipped) > NAMED else ""
+                typer.echo(f"{len(skipped):,} files of other endings not read: {', '.join(skipped[:NAMED])}{more}")
         raise typer.Exit(0 if {name for name, _ in outcomes} <= {"indexed", "duplicate"} else 1)
 
     @app.command("send")

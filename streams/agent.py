@@ -33,7 +33,7 @@ from streams.models import Models
 from streams.process import Batch, Incoming, Processor, letter
 from streams.scoring import Scorer
 from streams.stages import STAGES
-from streams.state import Indexed, advance
+from streams.state import Indexed, advance, known
 
 LIMIT_WINDOW = 500
 FOLDED = 4  # batches that may wait for their scores
@@ -159,8 +159,12 @@ class Agent:
             return self._processor.read(incoming)
 
     async def index(self, batch: Batch) -> None:
-        """Keep sealed records, then index all documents; an event whose document is refused becomes a letter, whole."""
+        """Keep sealed records, then index all documents but those of events that wait for a name: `fold` does those."""
         await self._send(self._processor.sealed(batch))
+        await self._write(batch)
+
+    async def _write(self, batch: Batch) -> None:
+        """Index all documents; an event whose document is refused becomes a letter, whole."""
         writes = [write for event in batch.ready for write in event.writes]
         with metrics.INDEX_SECONDS.labels(self._domain.name).time():
             refused = await self._index.bulk(writes)
@@ -178,8 +182,22 @@ class Agent:
         batch.ready = kept
 
     async def fold(self, batch: Batch) -> None:
-        """Bring entities forward: one batch after the other, as each patient's events came."""
+        """Bring entities forward: one batch after the other, as each patient's events came.
+
+        Then whoever is named in this batch or was before is known: texts that came alone lose those words, and are
+        indexed.
+        """
         await advance(self._entities, self._processor.folds(batch.ready))
+        if not batch.unnamed:
+            return
+        look_up = partial(asyncio.to_thread, self._processor.families, batch)
+        families = await self._until_done(self._key_store, look_up, KeyStoreBusy)
+        entities = await known(families, self._index)
+        read = partial(asyncio.to_thread, self._processor.name, batch, families, entities)
+        named = await self._until_done(self._key_store, read, KeyStoreBusy)
+        await self._write(named)
+        await advance(self._entities, self._processor.folds(named.ready))
+        batch.take_in(named)
 
     async def finish(self, batch: Batch) -> None:
         """Send, merge: one batch after the other. Then everything of the batch is durable.
@@ -220,7 +238,7 @@ class Agent:
                 metrics.MERGES.labels(self._domain.name).inc()
 
     def _stop_at_limit(self, batch: Batch) -> None:
-        self._refused.extend([False] * len(batch.ready) + [True] * len(batch.letters))
+        self._refused.extend([False] * (len(batch.ready) + len(batch.unnamed)) + [True] * len(batch.letters))
         share = sum(self._refused) / LIMIT_WINDOW
         if share > settings().dead_letter_limit:
             reasons = sorted({reason.reason for _, reason in batch.letters})

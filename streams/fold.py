@@ -9,7 +9,7 @@ matter there either. Where the state lives, and how it is changed, is streams/st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ History = dict[str, dict[str, Any]]
 LATEST = "*"  # in `folded`: the position of the latest event, whatever it carried
 HISTORY = "history"
 HELD = 400  # entries of one history: a person with more of them has one that sends nonsense
+TERMS = "terms"  # sealed: every word that ever gave this person away, as a JSON list
+MOST_TERMS = 1000  # of one person: who has more is several people (a sender's test patient), and is not known at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Change:
     identifying: dict[str, str | None] = field(default_factory=dict, repr=False)
     entries: dict[tuple[str, str], Any] = field(default_factory=dict)  # (history, key) and its value; None: not so
     at: str = ""  # when this was so, RFC 3339 as in `position`, where that is not the event's time
+    terms: frozenset[str] = field(default=frozenset(), repr=False)  # words that give the person away
 
 
 def position(event_time: str, event_id: str) -> str:
@@ -66,6 +69,14 @@ def fold(old: Entity | None, change: Change, at: str, common: Entity, seal: Call
     made["folded"], made["sealed"] = folded, sealed
     made["event_time"], made["event_id"] = folded[LATEST].split("|")
     return made
+
+
+def joined(known: Iterable[str], terms: Iterable[str]) -> tuple[str, ...]:
+    """All words that give a person away: none is ever forgotten, since a text may be older than a name.
+
+    The first MOST_TERMS and one more in their order, so that any order of events ends with the same.
+    """
+    return tuple(sorted({*known, *terms})[: MOST_TERMS + 1])
 
 
 def _entered(old: History, entries: dict[tuple[str, str], Any], at: str, folded: dict[str, str]) -> History:

@@ -49,6 +49,7 @@ def register(app: typer.Typer) -> None:
         size: Annotated[int, typer.Option(help="Hits shown.")] = 20,
         sort: Annotated[str | None, typer.Option(help="A field; -field turns the order.")] = None,
         explain: Annotated[bool, typer.Option("--explain", help="Say how each score came about.")] = False,
+        newest: Annotated[bool, typer.Option("--newest", help="Leave out what was told again since.")] = False,
         fields: Annotated[bool, typer.Option("--fields", help="List the fields you may search and end.")] = False,
         purpose: MaybePurpose = None,
         role: Role = None,
@@ -61,7 +62,16 @@ def register(app: typer.Typer) -> None:
             _fields({name: one for name, one in where.mapping()["properties"].items() if name in may}, as_json)
             return
         found = search_index(
-            caller, query, where, filters=filters or (), kind=kind, since=since, size=size, sort=sort, explain=explain
+            caller,
+            query,
+            where,
+            filters=filters or (),
+            kind=kind,
+            since=since,
+            size=size,
+            sort=sort,
+            explain=explain,
+            newest=newest,
         )
         if as_json:
             typer.echo(json.dumps({"total": found.total, "hits": found.hits}, ensure_ascii=False))

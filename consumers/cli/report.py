@@ -20,6 +20,8 @@ WIDTH = 40  # of the longest bar
 def show(console: Console, report: Row) -> None:
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"{_sizes(report['cohort'])} in the cohort")
+    if report["versions"] == "all":
+        say("what was told again counts again: too many documents to tell which are the newest")
     if "second" in report:
         said = "left out of the second" if report["both"]["left_out_of_second"] else "in both, which no test allows for"
         say(f"{_sizes(report['second'])} in the second; {report['both']['patients']} patients of both, {said}")
