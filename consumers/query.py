@@ -130,6 +130,11 @@ def asked(query: str) -> set[str]:
     return found
 
 
+def pairs(query: str) -> list[tuple[str, str]]:
+    """Fields that a query names, sub-fields by their field, each with what is asked of it."""
+    return [(one.field.partition(".")[0], one.value) for one in _tokens(query) if one.field]
+
+
 def _tokens(query: str) -> list[Token]:
     made: list[Token] = []
     query, at = query.rstrip(), 0
