@@ -6,7 +6,7 @@ message can be blamed for (a key store that does not know a key) is raised, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -60,7 +60,7 @@ class Ready:
     changes: list[fold.Change]
     signals: list[Signal]
     writes: list[Write] = field(default_factory=list)
-    history: dict[int, Mapping[str, Any]] = field(default_factory=dict)  # by subject, once its patient is folded
+    patient: dict[int, tuple[Entity, str]] = field(default_factory=dict)  # by subject: as folded with it, its position
 
     def key_of(self, subject: int | None) -> DataKey:
         return self.keys[subject or 0]
@@ -227,13 +227,28 @@ class Processor:
         common = {"patient_ref": key.ref, "source": event.envelope.source, "part": -1}
         entity = fold.fold(old, change, at, common, seal)
         if not change.number:
-            event.history[change.subject] = entity.get(fold.HISTORY, {})
+            event.patient[change.subject] = entity, at
         return entity
 
     def _entity_id(self, event: Ready, change: fold.Change) -> str:
-        """One entity of a kind per patient reference and number; the number itself may identify, so it is hashed."""
-        ref = event.key_of(change.subject).ref
-        return f"{change.kind}-{keyed_hash(self._keyring.event, ref.encode(), change.number.encode())[:16].hex()}"
+        return entity_id(self._keyring, change.kind, event.key_of(change.subject).ref, change.number)
+
+    def relatives(self, ready: Sequence[Ready]) -> dict[tuple[str, int], set[str]]:
+        """Patient entities of the same person under other references, by event and subject: merges before the event.
+
+        Before, by when both came in, and not by when they happened: so an event that is scored again, after a merge
+        that was told later, is scored as it was.
+        """
+        refs = {event.key_of(subject).ref for event in ready if event.patients for subject in event.patient}
+        merges = self._keys.merges_of(refs)
+        found: dict[tuple[str, int], set[str]] = {}
+        for event in ready if merges else ():
+            for subject in event.patient if event.patients else ():
+                ref, when = event.key_of(subject).ref, event.envelope.received().timestamp()
+                if others := fold.family_at(ref, merges, when) - {ref}:
+                    ids = {entity_id(self._keyring, "patient", one, "") for one in others}
+                    found[event.envelope.event_id, subject] = ids
+        return found
 
     def scored(self, event: Ready, number: int, subject: int, score: Part) -> Write:
         """The document of a score; `number` tells the scores of an event apart, always in the same way."""
@@ -244,10 +259,15 @@ class Processor:
         document = Document(score.kind, subject, said | {name: clear(value) for name, _, value in score.fields()})
         return Write(made, dump(self._source(event, document, part, made, {})))
 
-    def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str, float]]:
-        """References (prior, survivor) of this batch's merges, and when each happened."""
+    def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str, float, float]]:
+        """References (prior, survivor) of this batch's merges, when each happened, and when it came in."""
         return [
-            (event.keys[merge.prior].ref, event.keys[merge.survivor].ref, _seconds(event))
+            (
+                event.keys[merge.prior].ref,
+                event.keys[merge.survivor].ref,
+                _seconds(event),
+                event.envelope.received().timestamp(),
+            )
             for event in ready
             for merge in event.record.merges
         ]
@@ -287,6 +307,11 @@ class Processor:
         envelope = Envelope.read(message.headers)
         said = (ERASED_PERSON, self.domain.name, envelope.event_id, "", envelope.event_time or envelope.received_at)
         return Outgoing(SIGNALS.name, *signal_message(*said, {"source": envelope.source}, None))
+
+
+def entity_id(keyring: Keyring, kind: str, ref: str, number: str) -> str:
+    """One entity of a kind per patient reference and number; the number itself may identify, so it is hashed."""
+    return f"{kind}-{keyed_hash(keyring.event, ref.encode(), number.encode())[:16].hex()}"
 
 
 def _seconds(event: Ready) -> float:
