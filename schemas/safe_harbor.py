@@ -91,12 +91,8 @@ VALUES = frozenset(("value_code", "value_number", "value_high"))  # of an observ
 # Observations whose result is an age: HL7's LOINCObservationActContextAgeType, OID 2.16.840.1.113883.1.11.19758, and
 # the age at death of HL7's guide to Vital Records Death Reporting.
 AGES = frozenset(("21611-9", "21612-7", "29553-5", "30525-0", "30972-4", "39016-1"))
-AGED = (
-    "age",
-    "alter",
-    "\u5e74\u9f84",
-    "\u5e74\u9f61",
-)  # the same by name, where there is neither such a code nor a unit
+# The same by name, where there is neither such a code nor a unit.
+AGED = ("age", "alter", "\u5e74\u9f84", "\u5e74\u9f61")
 # Units of time, as UCUM and as people write them, in small letters.
 IN_A_YEAR = {
     **dict.fromkeys(("a", "a_j", "a_g", "y", "yr", "yrs", "year", "years", "jahr", "jahre", "\u5c81", "\u6b72"), 1.0),
@@ -119,9 +115,8 @@ _TIME = re.compile(r"(\d{4})-\d\d(-\d\d([T ].*)?)?")
 _COMPACT = re.compile(  # HL7's DT and TS, and a number that reads so
     r"((?:18|19|20)\d\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{2,6}(?:\.\d+)?(?:[+-]\d{4})?)?"
 )
-_DAY = re.compile(
-    r"\d{1,2}([./-])\d{1,2}\1(?:\d{4}|\d\d)|\d{4}([./])\d{1,2}\2\d{1,2}"
-)  # 3/1/2026, 01.03.26, 2026/03/01
+# 3/1/2026, 01.03.26, 2026/03/01
+_DAY = re.compile(r"\d{1,2}([./-])\d{1,2}\1(?:\d{4}|\d\d)|\d{4}([./])\d{1,2}\2\d{1,2}")
 _WORDS = re.compile(r"[^\W_]+")
 _ROOM = re.compile(r"\b(?:room|rm|bed)\b", re.I)
 _ADDRESS = re.compile(
