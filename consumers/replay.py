@@ -9,6 +9,9 @@ The order makes it safe, with workers writing all the while:
 4. The rest of the topic is read: now the new index has everything that the live one has. It is refreshed.
 5. The alias moves, in one step. The agents' waiting writes find the new index behind it; an entity that was read from
    the old one cannot be written there (it names the index it was read from), so it is read and folded again.
+
+The partitions are read as one, in the order in which records were sealed: the score of a patient who was merged looks
+at what lies in two of them.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from elasticsearch import ConnectionError as ConnectionLost
 
 from infra.elastic import SETTINGS, Index, async_client
 from infra.errors import BadMessage, StackDown, UsageError
-from infra.kafka import Reader, read_whole
+from infra.kafka import OrderedReader, read_whole
 from infra.keystore import KeyStore
 from infra.settings import settings
 from schemas.envelope import Envelope
@@ -153,9 +156,9 @@ class _Rebuild:
         self._server, self._window, self._on_progress = server, window, on_progress
         self._index = Index(server, into, is_alias=False)
         self._entities, self._live = Indexed(self._index), Index(server, of.alias)
-        self._scorer = Scorer(self._processor, Models.local())
+        self._scorer = Scorer(self._processor, Models.local(), self._index.get)
         self._removed = _removed(of)
-        self._reader = Reader(of.sealed.name)
+        self._reader = OrderedReader(of.sealed.name)
         self.done = Rebuilt()
 
     def close(self) -> None:

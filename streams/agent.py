@@ -50,7 +50,7 @@ class Agent:
         self._processor = Processor(domain, STAGES[domain.name], peers, keyring, self._keys)
         self._index = Index(async_client(), domain.alias)
         self._entities = Indexed(self._index)
-        self._scorer = Scorer(self._processor, Models.local())
+        self._scorer = Scorer(self._processor, Models.local(), self._index.get)
         self._broker, self._key_store = Target("kafka"), Target("keystore")
         self._producer = Producer(linger_ms=5)
         self._received: deque[float] = deque()  # of each batch under way: when its oldest event came in
@@ -182,12 +182,13 @@ class Agent:
         batch.ready = kept
 
     async def fold(self, batch: Batch) -> None:
-        """Bring entities forward: one batch after the other, as each patient's events came.
+        """Bring entities forward and merge: one batch after the other, as each patient's events came.
 
         Then whoever is named in this batch or was before is known: texts that came alone lose those words, and are
         indexed.
         """
         await advance(self._entities, self._processor.folds(batch.ready))
+        await self._merge(batch)
         if not batch.unnamed:
             return
         look_up = partial(asyncio.to_thread, self._processor.families, batch)
@@ -200,21 +201,21 @@ class Agent:
         batch.take_in(named)
 
     async def finish(self, batch: Batch) -> None:
-        """Send, merge: one batch after the other. Then everything of the batch is durable.
+        """Send: one batch after the other. Then everything of the batch is durable.
 
         Last, somebody may have been erased since the batch was read, by an erasure that found nothing of it yet: what
         was written is taken back. One who is killed here has not acknowledged: the event is read again, and dropped.
         """
         await self._send(self._processor.outgoing(batch))
-        await self._merge(batch)
         await self._until_done(self._key_store, lambda: self._take_back(batch), KeyStoreBusy)
         self._count(batch)
 
     async def score(self, batches: Sequence[Batch]) -> None:
-        """After the entities, since a score looks back at what they keep. One that the index refuses is our fault."""
+        """After entities and merges, since a score looks back at them. One that the index refuses is our fault."""
         if not settings().scoring:
             return
-        writes = await self._scorer.writes([event for batch in batches for event in batch.ready])
+        ready = [event for batch in batches for event in batch.ready]
+        writes = await self._until_done(self._key_store, lambda: self._scorer.writes(ready), KeyStoreBusy)
         if refused := await self._index.bulk(writes):
             raise WardstreamError(f"the index refuses {len(refused)} scores: {sorted(set(refused.values()))}")
         metrics.DOCUMENTS.labels(self._domain.name).inc(len(writes))

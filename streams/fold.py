@@ -9,12 +9,13 @@ matter there either. Where the state lives, and how it is changed, is streams/st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 Entity = dict[str, Any]
 History = dict[str, dict[str, Any]]
+Merge = tuple[str, str, float]  # prior, survivor, and when the message that told it came in
 LATEST = "*"  # in `folded`: the position of the latest event, whatever it carried
 HISTORY = "history"
 HELD = 400  # entries of one history: a person with more of them has one that sends nonsense
@@ -77,6 +78,56 @@ def joined(known: Iterable[str], terms: Iterable[str]) -> tuple[str, ...]:
     The first MOST_TERMS and one more in their order, so that any order of events ends with the same.
     """
     return tuple(sorted({*known, *terms})[: MOST_TERMS + 1])
+
+
+def family_at(ref: str, merges: Iterable[Merge], when: float) -> set[str]:
+    """A reference with all that were joined with it by merges that had come in by then, seconds since 1970."""
+    held = [(prior, survivor) for prior, survivor, told_at in merges if told_at <= when]
+    family, grown = {ref}, True
+    while grown:
+        beside = {one for pair in held if not family.isdisjoint(pair) for one in pair}
+        family, grown = family | beside, not beside <= family
+    return family
+
+
+def history_of(own: Entity, others: Sequence[Entity], until: str) -> History:
+    """The histories of one person, kept under several references, as one: of an entry the latest position holds.
+
+    Of others nothing counts that has a later position than `until`, that of the event which is looked at: so it does
+    not matter how far they have been folded meanwhile.
+    """
+    if not others:
+        return dict(own.get(HISTORY, {}))
+    latest: dict[str, tuple[str, Entity]] = {}
+    for entity in (own, *others):
+        for place, at in entity.get("folded", {}).items():
+            counts = place.startswith(f"{HISTORY}/") and (entity is own or at <= until)
+            if counts and at > latest.get(place, ("", own))[0]:
+                latest[place] = at, entity
+    made: History = {}
+    for place, (_, entity) in latest.items():
+        _, name, key = place.split("/", 2)
+        if key in (held := entity.get(HISTORY, {}).get(name, {})):  # else: an entry that is not so
+            made.setdefault(name, {})[key] = held[key]
+    return made
+
+
+def without(old: Entity | None, events: Collection[str]) -> Entity | None:
+    """The entity without what these events gave to its histories; None where they gave nothing that still holds.
+
+    All else of it stays: it is what the patient is by now. Whoever folds such an event again brings its entries back.
+    """
+    folded: dict[str, str] = (old or {}).get("folded", {})
+    gone = {place for place, at in folded.items() if place.startswith(f"{HISTORY}/") and at.split("|")[1] in events}
+    if old is None or not gone:
+        return None
+    made: Entity = {**old, "folded": {place: at for place, at in folded.items() if place not in gone}}
+    kept = {
+        name: {key: value for key, value in held.items() if f"{HISTORY}/{name}/{key}" not in gone}
+        for name, held in old.get(HISTORY, {}).items()
+    }
+    made[HISTORY] = {name: held for name, held in kept.items() if held}
+    return made
 
 
 def _entered(old: History, entries: dict[tuple[str, str], Any], at: str, folded: dict[str, str]) -> History:

@@ -70,7 +70,7 @@ class Ready:
     changes: list[fold.Change]
     signals: list[Signal]
     writes: list[Write] = field(default_factory=list)
-    history: dict[int, Mapping[str, Any]] = field(default_factory=dict)  # by subject, once its patient is folded
+    patient: dict[int, tuple[Entity, str]] = field(default_factory=dict)  # by subject: as folded with it, its position
 
     def key_of(self, subject: int | None) -> DataKey:
         return self.keys[subject or 0]
@@ -147,7 +147,9 @@ class Processor:
     def families(self, batch: Batch) -> dict[str, dict[str, str]]:
         """Of every patient whose text was left out: all references of the person, and where each one's entity lies."""
         refs = {key.ref for event in batch.unnamed for key in event.keys}
-        return {ref: {one: self._id_of("patient", one, "") for one in self._keys.family(ref)} for ref in refs}
+        return {
+            ref: {one: entity_id(self._keyring, "patient", one, "") for one in self._keys.family(ref)} for ref in refs
+        }
 
     def name(
         self, batch: Batch, families: Mapping[str, Mapping[str, str]], entities: Sequence[tuple[str, Entity]]
@@ -318,15 +320,29 @@ class Processor:
             if (terms := fold.joined(known, change.terms)) != tuple(known):
                 entity = entity | {"sealed": sealed | {fold.TERMS: seal(fold.TERMS, json.dumps(terms))}}
         if not change.number:
-            event.history[change.subject] = entity.get(fold.HISTORY, {})
+            event.patient[change.subject] = entity, at
         return entity
 
     def _entity_id(self, event: Ready, change: fold.Change) -> str:
         """One entity of a kind per patient reference and number; the number itself may identify, so it is hashed."""
-        return self._id_of(change.kind, event.key_of(change.subject).ref, change.number)
+        return entity_id(self._keyring, change.kind, event.key_of(change.subject).ref, change.number)
 
-    def _id_of(self, kind: str, ref: str, number: str) -> str:
-        return f"{kind}-{keyed_hash(self._keyring.event, ref.encode(), number.encode())[:16].hex()}"
+    def relatives(self, ready: Sequence[Ready]) -> dict[tuple[str, int], set[str]]:
+        """Patient entities of the same person under other references, by event and subject: merges before the event.
+
+        Before, by when both came in, and not by when they happened: so an event that is scored again, after a merge
+        that was told later, is scored as it was.
+        """
+        refs = {event.key_of(subject).ref for event in ready if event.patients for subject in event.patient}
+        merges = self._keys.merges_of(refs)
+        found: dict[tuple[str, int], set[str]] = {}
+        for event in ready if merges else ():
+            for subject in event.patient if event.patients else ():
+                ref, when = event.key_of(subject).ref, event.envelope.received().timestamp()
+                if others := fold.family_at(ref, merges, when) - {ref}:
+                    ids = {entity_id(self._keyring, "patient", one, "") for one in others}
+                    found[event.envelope.event_id, subject] = ids
+        return found
 
     def scored(self, event: Ready, number: int, subject: int, score: Part) -> Write:
         """The document of a score; `number` tells the scores of an event apart, always in the same way."""
@@ -337,10 +353,15 @@ class Processor:
         document = Document(score.kind, subject, said | {name: clear(value) for name, _, value in score.fields()})
         return Write(made, dump(self._source(event, document, part, made, {})))
 
-    def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str, float]]:
-        """References (prior, survivor) of this batch's merges, and when each happened."""
+    def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str, float, float]]:
+        """References (prior, survivor) of this batch's merges, when each happened, and when it came in."""
         return [
-            (event.keys[merge.prior].ref, event.keys[merge.survivor].ref, _seconds(event))
+            (
+                event.keys[merge.prior].ref,
+                event.keys[merge.survivor].ref,
+                _seconds(event),
+                event.envelope.received().timestamp(),
+            )
             for event in ready
             for merge in event.record.merges
         ]
@@ -383,6 +404,11 @@ class Processor:
         envelope = Envelope.read(message.headers)
         said = (ERASED_PERSON, self.domain.name, envelope.event_id, "", envelope.event_time or envelope.received_at)
         return Outgoing(SIGNALS.name, *signal_message(*said, {"source": envelope.source}, None))
+
+
+def entity_id(keyring: Keyring, kind: str, ref: str, number: str) -> str:
+    """One entity of a kind per patient reference and number; the number itself may identify, so it is hashed."""
+    return f"{kind}-{keyed_hash(keyring.event, ref.encode(), number.encode())[:16].hex()}"
 
 
 def _seconds(event: Ready) -> float:

@@ -265,6 +265,7 @@ REFUSED = {
     "charset": (b"{}", "/", {"Content_Type": "application/json; charset=gb18030"}, 400, "bad_charset"),
     "GB18030": ('{"a":"张"}'.encode("gb18030"), "/", {}, 400, "bad_charset"),
     "wants XML": (b"{}", "/", {"Accept": "application/fhir+xml"}, 406, "not_acceptable"),
+    "asks for XML": (b"{}", "/Patient?_format=application/fhir+xml", {}, 406, "not_acceptable"),
     "no such type": (b"{}", "/Nonsense", {}, 404, "no_such_path"),
     "no such path": (b"{}", "/Patient/1/x", {}, 404, "no_such_path"),
     "other type": (patient(), "/Observation", {}, 400, "bad_resource"),
@@ -284,6 +285,13 @@ async def test_refused(client: Client, edge: Edge, name: str) -> None:
     status, outcome, _ = await client(body, path, **headers)
     assert (status, issue(outcome)[0]) == (wanted, reason)
     assert not edge.broker.sent
+
+
+@pytest.mark.parametrize("said", ["application/fhir+json", "application/fhir%2Bjson", "json", "text/json"])
+async def test_json_may_be_asked_for_in_the_query(client: Client, said: str) -> None:
+    """With Accept for XML, which `_format` goes before (http.html#parameters)."""
+    status, _, _ = await client(patient(), f"/Patient?_format={said}", Accept="application/fhir+xml")
+    assert status == 201
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,9 @@ def _compared(console: Console, rows: list[Row]) -> None:
         if "hodges_lehmann" in row:
             effect += f", shift {_number(row['hodges_lehmann'])}"
             interval = row["hodges_lehmann_interval"]
+        elif "difference_of_means" in row:
+            effect += f", means {_number(row['difference_of_means'])} apart"
+            interval = row.get("difference_of_means_interval")
         name = ("has " if row["of"] == "presence" else "") + charts.title(row)
         said = " to ".join(_number(one) for one in interval) if interval else ""
         table.add_row(_safe(name), *sides, effect, said, row["test"], _number(row["p"]), _number(row["q"]))
