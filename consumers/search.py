@@ -172,7 +172,7 @@ def _changed() -> list[dict[str, Any]]:
         {"bool": {"filter": [{"bool": {"should": [aged, bare]}}, {"exists": {"field": "value_code"}}]}},
         *(one for n, units in by_length.items() for one in above(OLDEST * n, exactly("units", units))),
         *above(18_000_000, {"bool": {"must_not": [{"exists": {"field": "units"}}]}}),  # 20260301
-        {"regexp": {"value_code": "(18|19|20)[0-9]{6}.*|[0-9]{1,4}[./-][0-9]{1,2}[./-].*"}},
+        {"regexp": {"value_code": r"(18|19|20)[0-9]{6}.*|[0-9]{1,4}(\.|/|-)[0-9]{1,2}(\.|/|-)[0-9]{1,4}"}},
     ]
 
 

@@ -243,17 +243,20 @@ class KeyStore:
 
     def merges_of(self, refs: Collection[str]) -> list[tuple[str, str, float]]:
         """The merges that made the families of these references: prior, survivor, and when that came in."""
-        linked = sql.select(subject.c.ref).where(subject.c.alias_of.is_not(None))
+        up = sql.select(subject.c.ref, subject.c.alias_of).where(subject.c.alias_of.is_not(None))
         held = sql.select(alias.c.prior, alias.c.survivor, alias.c.told_at).where(alias.c.ended_at.is_(None))
+        whole: set[str] = set()
+        fresh = set(refs)
         with self.db.reading() as db:
-            some = {
-                row.ref
-                for chunk in _chunks(refs)
-                for row in db.execute(linked.where(sql.or_(subject.c.ref.in_(chunk), subject.c.alias_of.in_(chunk))))
-            }
-            whole: set[str] = set()
-            for ref in some:
-                whole |= set() if ref in whole else _family(db, ref)
+            while fresh:
+                met = {
+                    one
+                    for chunk in _chunks(fresh)
+                    for column in (subject.c.ref, subject.c.alias_of)
+                    for row in db.execute(up.where(column.in_(chunk)))
+                    for one in row
+                }
+                whole, fresh = whole | met, met - whole - fresh
             return [
                 (row.prior, row.survivor, row.told_at)
                 for chunk in _chunks(whole)

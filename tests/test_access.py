@@ -356,7 +356,7 @@ def test_research_sees_and_finds_no_age_above_89_and_no_day(
     assert shown(stack, tokens["researcher"], asked) == {"total": "<11", "hits": []}
 
 
-@pytest.mark.parametrize("query", ["unit:COHORT code:9999-1", "unit:COHORT value_type:NM -code:2093-3", "unit:NOWHERE"])
+@pytest.mark.parametrize("query", ["unit:COHORT code:9999-1", "unit:COHORT units:mg -code:2093-3", "unit:NOWHERE"])
 def test_research_sees_no_small_group(cohort: None, tokens: dict[str, str], stack: Path, query: str) -> None:
     """One result, twelve results of one patient, and none at all look alike."""
     assert shown(stack, tokens["researcher"], query) == {"total": "<11", "hits": []}
