@@ -37,7 +37,8 @@ from schemas.registry import DOMAINS, TOPICS
 from schemas.topics import PREFIX
 from tests.capture import Scanner
 from tests.certificates import Authority
-from tests.conftest import free_port
+from tests.command import wardstream
+from tests.ports import free_port
 from tests.test_tls import ask, until
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,9 +65,7 @@ class Elsewhere:
 
     def run(self, identity: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         environment = self.environment(identity) | more
-        return subprocess.run(
-            [*WARDSTREAM, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100
-        )
+        return wardstream(*arguments, environment=environment)
 
 
 def properties(folder: Path, port: int, controller: int, store: Path, ca: Path) -> str:
