@@ -6,7 +6,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +22,9 @@ from infra.kafka import Reader
 from infra.keystore import KeyStore
 from schemas.signal import SignalEnvelope
 from schemas.topics import SIGNALS
+from tests.command import wardstream
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-ROOT = Path(__file__).resolve().parents[1]
-WARDSTREAM = [sys.executable, str(ROOT / "wardstream.py")]
 PASSWORD = "correct horse battery staple"
 SEEN = (
     "MSH|^~\\&|ACCESS|ER|US|HERE|20260301120000||ORU^R01|{control}|P|2.5\r"
@@ -142,8 +140,7 @@ def test_only_one_is_first(accounts: Accounts) -> None:
 
 def as_(home: Path, token: str, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"WARDSTREAM_HOME": str(home), "WARDSTREAM_TOKEN": token}
-    run = [*WARDSTREAM, *arguments]
-    return subprocess.run(run, env=environment, input=typed, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    return wardstream(*arguments, environment=environment, typed=typed)
 
 
 def audit(home: Path) -> list[dict[str, Any]]:
@@ -187,9 +184,7 @@ def test_login_and_logout(tokens: dict[str, str], stack: Path, tmp_path: Path) -
 
     def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
         given = os.environ | environment | {"WARDSTREAM_HOME": str(tmp_path)}
-        return subprocess.run(
-            [*WARDSTREAM, *arguments], env=given, input=typed, capture_output=True, text=True, cwd=ROOT, timeout=120
-        )
+        return wardstream(*arguments, environment=given, typed=typed)
 
     assert run("whoami").returncode == 10
     wrong = run("login", "only-clinician", "--password-stdin", typed="a wrong one\n")
