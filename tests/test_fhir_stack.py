@@ -87,10 +87,12 @@ def test_a_note_sent_alone_is_searchable_once_its_patient_is_known(endpoint: str
     """Known before it: at once. Known after it: once an index was made anew."""
 
     def note(word: str) -> dict[str, Any]:
-        said = {"resourceType": "Condition", "subject": {"reference": "Patient/p904"}, "code": {"text": "a fall"}}
+        code = {"coding": [{"system": "http://snomed.info/sct", "code": "904904"}]}
+        said = {"resourceType": "Condition", "subject": {"reference": "Patient/p904"}, "code": code}
         return said | {"note": [{"text": f"Quetzalia {word} in the ward"}]}
 
     assert post(endpoint, note("staggered904"), "/Condition")[0] == 201
+    wait_for(command, "code:904904", 1, "--kind", "diagnosis")
     assert post(endpoint, patient("904", name=[{"family": "Quetzalia"}]), "/Patient")[0] == 201
     wait_for(command, "id:MRN904", 1, "--kind", "event")
     assert post(endpoint, note("stumbled904"), "/Condition")[0] == 201
@@ -104,7 +106,7 @@ def test_a_note_sent_alone_is_searchable_once_its_patient_is_known(endpoint: str
 
 def test_what_was_corrected_counts_once(endpoint: str, mllp: int, command: Run) -> None:
     """By FHIR and by HL7 v2: all versions are there, the newest alone counts, and nothing is found by what it was."""
-    assert post(endpoint, patient("905"), "/Patient")[0] == 201
+    assert post(endpoint, patient("905", name=[{"family": "Quorrelby"}]), "/Patient")[0] == 201
     for day, value in ((1, 9051), (3, 9053), (2, 9052)):  # the last version does not come last
         meta = {"versionId": str(day), "lastUpdated": f"2026-03-0{day}T11:00:00Z"}
         said = observation("Patient/p905", id="o905", meta=meta, valueInteger=value, note=[{"text": f"read {value}"}])
