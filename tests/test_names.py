@@ -74,7 +74,7 @@ class Stream:
         named = self.processor.name(batch, families, entities)
         self._keep(named)
         batch.take_in(named)
-        for prior, survivor, at in self.processor.merges(batch.ready):
+        for prior, survivor, at, _ in self.processor.merges(batch.ready):
             self.keys.alias(prior, survivor, at)
         return batch
 
