@@ -68,7 +68,7 @@ BY_ACTION = {"set": "A02", "cancel": "A12", "delete": "A11"}
 
 COMMON = frozenset(("type", "id", "site", "at", "action"))
 PATIENT = frozenset(("patient_number", "patient_number_type", "patient_authority"))
-WITHHELD = frozenset(("site", "action", "flags", "nulls", "declared", "placed_at", "identifiers"))
+WITHHELD = frozenset(("site", "action", "flags", "nulls", "declared", "placed_at", "requested_at", "identifiers"))
 
 
 def _staff(name: str) -> frozenset[str]:
