@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from schemas.envelope import rfc3339
-from streams.allocation.placement import IN, MOVES, PLANNED, Placed, placed
+from streams.allocation.placement import IN, MOVES, NOWHERE, PLANNED, Place, Placed, placed
 from streams.allocation.site import (
     CLOSED,
     FREE,
@@ -70,13 +70,17 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """`stays` are all that the events place, by id; `lying` whoever they place in a bed, last comer first."""
+    """`stays` are all that the events place, by id; `lying` whoever they place in a bed, last comer first.
+
+    `declared` are the units whose beds operations events have told one by one.
+    """
 
     site: Site
     stays: Mapping[str, Stay]
     lying: Mapping[str, tuple[str, ...]]
     shifts: tuple[Shift, ...]
     conflicts: tuple[Conflict, ...]
+    declared: frozenset[str] = frozenset()
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Beds by unit and status (HL7 table 0116)."""
@@ -136,6 +140,7 @@ def board(
         lying,
         shifts,
         tuple(sorted(work.conflicts, key=lambda one: (one.kind, one.bed, one.refs))),
+        frozenset(work.declared),
     )
 
 
@@ -145,7 +150,7 @@ class _Work:
     def __init__(self, site: str, at: datetime, merged: Mapping[str, str]) -> None:
         self._site, self._at, self._merged = site, at, merged
         self._until = rfc3339(at)
-        self._declared: set[str] = set()  # units whose beds are told one by one
+        self.declared: set[str] = set()
         self.conflicts: list[Conflict] = []
 
     # ---------------------------------------------------------------------------------------------------------- beds
@@ -178,7 +183,7 @@ class _Work:
                 price=float(one.get("price", 0.0)),
             )
             if one.get("declared"):
-                self._declared.add(unit)
+                self.declared.add(unit)
         return made
 
     def with_status(self, bed: Bed, lying: Mapping[str, tuple[str, ...]]) -> Bed:
@@ -218,7 +223,7 @@ class _Work:
                 continue
             lies: str | None = bed_id(unit, room, bed) if bed else None
             if lies is not None and lies not in beds:
-                if unit in self._declared:
+                if unit in self.declared:
                     self.conflicts.append(Conflict(UNKNOWN_BED, (name,), lies))
                     lies = None
                 else:
@@ -282,24 +287,16 @@ class _Work:
         ]
 
     def requests(self, requests: Mapping[str, Entity], steps: Mapping[str, tuple[Entity, Placed]]) -> list[Request]:
-        stays: dict[str, list[Entity]] = defaultdict(list)
+        trails: dict[str, list[tuple[str, Place]]] = defaultdict(list)
         for one, where in steps.values():
-            if where.state == IN:
-                stays[self._person(one)].append(one)
+            trails[self._person(one)] += where.trail
         return [
             self._request(name, one, one.get("requested_at", ""), one.get("due_at", ""))
             for name, one in requests.items()
             if one.get("state") == ACTIVE
             and one.get("requested_at", "") <= self._until
-            and not any(self._answers(stay, one) for stay in stays[self._person(one)])
+            and not _answered(one, sorted(trails[self._person(one)]))
         ]
-
-    def _answers(self, stay: Entity, request: Entity) -> bool:
-        """Whether somebody has come to another unit since it was asked for: to the one asked for, where one was."""
-        moves = stay.get(HISTORY, {}).get(MOVES, {})
-        then, now = placed(moves, request.get("requested_at", "")), placed(moves, self._until)
-        moved = then.state != IN or then.place[0] != now.place[0]
-        return moved and bool(now.place[2]) and request.get("unit", now.place[0]) == now.place[0]
 
     def _request(self, name: str, one: Entity, since: str, due: str) -> Request:
         return Request(
@@ -337,6 +334,14 @@ class _Work:
         if not at:
             return otherwise
         return round((datetime.fromisoformat(at) - self._at).total_seconds() / 3600, 4)
+
+
+def _answered(request: Entity, trail: list[tuple[str, Place]]) -> bool:
+    """Whether somebody has come to a bed of another unit since then: of the unit asked for, where one was."""
+    asked, wanted = request.get("requested_at", ""), request.get("unit")
+    before = next((place for at, place in reversed(trail) if at <= asked), NOWHERE)
+    came = [unit for at, (unit, _, bed) in trail if at > asked and bed]
+    return any(unit == wanted if wanted else unit != before[0] for unit in came)
 
 
 def _last(one: Entity) -> str:
