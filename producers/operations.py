@@ -103,7 +103,7 @@ def _rows(path: Path, take: Take) -> Iterator[Item]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)
             names = [name.strip() for name in next(rows, [])]
-            if not all(names) or len(set(names)) != len(names):
+            if not names or not all(names) or len(set(names)) != len(names):
                 raise BadMessage("bad_csv", "header")
             for position, row in enumerate(row for row in rows if any(row)):
                 if len(row) > len(names):

@@ -119,19 +119,18 @@ def board(
     stays = work.stays(steps, beds)
     shifts = work.shifts(by_kind["shift"])
     lying = work.lying(stays)
-    placed_stays = work.possible(stays, lying)
+    requests = work.requests(by_kind["request"], steps)
+    asking = {one.need.patient for one in requests}  # each of them stands once: lying, or waiting
+    requests += [one for one in work.planned(steps) if one.need.patient not in asking]
+    bedless = {name for name, one in stays.items() if one.bed is None and one.need.patient in asking}
+    placed_stays = work.possible({name: one for name, one in stays.items() if name not in bedless}, lying)
     return Board(
         Site(
             id=site,
             at=rfc3339(at),
             beds={name: work.with_status(bed, lying) for name, bed in beds.items()},
             stays=placed_stays,
-            requests=tuple(
-                sorted(
-                    [*work.planned(steps), *work.requests(by_kind["request"], steps)],
-                    key=lambda one: (one.priority, -one.waits, one.need.ref),
-                )
-            ),
+            requests=tuple(sorted(requests, key=lambda one: (one.priority, -one.waits, one.need.ref))),
             nurses=tuple(_nurse(one, at) for one in shifts if one.role == NURSE and one.ends_at > at),
             theatres=tuple(_theatres(by_kind["resource"].values())),
             weights=weights or Weights(),
