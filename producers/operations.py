@@ -28,14 +28,15 @@ def arrival(said: Mapping[str, Any], name: str, defaults: Mapping[str, str], rec
     Raises BadMessage: an event that cannot be read stays with the sender.
     """
     said = {**defaults, **{field: value for field, value in said.items() if value != ""}}
-    event = events.read(said)
+    source = f"operations:{name}"
+    event = events.read(said, source)
     body = canonical(said)
     if len(body) > settings().mllp_max_bytes:
         raise BadMessage("too_large")
     at = said.get("at", "")
     return Arrival(
         domain=DOMAIN,
-        source=f"operations:{name}",
+        source=source,
         peer="*|*",
         content_type=events.CONTENT_TYPE,
         charset="",

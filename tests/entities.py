@@ -34,13 +34,13 @@ def sent(said: Said, number: int) -> list[Sent]:
     head = Envelope("e", "operations:x", "*|*", content, "", rfc3339(RECEIVED), "", "t", ("s",), (1,), (), b"")
     record = allocation.read(json.dumps({"site": SITE} | dict(said)).encode(), head, Peers())
     when = rfc3339(record.event_time or RECEIVED)
-    who = "" if not record.subjects else record.subjects[0].identifiers[0].value
     made = []
     for change in allocation.analyse(record, [], when):
+        who = record.subjects[change.subject].identifiers[0].value if change.subject is not None else ""
         if change.staff:
             refs = [one.identifier.value for some in change.staff.values() for one in some if one.identifier]
             change = replace(change, clear=change.clear | {"staff_ref": refs})
-        name = f"{change.kind}-{who if change.subject is not None else ''}-{change.number}"
+        name = f"{change.kind}-{who}-{change.number}"
         made.append((name, position(change.at or when, f"e{number:05}"), change, who))
     return made
 

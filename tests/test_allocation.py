@@ -27,6 +27,7 @@ from streams.allocation import events
 from streams.ehr import fhir, hl7v2
 
 SAMPLES = Path(__file__).resolve().parent / "samples" / "allocation"
+SOURCE = "operations:x"
 NOW = datetime(2026, 3, 1, 12, 5, tzinfo=UTC)
 AT = "2026-03-01T12:00:00Z"
 HEAD = {"site": "NORTH", "at": AT}
@@ -51,7 +52,7 @@ def record(said: Mapping[str, Any], content_type: str = events.CONTENT_TYPE) -> 
 
 def problem(said: Mapping[str, Any]) -> tuple[str, str]:
     with pytest.raises(BadMessage) as caught:
-        events.read(said)
+        events.read(said, SOURCE)
     return caught.value.reason, caught.value.where
 
 
@@ -59,7 +60,9 @@ def problem(said: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def test_a_bed() -> None:
-    event = events.read(BED | {"bed_status": "U", "services": "MED;CAR", "features": ["oxygen"], "price": "310.50"})
+    event = events.read(
+        BED | {"bed_status": "U", "services": "MED;CAR", "features": ["oxygen"], "price": "310.50"}, SOURCE
+    )
     part = event.part
     assert isinstance(part, LocationEvent)
     assert (part.site, part.unit, part.room, part.bed, part.bed_status) == ("NORTH", "ICU", "2", "1", "U")
@@ -69,17 +72,19 @@ def test_a_bed() -> None:
 
 
 def test_a_shift() -> None:
-    part = events.read(SHIFT | {"rooms": ["1", 2], "skill": 3}).part
+    part = events.read(SHIFT | {"rooms": ["1", 2], "skill": 3}, SOURCE).part
     assert isinstance(part, ShiftEvent)
     assert (part.starts_at, part.ends_at) == tuple(datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in (5, 13))
     assert (part.rooms, part.skill, part.shift_number) == (("1", "2"), 3, "S1")
     (member,) = part.member
     assert member.identifier is not None
     assert (member.identifier.authority, member.identifier.value, member.name) == ("NORTH", "N1", "Okonkwo Ada")
+    (whose,) = events.read(SHIFT, SOURCE).subjects
+    assert (whose.kind, whose.identifiers) == ("staff", (member.identifier,)), "sealed under the member's own key"
 
 
 def test_a_resource_and_what_is_cleared() -> None:
-    part = events.read(PUMP | {"room": None}).part
+    part = events.read(PUMP | {"room": None}, SOURCE).part
     assert isinstance(part, ResourceEvent)
     assert (part.resource_id, part.resource_type, part.price, part.nulls) == ("P1", "equipment", 12.5, ("room",))
     (change,) = allocation.analyse(record(PUMP | {"room": None}), [], AT)
@@ -88,7 +93,7 @@ def test_a_resource_and_what_is_cleared() -> None:
 
 
 def test_a_price_needs_neither_id_nor_time() -> None:
-    event = events.read(PRICE | {"valid_from": "2026-01-01", "valid_to": "2026-12-31"})
+    event = events.read(PRICE | {"valid_from": "2026-01-01", "valid_to": "2026-12-31"}, SOURCE)
     part = event.part
     assert isinstance(part, PriceEvent)
     assert event.at is None
@@ -97,7 +102,7 @@ def test_a_price_needs_neither_id_nor_time() -> None:
 
 
 def test_a_placement_and_a_request() -> None:
-    placed, asked = events.read(PLACED | {"age": 94}), events.read(ASKED | {"surgeon_name": "Who"})
+    placed, asked = events.read(PLACED | {"age": 94}, SOURCE), events.read(ASKED | {"surgeon_name": "Who"}, SOURCE)
     assert isinstance(placed.part, PlacementEvent)
     assert (placed.part.trigger, placed.part.visit_number, placed.part.age) == ("A02", "V1", 90)
     assert placed.subjects[0].identifiers[0].value == "7001"
@@ -107,7 +112,7 @@ def test_a_placement_and_a_request() -> None:
 
 @pytest.mark.parametrize(("action", "trigger"), [("set", "A02"), ("cancel", "A12"), ("delete", "A11")])
 def test_an_action_stands_for_a_trigger(action: str, trigger: str) -> None:
-    part = events.read(PLACED | {"action": action}).part
+    part = events.read(PLACED | {"action": action}, SOURCE).part
     assert isinstance(part, PlacementEvent)
     assert part.trigger == trigger
 
@@ -169,7 +174,7 @@ def test_refused(name: str) -> None:
 def test_a_refusal_tells_no_value(name: str) -> None:
     said, _ = REFUSED[name]
     with pytest.raises(BadMessage) as caught:
-        events.read(said)
+        events.read(said, SOURCE)
     assert not {"blue", "cheap", "7001", "euro"} & set(str(caught.value).split())
 
 

@@ -40,7 +40,7 @@ PLACE = frozenset(("unit", "room", "bed"))  # of a stay these follow from its hi
 
 def read(body: bytes, envelope: Envelope, peers: Peers) -> Record:
     """Raises BadMessage."""
-    event = events.read(load(body), derived=envelope.content_type == derived.CONTENT_TYPE)
+    event = events.read(load(body), envelope.source, derived=envelope.content_type == derived.CONTENT_TYPE)
     part, at, received = event.part, event.at, envelope.received()
     if at is not None and at > received + CLOCK_SKEW:
         at = received
