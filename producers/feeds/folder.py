@@ -151,7 +151,7 @@ def _of(path: Path, readers: Readers) -> Iterator[Item]:
     ending = _ending(path).removesuffix(GZIP)
     if ending in LINES:
         yield from _lines(path, readers)
-    elif ending in JSON or (ending not in HL7 and _first_byte(path) in (b"{", b"[")):
+    elif ending in JSON or (ending not in HL7 and first_byte(path) in (b"{", b"[")):
         yield from _document(path, readers)
     elif path.suffix.lower() == GZIP:
         raise BadMessage("bad_media_type")  # HL7 v2 comes as it is
@@ -194,7 +194,8 @@ def _open(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _first_byte(path: Path) -> bytes:
+def first_byte(path: Path) -> bytes:
+    """The first byte that is no blank; nothing of an empty file."""
     with _open(path) as file:
         return file.read(4096).removeprefix(BOM).lstrip()[:1]
 
@@ -245,7 +246,7 @@ def _lines(path: Path, readers: Readers) -> Iterator[Item]:
 
     Blank lines are none, wherever they stand.
     """
-    for position, line in enumerate(_read_lines(path, settings().mllp_max_bytes)):
+    for position, line in enumerate(read_lines(path, settings().mllp_max_bytes)):
         if line is None:
             yield Item(path, position, "", BadMessage("too_large"))
         elif (line.removeprefix(BOM) if position == 0 else line).strip():
@@ -260,7 +261,7 @@ def _lines(path: Path, readers: Readers) -> Iterator[Item]:
                 yield Item(path, position, "", bad)
 
 
-def _read_lines(path: Path, limit: int) -> Iterator[bytes | None]:
+def read_lines(path: Path, limit: int) -> Iterator[bytes | None]:
     """Lines, None for one above the limit."""
     with _open(path) as file:
         while line := file.readline(limit + 2):
