@@ -1,0 +1,1 @@
+"""Who lies where, who works where: plans of a hospital's beds, theatres and nurses. Pure."""
