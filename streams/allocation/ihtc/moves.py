@@ -7,7 +7,7 @@ anew; tests compare it with the judge's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
@@ -19,13 +19,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+# No reference counts: counting those of forty arrays at each call, atomically, took nine tenths of the time. So
+# nothing here may make an array.
+OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+INLINED = OPTIONS | {"forceinline": True, "no_cpython_wrapper": True}
+
+
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Without the interpreter's lock, so that threads share the cores; what was compiled is kept in a folder."""
-    return cast("Callable[P, R]", numba.njit(cache=True, nogil=True, _nrt=False, error_model="numpy")(function))
+    return cast("Callable[P, R]", numba.njit(**OPTIONS)(function))
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    return cast("Callable[P, R]", numba.njit(cache=True, nogil=True, _nrt=False, error_model="numpy", forceinline=True, no_cpython_wrapper=True)(function))
+    """For compiled code only, copied to where it is called: a call would hand over three hundred words."""
+    return cast("Callable[P, R]", numba.njit(**INLINED)(function))
 
 
 MIXED_AGE, SKILL, CONTINUITY, WORKLOAD, OPEN_THEATRE, TRANSFER, DELAY, OPTIONAL, MANDATORY = range(9)
@@ -40,7 +47,7 @@ def below(random: Random, bound: int) -> int:
     x ^= x >> np.uint64(27)
     random[0] = x
     high = (x * np.uint64(2685821657736338717)) >> np.uint64(32)
-    return np.int64((high * np.uint64(bound)) >> np.uint64(32))
+    return int(np.int64((high * np.uint64(bound)) >> np.uint64(32)))
 
 
 @inlined
@@ -74,8 +81,8 @@ def price_out(pr: Problem, st: State, person: int) -> int:
         st.ages[room, d, age] -= 1
         delta += w[MIXED_AGE] * (spread(st.ages[room, d]) - before)
         st.genders[room, d, gender] -= 1
-        end = st.count[room, d] - 1
-        st.count[room, d] = end
+        end = st.persons[room, d] - 1
+        st.persons[room, d] = end
         for place in range(end):
             if st.lying[room, d, place] == person:
                 st.lying[room, d, place] = st.lying[room, d, end]
@@ -125,8 +132,8 @@ def price_in(pr: Problem, st: State, person: int, day: int, room: int, theatre: 
         st.ages[room, d, age] += 1
         delta += w[MIXED_AGE] * (spread(st.ages[room, d]) - before)
         st.genders[room, d, gender] += 1
-        st.lying[room, d, st.count[room, d]] = person
-        st.count[room, d] += 1
+        st.lying[room, d, st.persons[room, d]] = person
+        st.persons[room, d] += 1
     start = day * pr.per_day
     for s in range(start, last * pr.per_day):
         nurse = st.nurse[room, s]
@@ -167,7 +174,7 @@ def room_fits(pr: Problem, st: State, person: int, day: int, room: int, beside: 
     """No bed missing and nobody of the other gender, once the person's own bed and that of `beside` are free."""
     other = 1 - pr.gender[person]
     for d in range(day, min(pr.days, day + pr.stay[person])):
-        taken, others = st.count[room, d], st.genders[room, d, other]
+        taken, others = st.persons[room, d], st.genders[room, d, other]
         if taken >= pr.capacity[room] or others > 0:
             if lies(pr, st, person, room, d):
                 taken -= 1
@@ -183,7 +190,7 @@ def room_fits(pr: Problem, st: State, person: int, day: int, room: int, beside: 
 @inlined
 def lies(pr: Problem, st: State, person: int, room: int, day: int) -> bool:
     admitted = st.day[person]
-    return admitted != UNSCHEDULED and st.room[person] == room and admitted <= day < admitted + pr.stay[person]
+    return bool(admitted != UNSCHEDULED and st.room[person] == room and admitted <= day < admitted + pr.stay[person])
 
 
 @inlined
@@ -194,7 +201,7 @@ def surgeon_fits(pr: Problem, st: State, patient: int, day: int, beside: int) ->
         left += minutes
     if beside >= 0 and st.day[beside] == day and pr.surgeon[beside] == surgeon:
         left += pr.minutes[beside]
-    return left >= minutes
+    return bool(left >= minutes)
 
 
 @inlined
@@ -204,7 +211,7 @@ def theatre_fits(pr: Problem, st: State, patient: int, day: int, theatre: int, b
         left += minutes
     if beside >= 0 and st.day[beside] == day and st.theatre[beside] == theatre:
         left += pr.minutes[beside]
-    return left >= minutes
+    return bool(left >= minutes)
 
 
 @inlined
@@ -235,78 +242,44 @@ def theatre_for(pr: Problem, st: State, random: Random, patient: int, day: int) 
 
 
 @inlined
-def relocate(pr: Problem, st: State, patient: int, day: int, room: int, theatre: int, limit: float) -> bool:
-    """Move, admit or (day UNSCHEDULED) leave out a patient where it costs no more than the limit. The place fits."""
-    old_day, old_room, old_theatre = st.day[patient], st.room[patient], st.theatre[patient]
-    delta = 0
-    if old_day != UNSCHEDULED:
-        delta += price_out(pr, st, patient)
-    if day != UNSCHEDULED:
-        delta += price_in(pr, st, patient, day, room, theatre)
-    if delta <= limit:
-        st.cost[0] += delta
-        return True
-    if day != UNSCHEDULED:
-        price_out(pr, st, patient)
-    if old_day != UNSCHEDULED:
-        price_in(pr, st, patient, old_day, old_room, old_theatre)
-    return False
+def aim(st: State, number: int, patient: int, day: int, room: int, theatre: int) -> None:
+    """The patient that is moved as the `number`th: where to (day UNSCHEDULED: nowhere), and where from."""
+    st.target[number, 0], st.target[number, 1], st.target[number, 2] = day, room, theatre
+    st.moved[number, 0], st.moved[number, 1] = patient, st.day[patient]
+    st.moved[number, 2], st.moved[number, 3] = st.room[patient], st.theatre[patient]
 
 
 @inlined
-def exchange(
-    pr: Problem,
-    st: State,
-    one: int,
-    day: int,
-    room: int,
-    theatre: int,
-    two: int,
-    day_two: int,
-    room_two: int,
-    theatre_two: int,
-    limit: float,
-) -> bool:
-    """Give two patients new places (day UNSCHEDULED: none) where it costs no more than the limit. Checks what fits."""
-    old_day, old_room, old_theatre = st.day[one], st.room[one], st.theatre[one]
-    was_day, was_room, was_theatre = st.day[two], st.room[two], st.theatre[two]
+def rearrange(pr: Problem, st: State, count: int) -> tuple[bool, int]:
+    """All out of their places, then each into the new one while it fits. Gives whether all did, and the difference."""
     delta = 0
-    if old_day != UNSCHEDULED:
-        delta += price_out(pr, st, one)
-    if was_day != UNSCHEDULED:
-        delta += price_out(pr, st, two)
-    placed_one = placed_two = False
-    fits = True
-    if day != UNSCHEDULED:
-        fits = (
-            surgeon_fits(pr, st, one, day, -1)
-            and theatre_fits(pr, st, one, day, theatre, -1)
-            and room_fits(pr, st, one, day, room, -1)
-        )
-        if fits:
-            delta += price_in(pr, st, one, day, room, theatre)
-            placed_one = True
-    if fits and day_two != UNSCHEDULED:
-        fits = (
-            surgeon_fits(pr, st, two, day_two, -1)
-            and theatre_fits(pr, st, two, day_two, theatre_two, -1)
-            and room_fits(pr, st, two, day_two, room_two, -1)
-        )
-        if fits:
-            delta += price_in(pr, st, two, day_two, room_two, theatre_two)
-            placed_two = True
-    if fits and delta <= limit:
-        st.cost[0] += delta
-        return True
-    if placed_two:
-        price_out(pr, st, two)
-    if placed_one:
-        price_out(pr, st, one)
-    if was_day != UNSCHEDULED:
-        price_in(pr, st, two, was_day, was_room, was_theatre)
-    if old_day != UNSCHEDULED:
-        price_in(pr, st, one, old_day, old_room, old_theatre)
-    return False
+    for number in range(count):
+        if st.moved[number, 1] != UNSCHEDULED:
+            delta += price_out(pr, st, st.moved[number, 0])
+    for number in range(count):
+        patient, day = st.moved[number, 0], st.target[number, 0]
+        if day == UNSCHEDULED:
+            continue
+        room, theatre = st.target[number, 1], st.target[number, 2]
+        if count > 1 and not (
+            surgeon_fits(pr, st, patient, day, -1)
+            and theatre_fits(pr, st, patient, day, theatre, -1)
+            and room_fits(pr, st, patient, day, room, -1)
+        ):
+            return False, delta
+        delta += price_in(pr, st, patient, day, room, theatre)
+    return True, delta
+
+
+@inlined
+def restore(pr: Problem, st: State, count: int) -> None:
+    """Everybody who was moved back to where he or she was."""
+    for number in range(count):
+        if st.day[st.moved[number, 0]] != UNSCHEDULED:
+            price_out(pr, st, st.moved[number, 0])
+    for number in range(count):
+        if st.moved[number, 1] != UNSCHEDULED:
+            price_in(pr, st, st.moved[number, 0], st.moved[number, 1], st.moved[number, 2], st.moved[number, 3])
 
 
 @inlined
@@ -318,7 +291,7 @@ def give_nurse(pr: Problem, st: State, room: int, shift: int, nurse: int) -> int
     skill, old_skill = pr.nurse_skill[nurse], pr.nurse_skill[old]
     work = 0
     delta = 0
-    for place in range(st.count[room, day]):
+    for place in range(st.persons[room, day]):
         person = st.lying[room, day, place]
         of_stay = shift - st.day[person] * pr.per_day
         work += pr.workload[person, of_stay]
@@ -337,7 +310,7 @@ def give_nurse(pr: Problem, st: State, room: int, shift: int, nurse: int) -> int
     after = max(0, st.load[old, shift] - pr.max_load[old, shift])
     after += max(0, st.load[nurse, shift] - pr.max_load[nurse, shift])
     st.nurse[room, shift] = nurse
-    return delta + w[WORKLOAD] * (after - before)
+    return int(delta + w[WORKLOAD] * (after - before))
 
 
 @inlined
@@ -349,7 +322,7 @@ def nurse_price(pr: Problem, st: State, room: int, shift: int, nurse: int) -> in
     skill, old_skill = pr.nurse_skill[nurse], pr.nurse_skill[old]
     work = 0
     delta = 0
-    for place in range(st.count[room, day]):
+    for place in range(st.persons[room, day]):
         person = st.lying[room, day, place]
         of_stay = shift - st.day[person] * pr.per_day
         work += pr.workload[person, of_stay]
@@ -362,7 +335,7 @@ def nurse_price(pr: Problem, st: State, room: int, shift: int, nurse: int) -> in
     over_old = st.load[old, shift] - pr.max_load[old, shift]
     over_new = st.load[nurse, shift] - pr.max_load[nurse, shift]
     excess = max(0, over_old - work) - max(0, over_old) + max(0, over_new + work) - max(0, over_new)
-    return delta + w[WORKLOAD] * excess
+    return int(delta + w[WORKLOAD] * excess)
 
 
 @inlined
@@ -396,12 +369,3 @@ def fill(pr: Problem, st: State, best: Best) -> None:
             theatre = best.theatre[person] if person < patients else -1
             cost += price_in(pr, st, person, best.day[person], best.room[person], theatre)
     st.cost[0] = cost
-
-
-@compiled
-def clear(pr: Problem, st: State) -> None:
-    """Everybody out."""
-    for person in range(len(pr.stay)):
-        if st.day[person] != UNSCHEDULED:
-            price_out(pr, st, person)
-    st.cost[0] = 0

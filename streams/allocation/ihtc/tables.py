@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.allocation.ihtc.instance import COSTS, UNSCHEDULED, Instance, Ints
-from streams.allocation.ihtc.solution import Solution
 
 Longs = npt.NDArray[np.int64]
 Random = npt.NDArray[np.uint64]
@@ -54,7 +53,7 @@ class State(NamedTuple):
     theatre: Ints  # (P,)
     nurse: Ints  # (R, S)
     lying: Ints  # (R, D, most beds) persons
-    count: Ints  # (R, D) persons
+    persons: Ints  # (R, D) how many
     genders: Ints  # (R, D, 2) persons
     ages: Ints  # (R, D, age groups) persons
     load: Ints  # (N, S)
@@ -65,9 +64,9 @@ class State(NamedTuple):
     surgeon_at: Ints  # (G, D, T) operations
     surgeon_theatres: Ints  # (G, D) theatres in use
     cost: Longs  # (1,) with the price of mandatory patients left out
-    old: Ints  # (S,) room for a move's own notes
-    way: Ints  # (1,) patients noted in `moved`
-    moved: Ints  # (MOST_MOVED, 4) patient, day, room, theatre before a move
+    old: Ints  # (S,) of a move: nurses before it
+    moved: Ints  # (MOST_MOVED, 4) of a move: patient, and day, room, theatre before it
+    target: Ints  # (MOST_MOVED, 3) day, room, theatre after it
 
 
 class Best(NamedTuple):
@@ -135,7 +134,7 @@ def empty(instance: Instance) -> State:
         theatre=np.full(patients, UNSCHEDULED, np.int32),
         nurse=zeros(rooms, shifts),
         lying=zeros(rooms, days, beds),
-        count=zeros(rooms, days),
+        persons=zeros(rooms, days),
         genders=zeros(rooms, days, 2),
         ages=zeros(rooms, days, int(instance.age_group.max(initial=0)) + 1),
         load=zeros(nurses, shifts),
@@ -147,6 +146,6 @@ def empty(instance: Instance) -> State:
         surgeon_theatres=zeros(surgeons, days),
         cost=np.zeros(1, np.int64),
         old=zeros(shifts),
-        way=zeros(1),
         moved=zeros(MOST_MOVED, 4),
+        target=zeros(MOST_MOVED, 3),
     )
