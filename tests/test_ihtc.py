@@ -5,19 +5,29 @@ violations, each of one kind; the solver against the judge.
 from __future__ import annotations
 
 import copy
+import itertools
 import os
+import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
-from infra.errors import BadProblem
-from streams.allocation.ihtc.instance import COSTS, read_instance
+from infra.errors import BadProblem, NoPlan
+from streams.allocation.ihtc.anneal import anneal
+from streams.allocation.ihtc.instance import COSTS, UNSCHEDULED, Instance, read_instance
 from streams.allocation.ihtc.judge import VIOLATIONS, Verdict, judge
-from streams.allocation.ihtc.solution import read_solution, solution_file
+from streams.allocation.ihtc.moves import fill
+from streams.allocation.ihtc.solution import Solution, read_solution, solution_file
+from streams.allocation.ihtc.solve import IMPROVING, PLACING, Worker, cumulative, solve
+from streams.allocation.ihtc.tables import Best, State, empty, problem
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("IHTC_DATA", ROOT.parent / "shared/data/allocation/ihtc2024"))
@@ -257,3 +267,182 @@ def test_what_is_no_json_is_refused() -> None:
         read_instance(b"{")
     with pytest.raises(BadProblem, match="bad_json"):
         read_solution(read_instance(orjson.dumps(small())), b"")
+
+
+def filled(instance: Instance, seed: int = 1) -> tuple[Worker, Best, State]:
+    """Occupants in their rooms and nurses by chance, priced."""
+    worker = Worker(instance, problem(instance), seed)
+    best, state = worker.nobody(), empty(instance)
+    fill(worker.pr, state, best)
+    best.cost[0] = state.cost[0]
+    return worker, best, state
+
+
+def everything(days: int = 12, patients: int = 40) -> File:
+    """An instance of every kind of trouble, by chance: three rooms too few, occupants, skills, all weights alike."""
+    chance = random.Random(7)
+    rooms, theatres, surgeons = 4, 3, 3
+    shifts = [(day, shift) for day in range(days) for shift in ("early", "late", "night")]
+
+    def anybody() -> File:
+        stay = chance.randint(1, 6)
+        made = person(chance.choice("AB"), chance.choice(("infant", "adult", "elderly")), stay)
+        made["workload_produced"] = [chance.randint(1, 3) for _ in range(3 * stay)]
+        made["skill_level_required"] = [chance.randint(0, 2) for _ in range(3 * stay)]
+        return made
+
+    waiting = []
+    for number in range(patients):
+        one = patient(
+            f"p{number}", number % 4 == 0, chance.randrange(days - 3), chance.randint(2, 8) * 15, person=anybody()
+        )
+        one["surgeon_id"] = f"s{chance.randrange(surgeons)}"
+        one["incompatible_room_ids"] = [f"r{chance.randrange(rooms)}"]
+        if one["mandatory"]:
+            one["surgery_due_day"] = days - 1
+        waiting.append(one)
+    return {
+        "days": days,
+        "skill_levels": 3,
+        "shift_types": ["early", "late", "night"],
+        "age_groups": ["infant", "adult", "elderly"],
+        "weights": {name: 1 + 3 * number for number, name in enumerate(COSTS)},
+        "occupants": [{"id": f"a{room}", "room_id": f"r{room}", **anybody()} for room in range(2)],
+        "patients": waiting,
+        "surgeons": [{"id": f"s{n}", "max_surgery_time": [240] * days} for n in range(surgeons)],
+        "operating_theaters": [{"id": f"t{n}", "availability": [300] * days} for n in range(theatres)],
+        "rooms": [{"id": f"r{n}", "capacity": 3} for n in range(rooms)],
+        "nurses": [
+            {
+                "id": f"n{n}",
+                "skill_level": n % 3,
+                "working_shifts": [
+                    {"day": day, "shift": shift, "max_load": chance.randint(3, 8)}
+                    for number, (day, shift) in enumerate(shifts)
+                    if number % 4 == n % 4
+                ],
+            }
+            for n in range(8)
+        ],
+    }
+
+
+@pytest.mark.parametrize("temperature", [0.5, 30.0])
+def test_what_the_search_counts_is_what_it_holds(temperature: float) -> None:
+    """After any moves each count beside the decisions is the one that the decisions alone give."""
+    worker, best, state = filled(read_instance(orjson.dumps(everything())))
+    for moves in (IMPROVING, PLACING):
+        tally = np.zeros((len(moves), 2), np.int64)
+        for _ in range(40):
+            anneal(worker.pr, state, best, worker.random, cumulative(moves), temperature, temperature, 500, tally)
+            fresh = empty(worker.instance)
+            fill(worker.pr, fresh, Best(state.day, state.room, state.theatre, state.nurse, np.zeros(1, np.int64)))
+            for name in set(State._fields) - {"lying", "room", "theatre", "old", "moved", "target"}:
+                assert (getattr(fresh, name) == getattr(state, name)).all(), name
+        if temperature > 1:
+            assert [taken > 0 for taken in tally[:, 1]] == [chance > 0 for chance in moves]
+
+
+def test_the_search_never_breaks_a_rule_and_its_sum_is_the_judges() -> None:
+    instance = read_instance(orjson.dumps(everything()))
+    solved = list(solve(instance, 4.0, workers=1, every=0.05))
+    costs = [step.cost for step in solved if step.cost is not None]
+    assert costs == sorted(costs, reverse=True)
+    assert len(set(costs)) > 2
+    for step in solved:
+        if step.solution is not None:
+            verdict = judge(instance, step.solution)
+            assert (verdict.broken, verdict.cost) == (0, step.cost)
+
+
+def test_the_cheapest_plan_of_a_small_instance_is_found() -> None:
+    """Against every plan there is, of patients and nurses, one by one."""
+    file = small()
+    file["days"] = 2
+    file["surgeons"][0]["max_surgery_time"] = [120, 120]
+    for theatre in file["operating_theaters"]:
+        theatre["availability"] = [120, 60]
+    file["occupants"] = [{"id": "a0", "room_id": "r1", **person("B", "adult", 1)}]
+    for one in file["patients"]:
+        one |= {"surgery_release_day": 0, "incompatible_room_ids": []}
+        if one["mandatory"]:
+            one["surgery_due_day"] = 1
+    for nurse in file["nurses"]:
+        nurse["working_shifts"] = [duty for duty in nurse["working_shifts"] if duty["day"] < 2]
+    instance = read_instance(orjson.dumps(file))
+    *_, last = solve(instance, 2.0, workers=1)
+    assert last.cost == cheapest(instance)
+
+
+def cheapest(instance: Instance) -> int:
+    """One nurse for all is never dearer but for the load, since nobody here needs a skill: a bound for each placing."""
+    places = [None, *itertools.product(range(2), range(2), range(2))]
+    lowest = 10**9
+    for chosen in itertools.product(places, repeat=3):
+        columns = np.array([place or (UNSCHEDULED,) * 3 for place in chosen], np.int32).T
+        nurse = np.zeros((2, instance.shifts), np.int32)
+        nurse[:, 0] = 0
+        plain = judge(instance, Solution(*columns, nurse))
+        if plain.broken or plain.cost - plain.costs["nurse_eccessive_workload"] >= lowest:
+            continue
+        for pairs in itertools.product(itertools.product(range(2), repeat=2), repeat=instance.shifts - 1):
+            nurse[:, 1:] = np.array(pairs).T
+            lowest = min(lowest, judge(instance, Solution(*columns, nurse)).cost)
+    return lowest
+
+
+@needs_data
+@pytest.mark.parametrize("name", [*(f"i{n:02}" for n in range(1, 31)), *(f"test{n:02}" for n in range(1, 11)),
+                                  *(f"small{n:02}" for n in range(1, 10))])  # fmt: skip
+def test_a_first_plan_keeps_every_rule(name: str) -> None:
+    instance = read_instance((DATA / f"{name}.json").read_bytes())
+    with closing(solve(instance, 60.0, workers=1, every=0.05)) as steps:
+        first = next(step for step in steps if step.solution is not None)
+    assert first.solution is not None
+    verdict = judge(instance, first.solution)
+    assert (verdict.broken, verdict.cost) == (0, first.cost)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("patients.0.surgery_duration", 121, r"patients\[0\]"),
+        ("patients.0.incompatible_room_ids", ["r0", "r1"], r"patients\[0\]"),
+        ("surgeons.0.max_surgery_time", [0] * 4, r"patients\[0\]"),
+        ("nurses.0.working_shifts", [], "shift 0"),
+        ("rooms.1.capacity", 0, "occupants"),
+    ],
+)
+def test_an_impossible_instance_is_told_at_once(path: str, value: Any, told: str) -> None:
+    instance = read_instance(orjson.dumps(set_at(small(), path, value)))
+    with pytest.raises(NoPlan, match=told):
+        next(solve(instance, 60.0))
+
+
+def run(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "wardstream.py"), "plan", "solve", *arguments]
+    environment = os.environ | {"WARDSTREAM_HOME": str(home)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=280)
+
+
+def test_the_command_writes_a_solution_that_the_judge_accepts(tmp_path: Path) -> None:
+    file, out = tmp_path / "one.json", tmp_path / "sol.json"
+    file.write_bytes(orjson.dumps(small()))
+    done = run("--ihtc", str(file), "--seconds", "2", "--out", str(out), "--json", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told, instance = orjson.loads(done.stdout), read_instance(file.read_bytes())
+    verdict = judge(instance, read_solution(instance, out.read_bytes()))
+    assert (verdict.broken, verdict.cost, verdict.costs) == (0, told["cost"], told["costs"])
+    assert " s  cost " in done.stderr
+    assert list((tmp_path / "cache" / "numba").iterdir())
+
+    file.write_bytes(orjson.dumps(set_at(small(), "nurses.0.working_shifts", [])))
+    out.unlink()
+    refused = run("--ihtc", str(file), "--seconds", "2", "--out", str(out), home=tmp_path)
+    assert (refused.returncode, out.exists()) == (1, False)
+    assert "no_plan" in refused.stderr
+
+    file.write_bytes(b"[]")
+    bad = run("--ihtc", str(file), "--seconds", "2", home=tmp_path)
+    assert bad.returncode == 2
+    assert "bad_type" in bad.stderr

@@ -6,6 +6,7 @@ anew; tests compare it with the judge's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -20,8 +21,10 @@ R = TypeVar("R")
 
 
 # No reference counts: counting those of forty arrays at each call, atomically, took nine tenths of the time. So
-# nothing here may make an array.
-OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+# nothing here may make an array. Kept on the disk only where NUMBA_CACHE_DIR says where: numba would not notice that a
+# function of another file, copied into this one's, has changed.
+KEPT = "NUMBA_CACHE_DIR" in os.environ
+OPTIONS: dict[str, Any] = {"cache": KEPT, "nogil": True, "error_model": "numpy", "_nrt": False}
 INLINED = OPTIONS | {"forceinline": True, "no_cpython_wrapper": True}
 
 

@@ -30,6 +30,7 @@ PLACING = (300, 50, 50, 50, 150, 50, 50, 300, 0, 0, 0)
 IMPROVING = (140, 120, 60, 40, 60, 60, 30, 10, 300, 80, 100)
 PLACING_TEMPERATURES = (0.07, 0.05, 0.1)  # of a price of 1; a worker whose first try fails goes on with the next
 PLACING_STEPS = 10_000_000
+FIRST_PLAN_SECONDS = 5.0  # given to the first plan where compiling has eaten the time
 HOT, COLD = 50.0, 0.4
 CHUNK_SECONDS = 0.05
 
@@ -58,23 +59,23 @@ class Worker:
 
     def run(self, used: Callable[[], float], stop: Event) -> None:
         """`used` tells the share of the time that is gone."""
-        best = self._nobody()
+        best = self.nobody()
         self._place(best, used, stop)
         state = empty(self.instance)
         fill(self.pr, state, best)
         best.cost[0] = state.cost[0]
-        tally, chances = np.zeros((len(IMPROVING), 2), np.int64), _cumulative(IMPROVING)
+        tally, chances = np.zeros((len(IMPROVING), 2), np.int64), cumulative(IMPROVING)
+        self._keep(best)
         steps, begun = 10_000, used()
         while not stop.is_set() and (now := used()) < 1:
-            self._keep(best)
             temperature = HOT * (COLD / HOT) ** ((now - begun) / (1 - begun))
             start = time.perf_counter()
             anneal(self.pr, state, best, self.random, chances, temperature, temperature, steps, tally)
             taken = max(time.perf_counter() - start, 1e-6)
             steps = int(max(1000, min(2 * steps, steps * CHUNK_SECONDS / taken)))
-        self._keep(best)
+            self._keep(best)
 
-    def _nobody(self) -> Best:
+    def nobody(self) -> Best:
         """Occupants in their rooms, no patient, nurses by chance."""
         instance = self.instance
         patients, persons = len(instance.patients), len(instance.stay)
@@ -94,8 +95,12 @@ class Worker:
         state = empty(self.instance)
         fill(prices, state, best)
         best.cost[0] = state.cost[0]
-        tally, chances, done = np.zeros((len(PLACING), 2), np.int64), _cumulative(PLACING), 0
-        while best.cost[0] > -optional and not stop.is_set() and used() < 1:
+        tally, chances, done = np.zeros((len(PLACING), 2), np.int64), cumulative(PLACING), 0
+        anneal(prices, state, best, self.random, chances, 1.0, 1.0, 0, tally)  # compiles, where that was never done
+        compiled = time.monotonic()
+        while best.cost[0] > -optional and not stop.is_set():
+            if used() >= 1 and time.monotonic() - compiled > FIRST_PLAN_SECONDS:
+                break
             temperature = PLACING_TEMPERATURES[done // PLACING_STEPS % len(PLACING_TEMPERATURES)]
             anneal(prices, state, best, self.random, chances, temperature, temperature, 50_000, tally)
             done += 50_000
@@ -111,8 +116,10 @@ class Worker:
             self.cost = int(best.cost[0])
 
 
-def solve(instance: Instance, seconds: float, seed: int = 1, workers: int = 2) -> Iterator[Progress]:
-    """Yields the best plan each second, and at the end. Raises NoPlan where the rules leave a single patient or shift
+def solve(
+    instance: Instance, seconds: float, seed: int = 1, workers: int = 2, every: float = 1.0
+) -> Iterator[Progress]:
+    """Yields the best plan every second, and at the end. Raises NoPlan where the rules leave a single patient or shift
     nothing. Closing the iterator stops the search.
     """
     check(instance)
@@ -125,7 +132,7 @@ def solve(instance: Instance, seconds: float, seed: int = 1, workers: int = 2) -
     with ThreadPoolExecutor(workers) as pool:
         running = [pool.submit(one.run, used, stop) for one in searches]
         try:
-            while waiting := wait(running, timeout=1.0, return_when=FIRST_EXCEPTION).not_done:
+            while waiting := wait(running, timeout=every, return_when=FIRST_EXCEPTION).not_done:
                 if failed := [one for one in running if one not in waiting and one.exception()]:
                     failed[0].result()
                 yield _best(searches, time.monotonic() - start)
@@ -177,5 +184,5 @@ def _fits(instance: Instance, patient: int, day: int, free: Ints, genders: Ints)
     return bool((alone & instance.compatible[patient]).any())
 
 
-def _cumulative(chances: tuple[int, ...]) -> Longs:
+def cumulative(chances: tuple[int, ...]) -> Longs:
     return np.cumsum(chances, dtype=np.int64)
