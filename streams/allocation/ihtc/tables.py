@@ -17,6 +17,7 @@ Longs = npt.NDArray[np.int64]
 Random = npt.NDArray[np.uint64]
 
 
+MANDATORY_PRICE = 10**12  # above anything else that a patient may cost
 MOST_MOVED = 6  # patients in one move
 
 
@@ -91,7 +92,6 @@ def problem(instance: Instance) -> Problem:
         working = np.flatnonzero(instance.max_load[:, shift] >= 0)
         on_duty[shift, : len(working)] = working
     weights = [instance.weights[name] for name in COSTS]
-    mandatory = 1000 + 10 * max(weights)
     return Problem(
         days=instance.days,
         shifts=shifts,
@@ -114,7 +114,7 @@ def problem(instance: Instance) -> Problem:
         max_load=instance.max_load,
         on_duty=on_duty,
         duty_count=(instance.max_load >= 0).sum(axis=0).astype(np.int32),
-        weights=np.array([*weights, mandatory], np.int64),
+        weights=np.array([*weights, MANDATORY_PRICE], np.int64),
     )
 
 
