@@ -1,6 +1,6 @@
 # Two commands for a first visit: `make demo` and `make test`. Nothing is installed outside this folder
 # but the package managers' own caches.
-.PHONY: demo test bench faults synthea up down check lock clean
+.PHONY: demo test bench faults ihtc synthea up down check lock clean
 
 PYTHON ?= python3.11
 RUN := .venv/bin/python
@@ -42,6 +42,12 @@ bench: .venv/ready .venv-bench/ready ## measured figures into build/bench.json
 
 faults: .venv/ready ## ten minutes of failing servers and processes, and the account of every message
 	$(RUN) tests/faults/run.py
+
+SECONDS ?= 600
+INSTANCES ?=
+IHTC_DATA ?= ../shared/data/allocation/ihtc2024
+ihtc: .venv/ready ## solve the competition's instances into build/ihtc.jsonl: make ihtc SECONDS=600 INSTANCES="i01 i02"
+	$(RUN) tests/bench/ihtc.py --seconds $(SECONDS) --data $(IHTC_DATA) $(if $(FORCE),--force) $(INSTANCES)
 
 PATIENTS ?= 20
 SEED ?= 7

@@ -53,6 +53,23 @@ class BadMessage(WardstreamError):
         self.where = where
 
 
+class BadProblem(WardstreamError):
+    """A planning problem, or a solution of one, that is not what its format says. `where` is the place in the file."""
+
+    exit_code = 2
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        super().__init__(f"{reason} at {where}" if where else reason)
+        self.reason = reason
+        self.where = where
+
+
+class NoPlan(WardstreamError):
+    """No plan that keeps every hard rule: none can exist (`impossible`), or none was found in the time."""
+
+    reason = "no_plan"
+
+
 class Denied(WardstreamError):
     """The caller may not do this: not logged in, wrong role, wrong purpose, no consent. Audited."""
 

@@ -78,6 +78,7 @@ STORES = (
         "trained models, signed: weights, trees, terms of at least 5 patients, figures and counts; no row of anybody",
         "stays: what many have taught it, nothing of one person; the next training is without the person",
     ),
+    Store("cache", "files", "compiled code of the planner, by its version", NOBODY),
     Store("kafka", "files", "the embedded broker's own files", CLOSED),
     Store("elasticsearch", "files", "the embedded node's own files", "as its indices"),
     Store("logs", "files", "logs of every process", NOBODY),
