@@ -50,7 +50,7 @@ def prepare() -> None:
     """Make every topic and index that is missing: before a worker starts, since a missing topic stalls it."""
     create_topics(TopicSpec(topic.name, topic.partitions, topic.config()) for topic in TOPICS)
     for domain in DOMAINS.values():
-        create_index(domain.alias, domain.index, domain.mapping())
+        create_index(domain.alias, domain.index, domain.mapping(), domain.settings())
     create_index(similar.ALIAS, similar.index(similar.UNFITTED), similar.mapping())
 
 

@@ -276,7 +276,7 @@ async def _look(server: AsyncElasticsearch, of: Domain, into: str) -> None:
 
 async def _create(server: AsyncElasticsearch, of: Domain, into: str) -> None:
     try:
-        await server.indices.create(index=into, mappings=of.mapping(), settings=SETTINGS)
+        await server.indices.create(index=into, mappings=of.mapping(), settings=SETTINGS | of.settings())
     except ApiError as error:
         raise UsageError(f"{into} cannot be made: {error.error}") from None
 

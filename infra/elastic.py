@@ -6,7 +6,7 @@ Nothing here needs an optional module of the server: the embedded node is the co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -105,8 +105,9 @@ SETTINGS = {
 }
 
 
-def create_index(alias: str, index: str, mapping: dict[str, Any]) -> bool:
-    """Make an index behind its alias where there is none, and give an existing one its new fields.
+def create_index(alias: str, index: str, mapping: dict[str, Any], more: Mapping[str, Any] | None = None) -> bool:
+    """Make an index behind its alias where there is none, and give an existing one its new fields. `more`: settings
+    beside SETTINGS.
 
     Raises StackDown where no server answers, and the server's own error where a field's type was changed: that needs
     a new index and a replay, never a silent change.
@@ -117,7 +118,7 @@ def create_index(alias: str, index: str, mapping: dict[str, Any]) -> bool:
                 server.indices.put_mapping(index=alias, properties=mapping["properties"])
                 return False
             aliases = {alias: {"is_write_index": True}}
-            server.indices.create(index=index, mappings=mapping, aliases=aliases, settings=SETTINGS)
+            server.indices.create(index=index, mappings=mapping, aliases=aliases, settings={**SETTINGS, **(more or {})})
         except (ConnectionLost, ConnectionTimeout) as error:
             raise away(error) from None
         return True

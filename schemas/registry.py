@@ -20,6 +20,7 @@ class Domain:
     retention_days: int | None = None  # since the event, for its documents and its sealed record; None: kept
     measured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what says the unit of a number
     ordered_by: str = "patient"  # whose events keep their order
+    refresh_seconds: float = 0.5  # until what is indexed can be found; a batch fills for at least a tenth of it
 
     def marks(self) -> dict[str, Mark]:
         """The privacy mark of every field of any part."""
@@ -42,6 +43,10 @@ class Domain:
     def alias(self) -> str:
         return self.name
 
+    def settings(self) -> dict[str, Any]:
+        """Of its index, beside those of all."""
+        return {"refresh_interval": f"{int(self.refresh_seconds * 1000)}ms"}
+
     @property
     def raw(self) -> Topic:
         return topics.raw(self.name, self.ordered_by)
@@ -59,7 +64,14 @@ DOMAINS = {
     domain.name: domain
     for domain in (
         Domain("ehr", ehr.mapping, ehr.PARTS, measured=ehr.MEASURED),
-        Domain("allocation", allocation.mapping, allocation.PARTS, measured=allocation.MEASURED, ordered_by="site"),
+        Domain(
+            "allocation",
+            allocation.mapping,
+            allocation.PARTS,
+            measured=allocation.MEASURED,
+            ordered_by="site",
+            refresh_seconds=2,
+        ),
     )
 }
 

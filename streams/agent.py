@@ -284,7 +284,8 @@ def batches(domain: Domain, stream: Any) -> AsyncIterator[list[Any]]:
     of = settings()
     gapless = GAPLESS[domain.name] = Gapless(app.consumer._committed_offset.get, earliest)
     events = aiter(stream.noack().events())
-    return gapless.check(take(events, of.worker_batch, of.worker_bytes, of.worker_linger_seconds))
+    within = max(of.worker_linger_seconds, domain.refresh_seconds / 10)
+    return gapless.check(take(events, of.worker_batch, of.worker_bytes, within))
 
 
 def register(domain: Domain) -> None:
