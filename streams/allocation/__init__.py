@@ -77,13 +77,9 @@ def change(part: AllocationPart, at: str, told: str = "") -> Change:
             number = _number(part.site, part.payer, part.code_system, part.code, begins)
             return Change("price", number, None, _clear(part), at=told)
         case RequestEvent():
-            sealed = _sealed(placer_number=part.placer_number)
-            number = _number(part.site, part.placer_number)
-            staff = _members("surgeon", part.surgeon)
-            entries: dict[tuple[str, str], Any] = {(TOLD, at): ""}
-            return Change(
-                "request", number, part.subject, _clear(part), sealed, entries, told, staff=staff, resolve=_first_told
-            )
+            number, sealed = _number(part.site, part.placer_number), _sealed(placer_number=part.placer_number)
+            made = Change("request", number, part.subject, _clear(part), sealed, {(TOLD, at): ""}, told)
+            return replace(made, staff=_members("surgeon", part.surgeon), resolve=_first_told)
         case PlacementEvent():
             clear = {name: value for name, value in _clear(part).items() if name not in PLACE | {"state"}}
             number = part.visit_number or "unnumbered"  # all stays without a number are one after the other
