@@ -8,7 +8,7 @@ import re
 import signal
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -125,7 +125,7 @@ def register(app: typer.Typer) -> None:
         def items(peers: Peers) -> Iterator[folder.Item]:
             return folder.items(found, folder.Readers(partial(_hl7, peers), partial(_fhir, peers, source)))
 
-        _tell_outcomes(_produce(DOMAINS[ehr.DOMAIN], items, manifest), as_json, folder.skipped(paths))
+        _tell_outcomes(_produce(DOMAINS[ehr.DOMAIN], items, manifest), folder.skipped(paths), as_json)
 
     @produce.command("operations")
     def produce_operations(
@@ -165,9 +165,9 @@ def register(app: typer.Typer) -> None:
                 )
             )
             return
-        found = folder.files(paths or (), operations.JSON + operations.LINES + operations.CSV)
-        domain = DOMAINS[operations.DOMAIN]
-        _tell_outcomes(_produce(domain, lambda _: operations.items(found, take), manifest), as_json)
+        found = folder.files(paths or (), operations.ENDINGS)
+        outcomes = _produce(DOMAINS[operations.DOMAIN], lambda _: operations.items(found, take), manifest)
+        _tell_outcomes(outcomes, folder.skipped(paths or (), operations.ENDINGS), as_json)
 
     @app.command("send")
     def send_files(
@@ -340,8 +340,8 @@ def _row(one: folder.Published, ended: dict[str, Outcome]) -> dict[str, Any]:
     }
 
 
-def _tell_outcomes(outcomes: Counter[tuple[str, str]], as_json: bool, left: Iterable[Path] = ()) -> NoReturn:
-    """Exit code 0 only when each was indexed or is a repeat. `left`: files of other endings in the folders."""
+def _tell_outcomes(outcomes: Counter[tuple[str, str]], left: Sequence[Path], as_json: bool) -> NoReturn:
+    """Exit code 0 only when each was indexed or is a repeat. `left` are files that were not read."""
     skipped = [str(one) for one in left]
     if as_json:
         typer.echo(json.dumps({"messages": outcomes.total(), "outcomes": _by_name(outcomes), "skipped": skipped}))

@@ -36,9 +36,9 @@ class Change:
     identifying: dict[str, str | None] = field(default_factory=dict, repr=False)
     entries: dict[tuple[str, str], Any] = field(default_factory=dict)  # (history, key) and its value; None: not so
     at: str = ""  # when this was so, RFC 3339 as in `position`, where that is not the event's time
+    terms: frozenset[str] = field(default=frozenset(), repr=False)  # words that give the person away
     staff: dict[str, tuple[StaffMember, ...]] = field(default_factory=dict, repr=False)  # sealed under their own keys
     resolve: Callable[[History], dict[str, Any]] | None = None  # clear fields that follow from all histories together
-    terms: frozenset[str] = field(default=frozenset(), repr=False)  # words that give the person away
 
 
 def position(event_time: str, event_id: str) -> str:

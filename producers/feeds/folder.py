@@ -262,7 +262,7 @@ def _lines(path: Path, readers: Readers) -> Iterator[Item]:
 
 
 def read_lines(path: Path, limit: int) -> Iterator[bytes | None]:
-    """Lines, None for one above the limit."""
+    """The lines of a file, None for one above the limit."""
     with _open(path) as file:
         while line := file.readline(limit + 2):
             if line.endswith(b"\n") or len(line) <= limit:
