@@ -119,26 +119,25 @@ def _capacity(ground: Ground, model: Model, room: int, some: Sequence[int]) -> N
 
 def _together(ground: Ground, model: Model, room: int, members: Sequence[_Member]) -> None:
     """Who shares a room at each hour at which somebody may come in."""
+    size = len(ground.of_room[room])
     for hour in sorted({member.start for member in members}):
         there = [member for member in members if member.start <= hour < member.end]
-        _sexes(ground, model, there)
-        _kinds(ground, model, there)
+        _sexes(ground, model, there, size)
+        _kinds(ground, model, there, size)
     if ground.age_price:
         _ages(ground, model, room, members)
 
 
-def _sexes(ground: Ground, model: Model, there: Sequence[_Member]) -> None:
+def _sexes(ground: Ground, model: Model, there: Sequence[_Member], size: int) -> None:
     women = [one.present for one in there if ground.needs[one.n].sex == "F"]
     men = [one.present for one in there if ground.needs[one.n].sex == "M"]
     if women and men:
         of_men = model.cp.new_bool_var("")
-        for var in men:
-            model.cp.add_implication(var, of_men)
-        for var in women:
-            model.cp.add_implication(var, ~of_men)
+        model.cp.add(sum(men) <= size * of_men)
+        model.cp.add(sum(women) <= size - size * of_men)
 
 
-def _kinds(ground: Ground, model: Model, there: Sequence[_Member]) -> None:
+def _kinds(ground: Ground, model: Model, there: Sequence[_Member], size: int) -> None:
     kinds: dict[int, list[cp_model.IntVar]] = defaultdict(list)
     for one in there:
         kinds[ground.kind[one.n]].append(one.present)
@@ -146,8 +145,7 @@ def _kinds(ground: Ground, model: Model, there: Sequence[_Member]) -> None:
         chosen = {kind: model.cp.new_bool_var("") for kind in kinds}
         model.cp.add_exactly_one(chosen.values())
         for kind, present in kinds.items():
-            for var in present:
-                model.cp.add_implication(var, chosen[kind])
+            model.cp.add(sum(present) <= size * chosen[kind])
 
 
 def _ages(ground: Ground, model: Model, room: int, members: Sequence[_Member]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from streams.allocation.ground import CLOSED, NOWHERE, Ground, Placing
+from streams.allocation.ground import CLOSED, NOWHERE, Costs, Ground, Placing
 from streams.allocation.plan import Plan
 
 _ROUNDS = 6  # of matching: each places all but those who came between each other
@@ -65,29 +65,46 @@ def resume(placing: Placing, before: Plan | None) -> None:
             placing.put(n, bed)
 
 
+def matched(costs: Costs, out: Costs) -> tuple[int, list[tuple[int, int]]]:
+    """(cost, pairs of row and column) of the least-cost assignment of rows to columns, each of which may stay out."""
+    apart = np.full((len(out), len(out)), CLOSED, dtype=np.int64)
+    np.fill_diagonal(apart, out)
+    whole = np.hstack([costs, apart])
+    rows, columns = linear_sum_assignment(whole)
+    pairs = [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if c < costs.shape[1]]
+    return int(whole[rows, columns].sum()), pairs
+
+
 def match(placing: Placing, some: Iterable[int]) -> None:
     """Place requests that have no bed, by a least-cost assignment of all to all beds.
 
-    What those in one room do to each other the costs do not know: who has come between is matched again.
+    What those in one room do to each other the costs do not know. Of those who may not share a room the group that
+    would cost most to leave out comes in; who has come between is matched again.
     """
     ground = placing.ground
     waiting = urgent(ground, some)
     for _ in range(_ROUNDS):
         if not waiting:
             return
-        costs = np.array([placing.costs(n) for n in waiting])
-        columns = np.flatnonzero(costs.min(axis=0) < CLOSED)
+        beds = np.flatnonzero(placing.open)
         out = np.array([ground.out[n] for n in waiting])
-        size = len(waiting)
-        apart = np.full((size, size), CLOSED, dtype=np.int64)
-        np.fill_diagonal(apart, out)
-        rows, chosen = linear_sum_assignment(np.hstack([costs[:, columns], apart]))
+        _, pairs = matched(placing.matrix(waiting, beds), out)
+        weight: dict[tuple[int, int, int], int] = {}
+        for row, column in pairs:
+            group = (int(ground.room[beds[column]]), int(ground.sex[waiting[row]]), ground.kind[waiting[row]])
+            weight[group] = weight.get(group, 0) + ground.out[waiting[row]]
         left = []
-        for row, column in zip(rows, chosen, strict=True):
-            if column >= len(columns):
-                continue
-            n, bed = waiting[row], int(columns[column])
-            if placing.costs(n)[bed] < out[row]:
+        for row, column in sorted(
+            pairs,
+            key=lambda one: (
+                -weight[
+                    int(ground.room[beds[one[1]]]), int(ground.sex[waiting[one[0]]]), ground.kind[waiting[one[0]]]
+                ],
+                one,
+            ),
+        ):
+            n, bed = waiting[row], int(beds[column])
+            if placing.matrix([n], np.array([bed]))[0, 0] < out[row]:
                 placing.put(n, bed)
             else:
                 left.append(n)
