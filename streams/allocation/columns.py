@@ -334,7 +334,6 @@ def generate(
     smooth = _SMOOTH
     while time.monotonic() < ends:
         cost, worth = master.solve()
-        t0=time.monotonic()
         worth = np.minimum(worth, limit)
         point = worth if centre is None or not smooth else smooth * centre + (1 - smooth) * worth
         whole = np.zeros(size)
@@ -348,9 +347,7 @@ def generate(
                 return master, bound
         if point.sum() - won > bound:
             bound, centre = float(point.sum() - won), point
-        yield_ = cost - bound
-        if __import__("random").random()<.2: print(f"{time.monotonic():.1f} lp {cost/100:.1f} bound {bound/100:.1f} price {time.monotonic()-t0:.2f} cols {len(master.patterns)} added {added}")
-        if yield_ < _TINY * 100:
+        if cost - bound < _TINY * 100:
             break
         if not added:
             if not smooth:
@@ -361,10 +358,11 @@ def generate(
     return master, bound
 
 
-def choose(master: Master, seconds: float, workers: int, seed: int, hint: set[tuple[int, tuple[tuple[int, int], ...]]]) -> list[Pattern]:
+def choose(master: Master, seconds: float, workers: int, seed: int, hints: Iterable[Pattern]) -> list[Pattern]:
     """The best choice of one pattern a room, as an integer programme."""
     cp = cp_model.CpModel()
     some = list(master.patterns.values())
+    hint = {(one.room, one.beds) for one in hints}
     taken = [cp.new_bool_var("") for _ in some]
     out = {n: cp.new_bool_var("") for n in master.needs}
     covers: dict[int, list[cp_model.IntVar]] = {n: [out[n]] for n in master.needs}
@@ -388,7 +386,6 @@ def choose(master: Master, seconds: float, workers: int, seed: int, hint: set[tu
     solver.parameters.max_time_in_seconds = seconds
     solver.parameters.linearization_level = 2
     status = solver.solve(cp)
-    print(solver.status_name(status), solver.objective_value / 100, solver.best_objective_bound / 100, solver.wall_time)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return []
     return [one for one, var in zip(some, taken, strict=True) if solver.boolean_value(var)]

@@ -41,9 +41,10 @@ class Converter:
         open_ = np.flatnonzero(self.bare.open)
         return matched(costs[:, open_], self.out)[0] if self.requests else 0
 
-    def improve(self, ends: float) -> bool:
-        """Try until something is gained or nothing promising is left; False then."""
-        while time.monotonic() < ends:
+    def improve(self, ends: float, most: int | None = None) -> bool:
+        """Try until something is gained or nothing promising is left, time is up, or so many were tried in all; False
+        then. With `most` the clock does not count."""
+        while (time.monotonic() < ends) if most is None else self.tried < most:
             tries = self._ranked()[:_TOP]
             if not tries:
                 return False
@@ -53,7 +54,7 @@ class Converter:
                     self.tired.clear()
                     return True
                 self.tired[room, sex, kind] += _TIRED
-                if time.monotonic() >= ends:
+                if most is None and time.monotonic() >= ends:
                     return False
         return False
 

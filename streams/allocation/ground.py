@@ -271,12 +271,13 @@ class Placing:
         if n < ground.stays:
             costs[self.at > 0] = CLOSED  # a patient moves now, or not
             if (own := ground.own[n]) != NOWHERE:
-                costs[own] = self._own(n, own)
+                costs[own] = self.own_cost(n)
         return costs
 
-    def _own(self, n: int, own: int) -> int:
+    def own_cost(self, n: int) -> int:
         """Of staying: tried out, since the hours of a successor depend on it."""
-        if self.ground.price[n, own] >= CLOSED or any(self.place[m] == own for m in self.ground.lying[own] if m != n):
+        own = self.ground.own[n]
+        if own == NOWHERE or self.ground.price[n, own] >= CLOSED or any(self.place[m] == own for m in self.ground.lying[own] if m != n):
             return CLOSED
         if self.newcomer[own] != NOWHERE and self.newcomer[own] < self.ground.stays:
             return CLOSED

@@ -18,11 +18,10 @@ def keep(placing: Placing) -> list[int]:
     """Let stays lie where they lie, in order of need number; those whom a rule drives away, in the order found."""
     away = []
     for n in range(placing.ground.stays):
-        own = placing.ground.own[n]
-        if own == NOWHERE or placing.costs(n)[own] >= CLOSED:
+        if placing.own_cost(n) >= CLOSED:
             away.append(n)
         else:
-            placing.put(n, own)
+            placing.put(n, placing.ground.own[n])
     return away
 
 
@@ -61,8 +60,9 @@ def resume(placing: Placing, before: Plan | None) -> None:
                 placing.take(n)
             if was != NOWHERE:
                 placing.put(n, was)
-        elif n >= placing.ground.stays and bed != NOWHERE and placing.costs(n)[bed] < placing.ground.out[n]:
-            placing.put(n, bed)
+        elif n >= placing.ground.stays and bed != NOWHERE:
+            if placing.matrix([n], np.array([bed]))[0, 0] < placing.ground.out[n]:
+                placing.put(n, bed)
 
 
 def matched(costs: Costs, out: Costs) -> tuple[int, list[tuple[int, int]]]:
