@@ -29,6 +29,7 @@ WHOLE = 20.0  # seconds from which on a part goes to the whole problem at once, 
 _CONVERT = 0.5  # of the time at most for rooms that change whom they are for
 _NEAR = 0.4  # of the time for neighbourhoods, where the whole is solved as well
 _BEDS, _FEWEST, _MOST = 16, 12, 80  # of a neighbourhood: at first, at least, at most
+_EXACT = 12  # beds of a neighbourhood up to which ages are modelled as they are
 _LIMIT = 3.0  # seconds of one neighbourhood at most
 _EASY = 0.8  # seconds below which the next may be larger
 _STALE = 40  # neighbourhoods in a row without any gain, after which nothing more is expected
@@ -77,6 +78,7 @@ def assign(
         if time.monotonic() >= near if effort.rounds is None else search.rounds >= effort.rounds:
             break
         gained = search.step(near, fixed)
+        bound = max(bound, search.proven)
         if better and gained and time.monotonic() - told >= 1.0:
             told = time.monotonic()
             better(tell())
@@ -100,6 +102,7 @@ class Search:
         self.placing, self.chance, self.focus = placing, chance, focus
         self.cost = placing.cost
         self.rounds = self.idle = 0
+        self.proven = 0  # hundredths, once a neighbourhood was the whole site
         self.beds = _BEDS
 
     @property
@@ -112,7 +115,8 @@ class Search:
         rooms, needs = self._whole_of(self._rooms())
         self.rounds += 1
         ground = self.placing.ground
-        model = build(ground, rooms, needs, self.placing)
+        exact = sum(len(ground.of_room[room]) for room in rooms) <= _EXACT
+        model = build(ground, rooms, needs, None if exact else self.placing)
         hint(ground, model, self.placing)
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
@@ -130,6 +134,9 @@ class Search:
             gained = accept(self.placing, read(ground, model, solver, self.placing.place), self.cost)
         self.cost = self.placing.cost
         self.idle = 0 if gained else self.idle + 1
+        whole = len(rooms) == len(ground.rooms) and len(needs) == len(ground.needs)
+        if exact and whole and status == cp_model.OPTIMAL:
+            self.proven = round(solver.best_objective_bound)
         return gained
 
     def _rooms(self) -> set[int]:
@@ -184,6 +191,8 @@ class Search:
         waiting = [n for n, bed in enumerate(placing.place) if bed == NOWHERE and n not in needs]
         fit = [n for n in waiting if ground.own[n] == NOWHERE and int(ground.price[n, beds].min()) < ground.out[n]]
         fit.sort(key=lambda n: -ground.out[n] * (0.5 + self.chance.random()))
+        if len(rooms) == len(ground.rooms) and len(beds) <= _EXACT:
+            return sorted(rooms), list(range(len(ground.needs)))
         return sorted(rooms), sorted(needs.union(fit[: len(beds) // 2]))
 
 

@@ -18,7 +18,7 @@ from streams.allocation.ground import CLOSED, MUST, NOWHERE, Costs, Ground
 from streams.allocation.rules import HORIZON
 
 _SHARE = 0.5  # of a move, against ages
-_ROUNDS = 7  # of the search for the best multiplier
+_ROUNDS = 5  # of the search for the best multiplier
 
 
 def relaxed(ground: Ground) -> int:
@@ -48,7 +48,8 @@ def relaxed(ground: Ground) -> int:
 
 def _best(whole: Costs, now: int, empty: int, out: Costs) -> int:
     """The largest over multipliers, by bisection on how many come in now."""
-    low, high = 0, int(min(out.max(initial=0), MUST))
+    ranked = np.sort(out[out < MUST])[::-1]  # a bed is worth about what the last to get one would cost without
+    low, high = 0, 2 * int(ranked[min(now and empty, len(ranked) - 1)]) if len(ranked) else MUST
     best = 0
     for step in range(_ROUNDS):
         price = 0 if step == 0 else (low + high) // 2

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from infra.errors import UsageError
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,12 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """`worth`: of one more unit of a resource, by resource; nothing where some is left over. `feasible` is False where
-    what must be granted is more than there is: then nothing is."""
+    """`prices`: dual prices, of a little of a resource; nothing where some is left over. `worth`: of one whole unit more
+    of it, which is less where something else runs short before. `feasible` is False where what must be granted is more
+    than there is: then nothing is."""
 
     granted: Mapping[str, float]
+    prices: Mapping[str, float]
     worth: Mapping[str, float]
     left: Mapping[str, float]
     value: float
@@ -48,23 +53,40 @@ def divide(supply: Mapping[str, float], demands: Sequence[Demand]) -> Division:
     must = {name: sum(one.least * one.uses.get(name, 0.0) for one in demands) for name in names}
     short = {name: must[name] - supply[name] for name in names if must[name] > supply[name] + 1e-9}
     if short or any(one.least > one.most for one in demands):
-        return Division({one.ref: 0.0 for one in demands}, {}, dict(supply), 0.0, False, short)
-    if not demands:
-        return Division({}, dict.fromkeys(names, 0.0), dict(supply), 0.0)
-    uses = np.array([[one.uses.get(name, 0.0) for one in demands] for name in names]).reshape(len(names), len(demands))
-    have = np.array([supply[name] for name in names])
+        return Division({one.ref: 0.0 for one in demands}, {}, {}, dict(supply), 0.0, False, short)
+    if not demands or not names:
+        nothing = dict.fromkeys(names, 0.0)
+        free = {one.ref: one.most if one.value > 0 else one.least for one in demands}
+        value = sum(one.value * free[one.ref] for one in demands)
+        return Division(free, nothing, nothing, dict(supply), _tidy(value))
+    uses = np.array([[one.uses.get(name, 0.0) for one in demands] for name in names])
+    have = np.array([supply[name] for name in names], dtype=float)
+    value, granted, prices = _solve(uses, have, demands)
+    worth = {}
+    for i, name in enumerate(names):
+        more = have.copy()
+        more[i] += 1.0
+        worth[name] = _tidy(_solve(uses, more, demands)[0] - value) if prices[i] > 0 else 0.0
+    left = have - uses @ granted
+    return Division(
+        {one.ref: _tidy(float(units)) for one, units in zip(demands, granted, strict=True)},
+        {name: _tidy(float(price)) for name, price in zip(names, prices, strict=True)},
+        worth,
+        {name: _tidy(float(rest)) for name, rest in zip(names, left, strict=True)},
+        _tidy(value),
+    )
+
+
+def _solve(uses: Floats, have: Floats, demands: Sequence[Demand]) -> tuple[float, Floats, Floats]:
+    """(value, units granted, dual prices)."""
     done = linprog(
         [-one.value for one in demands],
-        A_ub=uses if names else None,
-        b_ub=have if names else None,
+        A_ub=uses,
+        b_ub=have,
         bounds=[(one.least, one.most) for one in demands],
         method="highs",
     )
-    marginals = done.ineqlin.marginals if names else []
-    worth = {name: _tidy(-float(price)) for name, price in zip(names, marginals, strict=True)}
-    left = {name: _tidy(float(rest)) for name, rest in zip(names, have - uses @ done.x, strict=True)}
-    granted = {one.ref: _tidy(float(units)) for one, units in zip(demands, done.x, strict=True)}
-    return Division(granted, worth, left, _tidy(-float(done.fun)))
+    return -float(done.fun), np.asarray(done.x), np.maximum(-np.asarray(done.ineqlin.marginals), 0.0)
 
 
 def _tidy(number: float) -> float:

@@ -6,7 +6,7 @@ Needs are numbered stays first, then requests; beds in order of name, so that th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import combinations
 from math import inf
 
@@ -29,7 +29,7 @@ from streams.allocation.rules import (
     urgency,
     usable,
 )
-from streams.allocation.site import Site
+from streams.allocation.site import Bed, Need, Site
 
 Costs = NDArray[np.int64]
 
@@ -103,37 +103,36 @@ class Ground:
     def _price(self, barred: frozenset[str]) -> Costs:
         """(needs, beds): of a bed, without what depends on the hour or on others. CLOSED where a rule forbids it."""
         weights = self.site.weights
-        features = {needs: self._with(needs) for needs in {need.needs for need in self.needs}}
-        services = {
-            need.service: np.array([off_service(need, bed) for bed in self.beds], dtype=np.int64) for need in self.needs
-        }
+        price = self._by_kind([(need.service, need) for need in self.needs], off_service) * cents(weights.service)
+        fits = self._by_kind([(need.needs, need) for need in self.needs], lambda need, bed: need.needs <= bed.features)
+        own = np.array(self.own[: self.stays], dtype=np.int64)
+        lies = np.flatnonzero(own != NOWHERE)
+        stay = price[lies, own[lies]]
         where = centres(self.site)
         at = np.array([where[room] for room in self.rooms]).reshape(-1, 2)
-        price = np.empty((len(self.needs), len(self.beds)), dtype=np.int64)
+        way = np.hypot(at[:, None, 0] - at[None, :, 0], at[:, None, 1] - at[None, :, 1])
+        price[: self.stays] += cents(weights.move)
+        metres = np.rint(way * weights.metre * 100).astype(np.int64)
+        price[lies] += metres[self.room[own[lies]]][:, self.room]
+        price[lies, own[lies]] = stay
         for n, need in enumerate(self.needs):
-            row = services[need.service] * cents(weights.service)
-            if n < self.stays:
-                row = row + cents(weights.move)
-                if (own := self.own[n]) != NOWHERE:
-                    x, y = at[self.room[own]]
-                    row += np.rint(np.hypot(at[:, 0] - x, at[:, 1] - y) * weights.metre * 100).astype(np.int64)[self.room]
             if (room := self.promise.get(need.ref)) is not None:
-                row = row + (self.room != self.room_number[room]) * cents(weights.change)
-            if n < self.stays and self.own[n] != NOWHERE:
-                row[self.own[n]] = services[need.service][self.own[n]] * cents(weights.service)
-                row[self.own[n]] += cents(weights.change) if self._other_room(n) else 0
-            row[~(features[need.needs] & self.usable)] = CLOSED
+                price[n] += (self.room != self.room_number[room]) * cents(weights.change)
             if need.ref in barred:
-                row[:] = CLOSED
-            price[n] = row
+                price[n] = CLOSED
+        price[(fits == 0) | ~self.usable] = CLOSED
         return price
 
-    def _other_room(self, n: int) -> bool:
-        room = self.promise.get(self.needs[n].ref)
-        return room is not None and self.room_number[room] != self.room[self.own[n]]
-
-    def _with(self, needs: frozenset[str]) -> NDArray[np.bool_]:
-        return np.array([needs <= bed.features for bed in self.beds], dtype=bool)
+    def _by_kind(self, some: Sequence[tuple[Hashable, Need]], of: Callable[[Need, Bed], bool]) -> Costs:
+        """(needs, beds), 1 where `of` holds, asked once for all needs with the same key."""
+        number: dict[Hashable, int] = {}
+        rows = []
+        for key, need in some:
+            if key not in number:
+                number[key] = len(rows)
+                rows.append([of(need, bed) for bed in self.beds])
+        table = np.array(rows, dtype=np.int64).reshape(len(rows), len(self.beds))
+        return np.asarray(table[[number[key] for key, _ in some]])
 
     def _classes(self) -> list[list[list[int]]]:
         """Room -> groups of usable beds between which no rule and no cost tells a difference."""

@@ -6,7 +6,7 @@ plan patient by patient and room by room, so that a solver's mistake cannot hide
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from math import hypot
@@ -159,13 +159,15 @@ def _beds(site: Site, plan: Plan) -> Iterator[Breach]:
         one = given.get(request.need.ref, nowhere)
         if late(request, one.at if one.to else float("inf")):
             yield Breach("due", (request.need.ref,))
-    taken = {stay.bed for stay in site.stays}
+    taken = Counter(stay.bed for stay in site.stays)
     remain = [s for s in site.stays if s.bed in site.beds and given.get(s.need.ref, nowhere).to is None]
     by_room: dict[str, list[tuple[Need, Bed, float, float]]] = defaultdict(list)
     for need, bed, start, end in _lie(site, plan):
         by_room[room_of(bed)].append((need, bed, start, end))
         if not usable(bed, bed.id in taken):
             yield Breach("usable", (need.ref,), bed.id)
+        if start > 0 and taken[bed.id] > 1:  # nobody knows who of the two lies there, and until when
+            yield Breach("one_per_bed", (need.ref,), bed.id)
         if not need.needs <= bed.features:
             yield Breach("features", (need.ref,), bed.id)
         for stay in remain:  # against a rule, but there
