@@ -1,0 +1,109 @@
+"""A first plan within milliseconds: who is in stays where a rule allows it, promises are kept, and all who wait are
+matched to beds at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from streams.allocation.ground import CLOSED, NOWHERE, Ground, Placing
+from streams.allocation.plan import Plan
+
+_ROUNDS = 6  # of matching: each places all but those who came between each other
+
+
+def keep(placing: Placing) -> list[int]:
+    """Let stays lie where they lie, in order of need number; those whom a rule drives away, in the order found."""
+    away = []
+    for n in range(placing.ground.stays):
+        own = placing.ground.own[n]
+        if own == NOWHERE or placing.costs(n)[own] >= CLOSED:
+            away.append(n)
+        else:
+            placing.put(n, own)
+    return away
+
+
+def insert(placing: Placing, n: int) -> bool:
+    """Into the bed that costs least as things stand; False where none is lawful or waiting costs less."""
+    costs = placing.costs(n)
+    bed = int(costs.argmin()) if len(costs) else NOWHERE
+    if bed == NOWHERE or costs[bed] >= min(CLOSED, placing.ground.out[n]):
+        return False
+    placing.put(n, bed)
+    if placing.lawful():
+        return True
+    placing.take(n)  # who moves away lets a successor come earlier, to whom somebody may still lie then
+    return False
+
+
+def urgent(ground: Ground, some: Iterable[int]) -> list[int]:
+    """Dearest to leave out first; of equal ones the first."""
+    return sorted(some, key=lambda n: (-ground.out[n], n))
+
+
+def resume(placing: Placing, before: Plan | None) -> None:
+    """Put everybody where the last plan has them, as far as that is lawful still."""
+    beds = {bed.id: i for i, bed in enumerate(placing.ground.beds)}
+    last = {ref: beds[one.to] for ref, one in (before.beds() if before else {}).items() if one.to in beds}
+    for n, need in enumerate(placing.ground.needs):
+        bed = last.get(need.ref, NOWHERE)
+        own = placing.ground.own[n]
+        if n < placing.ground.stays and bed not in (own, NOWHERE) and placing.place[n] in (own, NOWHERE):
+            was = placing.place[n]
+            placing.take(n)
+            if placing.costs(n)[bed] < CLOSED:
+                placing.put(n, bed)
+                if placing.lawful():
+                    continue
+                placing.take(n)
+            if was != NOWHERE:
+                placing.put(n, was)
+        elif n >= placing.ground.stays and bed != NOWHERE and placing.costs(n)[bed] < placing.ground.out[n]:
+            placing.put(n, bed)
+
+
+def match(placing: Placing, some: Iterable[int]) -> None:
+    """Place requests that have no bed, by a least-cost assignment of all to all beds.
+
+    What those in one room do to each other the costs do not know: who has come between is matched again.
+    """
+    ground = placing.ground
+    waiting = urgent(ground, some)
+    for _ in range(_ROUNDS):
+        if not waiting:
+            return
+        costs = np.array([placing.costs(n) for n in waiting])
+        columns = np.flatnonzero(costs.min(axis=0) < CLOSED)
+        out = np.array([ground.out[n] for n in waiting])
+        size = len(waiting)
+        apart = np.full((size, size), CLOSED, dtype=np.int64)
+        np.fill_diagonal(apart, out)
+        rows, chosen = linear_sum_assignment(np.hstack([costs[:, columns], apart]))
+        left = []
+        for row, column in zip(rows, chosen, strict=True):
+            if column >= len(columns):
+                continue
+            n, bed = waiting[row], int(columns[column])
+            if placing.costs(n)[bed] < out[row]:
+                placing.put(n, bed)
+            else:
+                left.append(n)
+        waiting = urgent(ground, left)
+    for n in waiting:
+        insert(placing, n)
+
+
+def begin(ground: Ground, before: Plan | None = None) -> Placing:
+    """A lawful placing, complete but for whom no lawful bed was found."""
+    placing = Placing(ground)
+    away = keep(placing)
+    resume(placing, before)
+    for n in urgent(ground, (n for n in away if placing.place[n] == NOWHERE)):
+        insert(placing, n)
+    match(placing, (n for n in range(ground.stays, len(ground.needs)) if placing.place[n] == NOWHERE))
+    for n in urgent(ground, (n for n, bed in enumerate(placing.place) if bed == NOWHERE)):
+        insert(placing, n)
+    return placing
