@@ -15,20 +15,24 @@ from dataclasses import dataclass
 from ortools.sat.python import cp_model
 
 from streams.allocation.bound import relaxed
+from streams.allocation.columns import choose, first_worth, generate, of_placing
+from streams.allocation.convert import Converter
 from streams.allocation.ground import MUST, NOWHERE, Ground, Placing
 from streams.allocation.model import build, hint, read
-from streams.allocation.plan import Plan
+from streams.allocation.plan import BED, Plan
 from streams.allocation.report import report
 from streams.allocation.site import Site
 from streams.allocation.start import begin
 
 SECONDS = 0.5  # of a plan that is made anew after an event
-WHOLE = 20.0  # seconds from which on the last part goes to the whole problem at once
-_SHARE = 0.3  # of the time for neighbourhoods, where the whole is solved as well
-_BEDS = 36  # of a neighbourhood at first
-_WAITING = 24  # requests of a neighbourhood at most that have no bed
-_STALE = 60  # neighbourhoods in a row without any gain, after which nothing more is expected
-_DETERMINISTIC = 0.15  # of a neighbourhood, in CP-SAT's own unit, so that the same seed finds the same
+WHOLE = 20.0  # seconds from which on a part goes to the whole problem at once, for its bound
+_CONVERT = 0.5  # of the time at most for rooms that change whom they are for
+_NEAR = 0.4  # of the time for neighbourhoods, where the whole is solved as well
+_BEDS, _FEWEST, _MOST = 16, 12, 80  # of a neighbourhood: at first, at least, at most
+_LIMIT = 3.0  # seconds of one neighbourhood at most
+_EASY = 0.8  # seconds below which the next may be larger
+_STALE = 40  # neighbourhoods in a row without any gain, after which nothing more is expected
+_DETERMINISTIC = 2.0  # of one neighbourhood, in CP-SAT's own unit, where the number of rounds is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +56,48 @@ def assign(
     `barred`: requests that may have none. `better` gets the first plan and, about each second, one that costs less.
     """
     started = time.monotonic()
-    ends = started + effort.seconds
+    fixed = effort.rounds is not None
+    ends = float("inf") if fixed else started + effort.seconds
     ground = Ground(site, before, barred)
     placing = begin(ground, before)
-    search = Search(placing, random.Random(effort.seed))  # noqa: S311
-    bound = relaxed(ground)
-    told = started
+    told, bound = started, relaxed(ground)
 
     def tell() -> Plan:
         return report(placing, bound, time.monotonic() - started, site, before)
 
     if better:
         better(tell())
-    near = started + effort.seconds * _SHARE if effort.seconds >= WHOLE and effort.rounds is None else ends
+    chance = random.Random(effort.seed)  # noqa: S311
+    converter = Converter(placing, chance)
+    while placing.cost > bound and converter.improve(started + effort.seconds * _CONVERT, 60 if fixed else None):
+        pass
+    search = Search(placing, chance, _focus(ground, before))
+    near = started + effort.seconds * _NEAR if effort.seconds >= WHOLE and not fixed else ends
     while not search.exhausted and placing.cost > bound:
         if time.monotonic() >= near if effort.rounds is None else search.rounds >= effort.rounds:
             break
-        gained = search.step(ends)
+        gained = search.step(near, fixed)
         if better and gained and time.monotonic() - told >= 1.0:
             told = time.monotonic()
             better(tell())
-    if effort.seconds >= WHOLE and effort.rounds is None and placing.cost > bound:
-        bound = max(bound, whole(placing, ends - time.monotonic(), effort))
+    if effort.seconds >= WHOLE and not fixed and placing.cost > bound:
+        bound = max(bound, patterns(placing, ends, effort))
     return tell()
+
+
+def _focus(ground: Ground, before: Plan | None) -> set[int]:
+    """Rooms of those who were in the last plan and are no more."""
+    refs = {need.ref for need in ground.needs}
+    beds = {bed.id: int(ground.room[i]) for i, bed in enumerate(ground.beds)}
+    gone = [one for one in (before.assignments if before else ()) if one.kind == BED and one.ref not in refs]
+    return {beds[bed] for one in gone for bed in (one.to, one.prior) if bed in beds}
 
 
 class Search:
     """Neighbourhoods of a placing, the most promising first, larger while they are solved with ease."""
 
-    def __init__(self, placing: Placing, chance: random.Random) -> None:
-        self.placing, self.chance = placing, chance
+    def __init__(self, placing: Placing, chance: random.Random, focus: set[int]) -> None:
+        self.placing, self.chance, self.focus = placing, chance, focus
         self.cost = placing.cost
         self.rounds = self.idle = 0
         self.beds = _BEDS
@@ -90,20 +106,25 @@ class Search:
     def exhausted(self) -> bool:
         return self.idle >= _STALE or not self.placing.ground.rooms
 
-    def step(self, ends: float) -> bool:
-        """Solve one neighbourhood; True if the placing costs less now."""
-        self.rounds += 1
+    def step(self, ends: float, fixed: bool = False) -> bool:
+        """Solve one neighbourhood; True if the placing costs less now. `fixed`: by effort and not by the clock."""
+        began = time.monotonic()
         rooms, needs = self._whole_of(self._rooms())
+        self.rounds += 1
         ground = self.placing.ground
-        model = build(ground, rooms, needs)
+        model = build(ground, rooms, needs, self.placing)
         hint(ground, model, self.placing)
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = self.chance.randrange(1 << 30)
-        solver.parameters.max_deterministic_time = _DETERMINISTIC
-        solver.parameters.max_time_in_seconds = max(0.01, ends - time.monotonic())
+        solver.parameters.linearization_level = 2  # without it a room's sex is no bound on anybody
+        if fixed:
+            solver.parameters.max_deterministic_time = _DETERMINISTIC
+        else:
+            solver.parameters.max_time_in_seconds = max(0.01, min(_LIMIT, ends - time.monotonic()))
         status = solver.solve(model.cp)
-        self.beds = min(self.beds + 4, 120) if status == cp_model.OPTIMAL else max(self.beds - 8, 12)
+        easy = status == cp_model.OPTIMAL and (fixed or time.monotonic() - began < _EASY)
+        self.beds = min(self.beds + 4, _MOST) if easy else max(self.beds - 8, _FEWEST)
         gained = False
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             gained = accept(self.placing, read(ground, model, solver, self.placing.place), self.cost)
@@ -112,29 +133,30 @@ class Search:
         return gained
 
     def _rooms(self) -> set[int]:
-        """Around a request without a bed, a room of mixed ages, or anywhere."""
+        """What an event has touched, then by turns: around a request without a bed, rooms of mixed ages, anywhere."""
         ground, placing = self.placing.ground, self.placing
-        size = lambda rooms: sum(len(ground.of_room[room]) for room in rooms)  # noqa: E731
-        waiting = [n for n, bed in enumerate(placing.place) if bed == NOWHERE]
-        turn = self.rounds % 3
-        rooms: set[int] = set()
         order = list(range(len(ground.rooms)))
         self.chance.shuffle(order)
-        if turn == 0 and waiting:
+        waiting = [n for n, bed in enumerate(placing.place) if bed == NOWHERE]
+        if self.rounds == 0 and self.focus:
+            order.sort(key=lambda room: room not in self.focus)
+        elif self.rounds % 4 < 3 and waiting:
             n = self.chance.choices(waiting, [float(min(ground.out[m], MUST)) for m in waiting])[0]
             order.sort(key=lambda room: self._hinders(n, room))
-        elif turn == 1:
+        elif self.rounds % 8 == 3:
             order.sort(key=lambda room: -int(placing.span[room]) * self.chance.random())
-        with_space = [room for room in order if any(placing.open[bed] for bed in ground.of_room[room])]
-        for room in order:
-            if size(rooms) >= self.beds // 2:
-                break
-            rooms.add(room)
-        for room in with_space + order:
-            if size(rooms) >= self.beds:
-                break
-            rooms.add(room)
+        alive = [room for room in order if any(self._alive(bed) for bed in ground.of_room[room])]
+        rooms: set[int] = set()
+        for half, some in ((2, order), (1, alive + order)):
+            for room in some:
+                if sum(len(ground.of_room[one]) for one in rooms) >= self.beds // half:
+                    break
+                rooms.add(room)
         return rooms
+
+    def _alive(self, bed: int) -> bool:
+        """Whether somebody comes or may come into a bed: where nothing moves nothing is won."""
+        return bool(self.placing.newcomer[bed] != NOWHERE or self.placing.open[bed])
 
     def _hinders(self, n: int, room: int) -> float:
         """How much is in the way of a request in a room; ties are broken by chance."""
@@ -162,7 +184,7 @@ class Search:
         waiting = [n for n, bed in enumerate(placing.place) if bed == NOWHERE and n not in needs]
         fit = [n for n in waiting if ground.own[n] == NOWHERE and int(ground.price[n, beds].min()) < ground.out[n]]
         fit.sort(key=lambda n: -ground.out[n] * (0.5 + self.chance.random()))
-        return sorted(rooms), sorted(needs.union(fit[:_WAITING]))
+        return sorted(rooms), sorted(needs.union(fit[: len(beds) // 2]))
 
 
 def accept(placing: Placing, place: list[int], cost: int) -> bool:
@@ -187,7 +209,25 @@ def whole(placing: Placing, seconds: float, effort: Effort, hinted: bool = True)
     solver.parameters.num_workers = effort.workers
     solver.parameters.random_seed = effort.seed
     solver.parameters.max_time_in_seconds = max(0.1, seconds)
+    solver.parameters.linearization_level = 2
     status = solver.solve(model.cp)
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         accept(placing, read(ground, model, solver, placing.place), placing.cost)
     return round(solver.best_objective_bound)
+
+
+def patterns(placing: Placing, ends: float, effort: Effort) -> int:
+    """The whole problem over patterns of rooms; gives its bound, and takes over what it finds."""
+    ground = placing.ground
+    half = time.monotonic() + (ends - time.monotonic()) * 0.7
+    start = list(of_placing(placing))
+    needs = range(len(ground.needs))
+    master, bound = generate(ground, start, half, range(len(ground.rooms)), needs, first_worth(placing))
+    chosen = choose(master, max(0.1, ends - time.monotonic()), effort.workers, effort.seed, start)
+    place = [NOWHERE] * len(ground.needs)
+    for one in chosen:
+        for n, bed in one.beds:
+            place[n] = bed
+    if chosen:
+        accept(placing, place, placing.cost)
+    return int(bound) if bound > 0 else 0

@@ -1,63 +1,79 @@
-"""A bound within milliseconds: what the site costs at least, whatever is planned.
+"""A bound within a fraction of a second: what the site costs at least, whatever is planned.
 
-A relaxation of the problem to one least-cost assignment: everybody to a bed, where a bed in which somebody lies is two
-(now, and from the hour he leaves), without what those in one room do to each other. What a room's ages cost while all
-stay in it is kept, against a share of the price of moving away: of a room, either all stay and it is paid, or somebody
-moves and pays his share (a Lagrangian split; any share is valid, the best of a few is taken).
+A relaxation to least-cost assignments of those who wait: to beds that are empty, to beds of those who leave in time, and,
+at the price of a move, to beds of all others. As every move takes an empty bed, no more may come in now than beds are
+empty; that is priced (a Lagrange multiplier, any is valid, the best of a few is taken). What a room's ages cost while
+all stay in it is kept, against a share of the price of moving away: either all stay and it is paid, or somebody moves
+and pays his share.
 """
 
 from __future__ import annotations
 
 from itertools import combinations
-from math import isinf
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from streams.allocation.ground import CLOSED, NOWHERE, Ground
+from streams.allocation.ground import CLOSED, MUST, NOWHERE, Costs, Ground
+from streams.allocation.rules import HORIZON
 
-_SHARES = (0.5, 0.9)
+_SHARE = 0.5  # of a move, against ages
+_ROUNDS = 7  # of the search for the best multiplier
 
 
 def relaxed(ground: Ground) -> int:
     """Hundredths that no placing costs less than."""
-    if not ground.needs:
-        return 0
-    return max(_relaxed(ground, share) for share in _SHARES)
-
-
-def _relaxed(ground: Ground, share: float) -> int:
-    price = ground.price.copy()
-    move = int(ground.site.weights.move * 100 * share)
-    rooms = 0
-    for room in range(len(ground.rooms)):
-        rooms += _ages(ground, room, move)
+    move = round(ground.site.weights.move * 100 * _SHARE)
+    base = sum(_ages(ground, room, move) for room in range(len(ground.rooms)))
+    now = ground.price[ground.stays :].copy()
+    empty = int(ground.usable.sum())
     for n in range(ground.stays):
-        open_ = price[n] < CLOSED
-        if ground.own[n] != NOWHERE:
-            open_[ground.own[n]] = False
-        price[n, open_] -= move
-    later = _later(ground)
-    size = len(ground.needs)
-    out = np.full((size, size), CLOSED, dtype=np.int64)
-    costs_out = np.array(ground.out)
-    costs_out[: ground.stays] -= move  # who has no lawful place counts in no room either
-    np.fill_diagonal(out, costs_out)
-    whole = np.hstack([price, later, out])
-    rows, columns = linear_sum_assignment(whole)
-    return int(whole[rows, columns].sum()) + rooms
+        row, own = ground.price[n], ground.own[n]
+        others = np.delete(row, own) if own != NOWHERE else row
+        away = int(others.min(initial=CLOSED))
+        away = min(away - (move if own != NOWHERE else 0), ground.out[n])
+        stay = int(row[own]) if own != NOWHERE and row[own] < CLOSED else away
+        base += min(stay, away)
+        empty -= 1
+        if own != NOWHERE and ground.usable[own]:
+            now[:, own] += max(0, away - stay)
+    if not ground.requests:
+        return base
+    out = np.array(ground.out[ground.stays :], dtype=np.int64)
+    apart = np.full((len(out), len(out)), CLOSED, dtype=np.int64)
+    np.fill_diagonal(apart, out)
+    whole = np.hstack([np.minimum(now, CLOSED), _later(ground), apart])
+    return base + _best(whole, now.shape[1], max(empty, 0), out)
 
 
-def _later(ground: Ground) -> NDArray[np.int64]:
-    """(needs, beds that are promised for later): of a request in the bed of somebody who stays until then."""
-    beds = [b for b, lying in enumerate(ground.lying) if lying and ground.usable[b] and not isinf(ground.hour[b])]
-    costs = np.full((len(ground.needs), len(beds)), CLOSED, dtype=np.int64)
-    for n in range(ground.stays, len(ground.needs)):
-        for column, bed in enumerate(beds):
-            if ground.price[n, bed] < CLOSED:
-                costs[n, column] = ground.price[n, bed] + ground.waits(n, float(ground.hour[bed]))
-    return costs
+def _best(whole: Costs, now: int, empty: int, out: Costs) -> int:
+    """The largest over multipliers, by bisection on how many come in now."""
+    low, high = 0, int(min(out.max(initial=0), MUST))
+    best = 0
+    for step in range(_ROUNDS):
+        price = 0 if step == 0 else (low + high) // 2
+        priced = whole.copy()
+        priced[:, :now] += price
+        rows, columns = linear_sum_assignment(priced)
+        best = max(best, int(priced[rows, columns].sum()) - price * empty)
+        come = int((columns < now).sum())
+        if come > empty:
+            low = price
+        elif step == 0:
+            break  # all who may come in find a bed: nothing to price
+        else:
+            high = price
+    return best
+
+
+def _later(ground: Ground) -> Costs:
+    """(requests, beds that are promised for later): in the bed of somebody who stays until then."""
+    beds = [b for b, there in enumerate(ground.lying) if there and ground.usable[b] and ground.hour[b] <= HORIZON]
+    hours = ground.hour[beds]
+    costs = ground.price[ground.stays :][:, beds]
+    costs = costs + np.rint(ground.rate[ground.stays :, None] * hours * 100).astype(np.int64)
+    costs += MUST * (ground.due[ground.stays :, None] < hours)
+    return np.asarray(np.minimum(costs, CLOSED))
 
 
 def _ages(ground: Ground, room: int, move: int) -> int:

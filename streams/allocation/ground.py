@@ -6,6 +6,7 @@ Needs are numbered stays first, then requests; beds in order of name, so that th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from math import inf
 
@@ -35,6 +36,7 @@ Costs = NDArray[np.int64]
 MUST = 10_000_000  # hundredths, of a rule that is broken: above whatever a plan saves by breaking it
 CLOSED = 1 << 50  # a bed that is not lawful
 NOWHERE = -1
+ALL = slice(None)
 _OLD, _YOUNG = -1_000, 1_000  # of nobody: no age is above or below
 _NO_KIND, _MANY_KINDS = -1, -2
 
@@ -66,8 +68,13 @@ class Ground:
         self.rate = np.array(
             [0.0] * self.stays + [site.weights.waiting * urgency(one.priority) for one in site.requests]
         )
+        dues = [max(one.due or 0.0, 0.0) if late(one, inf) else inf for one in site.requests]
+        self.due = np.array([inf] * self.stays + dues)  # hours; later breaks a rule
+        self.age = np.array([-1 if need.age is None else need.age for need in self.needs], dtype=np.int64)
+        self.sex = np.array([{"F": 0, "M": 1}.get(need.sex, -1) for need in self.needs], dtype=np.int64)
         self.kinds = {kind: i for i, kind in enumerate(sorted({need.isolation for need in self.needs}))}
         self.kind = [self.kinds[need.isolation] for need in self.needs]
+        self.kind_of = np.array(self.kind, dtype=np.int64)
         self.promise = promised(before, site)
         self.out = self._out(barred)
         self.price = self._price(barred)
@@ -240,35 +247,37 @@ class Placing:
         for room in range(len(self.ground.rooms)):
             self.refresh(room)
 
+    def matrix(self, some: Sequence[int], beds: NDArray[np.int64] | slice = ALL) -> Costs:
+        """(some, beds): of putting each request alone into each bed, as things stand; CLOSED where not lawful."""
+        ground, rows = self.ground, np.asarray(some, dtype=np.int64)
+        at, kind, age = self.at[beds], self.kind[beds], ground.age[rows, None]
+        costs = ground.price[rows][:, beds]
+        costs += np.rint(ground.rate[rows, None] * at * 100).astype(np.int64)
+        costs += MUST * (ground.due[rows, None] < at)
+        apart = np.maximum(self.high[beds] - age, age - self.low[beds]) - self.span[ground.room[beds]]
+        costs += ground.age_price * np.where(age < 0, 0, np.maximum(apart, 0))
+        closed = ~self.open[beds] | ((kind != _NO_KIND) & (kind != ground.kind_of[rows, None]))
+        for sex in (0, 1):
+            closed |= (ground.sex[rows, None] == sex) & self.sexes[beds, 1 - sex]
+        costs[closed | (costs >= CLOSED)] = CLOSED
+        return costs
+
     def costs(self, n: int) -> Costs:
         """Of putting somebody who has no place into each bed, as things stand; CLOSED where that is not lawful.
 
         A stay's own bed counts as empty: that he lies there is what the price of his own bed says.
         """
-        ground, need = self.ground, self.ground.needs[n]
-        costs = ground.price[n].copy()
-        closed = ~self.open
+        ground, costs = self.ground, self.matrix([n])[0]
         if n < ground.stays:
-            closed |= self.at > 0  # a patient moves now, or not
-        else:
-            costs += np.rint(ground.rate[n] * self.at * 100).astype(np.int64)
-            if ground.must(n):
-                request = ground.site.requests[n - ground.stays]
-                costs += MUST * (self.at > max(request.due or 0.0, 0.0))
-        if need.sex in ("M", "F"):
-            closed |= self.sexes[:, 0 if need.sex == "M" else 1]
-        closed |= (self.kind != _NO_KIND) & (self.kind != ground.kind[n])
-        if need.age is not None and ground.age_price:
-            apart = np.maximum(self.high - need.age, need.age - self.low)
-            costs += ground.age_price * np.maximum(apart - self.span[ground.room], 0)
-        costs[closed | (costs >= CLOSED)] = CLOSED
-        if n < ground.stays and (own := ground.own[n]) != NOWHERE:
-            costs[own] = self._own(n, own)
+            costs[self.at > 0] = CLOSED  # a patient moves now, or not
+            if (own := ground.own[n]) != NOWHERE:
+                costs[own] = self.own_cost(n)
         return costs
 
-    def _own(self, n: int, own: int) -> int:
+    def own_cost(self, n: int) -> int:
         """Of staying: tried out, since the hours of a successor depend on it."""
-        if self.ground.price[n, own] >= CLOSED or any(self.place[m] == own for m in self.ground.lying[own] if m != n):
+        own = self.ground.own[n]
+        if own == NOWHERE or self.ground.price[n, own] >= CLOSED or any(self.place[m] == own for m in self.ground.lying[own] if m != n):
             return CLOSED
         if self.newcomer[own] != NOWHERE and self.newcomer[own] < self.ground.stays:
             return CLOSED

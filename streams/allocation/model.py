@@ -31,6 +31,7 @@ class Model:
     later: dict[tuple[int, int], cp_model.IntVar] = field(default_factory=dict)  # request, bed
     span: dict[int, cp_model.IntVar] = field(default_factory=dict)  # room: years between oldest and youngest
     costs: list[tuple[int, cp_model.IntVar]] = field(default_factory=list)
+    ages: dict[int, tuple[int, int]] = field(default_factory=dict)  # room: youngest and oldest who are taken to stay
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +44,40 @@ class _Member:
     end: float
 
 
-def build(ground: Ground, free: Iterable[int], needs: Iterable[int]) -> Model:
-    """`needs` holds everybody who lies in a free room, by plan or in truth; nobody else comes near these rooms."""
+def build(ground: Ground, free: Iterable[int], needs: Iterable[int], near: Placing | None = None) -> Model:
+    """`needs` holds everybody who lies in a free room, by plan or in truth; nobody else comes near these rooms.
+
+    With a placing, ages are priced one by one against those who stay in each room there, since the years between oldest
+    and youngest have no good relaxation: solved fast, and judged exactly by who asked.
+    """
     rooms, some = list(free), list(needs)
-    model = Model(cp_model.CpModel())
+    model = Model(cp_model.CpModel(), ages=_hulls(ground, rooms, near) if near else {})
     members: dict[int, list[_Member]] = defaultdict(list)
     for n in some:
         _ways(ground, model, n, rooms, members)
     for room in rooms:
         _capacity(ground, model, room, some)
         if len(ground.of_room[room]) > 1:
-            _together(ground, model, room, members[room])
+            _together(ground, model, room, members[room], ages=near is None)
     model.cp.minimize(
         cp_model.LinearExpr.weighted_sum([var for _, var in model.costs], [cost for cost, _ in model.costs])
     )
     return model
+
+
+def _hulls(ground: Ground, rooms: Iterable[int], near: Placing) -> dict[int, tuple[int, int]]:
+    hulls = {}
+    for room in rooms:
+        lie = [n for bed in ground.of_room[room] for n in ground.lying[bed] if near.place[n] == bed]
+        if ages := [age for n in lie if (age := ground.needs[n].age) is not None]:
+            hulls[room] = min(ages), max(ages)
+    return hulls
+
+
+def _aged(ground: Ground, model: Model, n: int, room: int) -> int:
+    """What a newcomer's age adds to those who are taken to stay."""
+    age, hull = ground.needs[n].age, model.ages.get(room)
+    return 0 if age is None or hull is None else ground.age_price * max(hull[0] - age, age - hull[1], 0)
 
 
 def _ways(ground: Ground, model: Model, n: int, rooms: Sequence[int], members: dict[int, list[_Member]]) -> None:
@@ -71,9 +91,10 @@ def _ways(ground: Ground, model: Model, n: int, rooms: Sequence[int], members: d
         model.costs.append((int(price[own]), stay))
         members[int(ground.room[own])].append(_Member(n, stay, 0.0, ground.end[n]))
     for room in rooms:
+        aged = _aged(ground, model, n, room)
         for number, beds in enumerate(ground.classes[room]):
             bed = next((bed for bed in beds if bed != own), NOWHERE)
-            if bed == NOWHERE or (cost := int(price[bed])) >= min(CLOSED, ground.out[n]):
+            if bed == NOWHERE or (cost := int(price[bed]) + aged) >= min(CLOSED, ground.out[n]):
                 continue
             ways.append(var := cp.new_bool_var(""))
             model.now[n, room, number] = var
@@ -117,28 +138,27 @@ def _capacity(ground: Ground, model: Model, room: int, some: Sequence[int]) -> N
             cp.add(sum(takes) <= len(beds))
 
 
-def _together(ground: Ground, model: Model, room: int, members: Sequence[_Member]) -> None:
+def _together(ground: Ground, model: Model, room: int, members: Sequence[_Member], ages: bool) -> None:
     """Who shares a room at each hour at which somebody may come in."""
+    size = len(ground.of_room[room])
     for hour in sorted({member.start for member in members}):
         there = [member for member in members if member.start <= hour < member.end]
-        _sexes(ground, model, there)
-        _kinds(ground, model, there)
-    if ground.age_price:
+        _sexes(ground, model, there, size)
+        _kinds(ground, model, there, size)
+    if ages and ground.age_price:
         _ages(ground, model, room, members)
 
 
-def _sexes(ground: Ground, model: Model, there: Sequence[_Member]) -> None:
+def _sexes(ground: Ground, model: Model, there: Sequence[_Member], size: int) -> None:
     women = [one.present for one in there if ground.needs[one.n].sex == "F"]
     men = [one.present for one in there if ground.needs[one.n].sex == "M"]
     if women and men:
         of_men = model.cp.new_bool_var("")
-        for var in men:
-            model.cp.add_implication(var, of_men)
-        for var in women:
-            model.cp.add_implication(var, ~of_men)
+        model.cp.add(sum(men) <= size * of_men)
+        model.cp.add(sum(women) <= size - size * of_men)
 
 
-def _kinds(ground: Ground, model: Model, there: Sequence[_Member]) -> None:
+def _kinds(ground: Ground, model: Model, there: Sequence[_Member], size: int) -> None:
     kinds: dict[int, list[cp_model.IntVar]] = defaultdict(list)
     for one in there:
         kinds[ground.kind[one.n]].append(one.present)
@@ -146,8 +166,7 @@ def _kinds(ground: Ground, model: Model, there: Sequence[_Member]) -> None:
         chosen = {kind: model.cp.new_bool_var("") for kind in kinds}
         model.cp.add_exactly_one(chosen.values())
         for kind, present in kinds.items():
-            for var in present:
-                model.cp.add_implication(var, chosen[kind])
+            model.cp.add(sum(present) <= size * chosen[kind])
 
 
 def _ages(ground: Ground, model: Model, room: int, members: Sequence[_Member]) -> None:

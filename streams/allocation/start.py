@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from streams.allocation.ground import CLOSED, NOWHERE, Ground, Placing
+from streams.allocation.ground import CLOSED, NOWHERE, Costs, Ground, Placing
 from streams.allocation.plan import Plan
 
 _ROUNDS = 6  # of matching: each places all but those who came between each other
@@ -18,11 +18,10 @@ def keep(placing: Placing) -> list[int]:
     """Let stays lie where they lie, in order of need number; those whom a rule drives away, in the order found."""
     away = []
     for n in range(placing.ground.stays):
-        own = placing.ground.own[n]
-        if own == NOWHERE or placing.costs(n)[own] >= CLOSED:
+        if placing.own_cost(n) >= CLOSED:
             away.append(n)
         else:
-            placing.put(n, own)
+            placing.put(n, placing.ground.own[n])
     return away
 
 
@@ -61,33 +60,51 @@ def resume(placing: Placing, before: Plan | None) -> None:
                 placing.take(n)
             if was != NOWHERE:
                 placing.put(n, was)
-        elif n >= placing.ground.stays and bed != NOWHERE and placing.costs(n)[bed] < placing.ground.out[n]:
-            placing.put(n, bed)
+        elif n >= placing.ground.stays and bed != NOWHERE:
+            if placing.matrix([n], np.array([bed]))[0, 0] < placing.ground.out[n]:
+                placing.put(n, bed)
+
+
+def matched(costs: Costs, out: Costs) -> tuple[int, list[tuple[int, int]]]:
+    """(cost, pairs of row and column) of the least-cost assignment of rows to columns, each of which may stay out."""
+    apart = np.full((len(out), len(out)), CLOSED, dtype=np.int64)
+    np.fill_diagonal(apart, out)
+    whole = np.hstack([costs, apart])
+    rows, columns = linear_sum_assignment(whole)
+    pairs = [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if c < costs.shape[1]]
+    return int(whole[rows, columns].sum()), pairs
 
 
 def match(placing: Placing, some: Iterable[int]) -> None:
     """Place requests that have no bed, by a least-cost assignment of all to all beds.
 
-    What those in one room do to each other the costs do not know: who has come between is matched again.
+    What those in one room do to each other the costs do not know. Of those who may not share a room the group that
+    would cost most to leave out comes in; who has come between is matched again.
     """
     ground = placing.ground
     waiting = urgent(ground, some)
     for _ in range(_ROUNDS):
         if not waiting:
             return
-        costs = np.array([placing.costs(n) for n in waiting])
-        columns = np.flatnonzero(costs.min(axis=0) < CLOSED)
+        beds = np.flatnonzero(placing.open)
         out = np.array([ground.out[n] for n in waiting])
-        size = len(waiting)
-        apart = np.full((size, size), CLOSED, dtype=np.int64)
-        np.fill_diagonal(apart, out)
-        rows, chosen = linear_sum_assignment(np.hstack([costs[:, columns], apart]))
+        _, pairs = matched(placing.matrix(waiting, beds), out)
+        weight: dict[tuple[int, int, int], int] = {}
+        for row, column in pairs:
+            group = (int(ground.room[beds[column]]), int(ground.sex[waiting[row]]), ground.kind[waiting[row]])
+            weight[group] = weight.get(group, 0) + ground.out[waiting[row]]
         left = []
-        for row, column in zip(rows, chosen, strict=True):
-            if column >= len(columns):
-                continue
-            n, bed = waiting[row], int(columns[column])
-            if placing.costs(n)[bed] < out[row]:
+        for row, column in sorted(
+            pairs,
+            key=lambda one: (
+                -weight[
+                    int(ground.room[beds[one[1]]]), int(ground.sex[waiting[one[0]]]), ground.kind[waiting[one[0]]]
+                ],
+                one,
+            ),
+        ):
+            n, bed = waiting[row], int(beds[column])
+            if placing.matrix([n], np.array([bed]))[0, 0] < out[row]:
                 placing.put(n, bed)
             else:
                 left.append(n)

@@ -1,0 +1,391 @@
+"""The whole problem as rooms that choose among patterns, by column generation: its linear relaxation is nearly exact.
+
+A pattern is who lies in one room: which of those in it stay, who comes in now, who comes when somebody leaves. Each room
+takes one pattern, everybody is in one pattern or nowhere (Dantzig and Wolfe, Operations Research 8, 1960). What ages
+and sexes in a room cost is inside a pattern, where the compact model (model.py) has only weak inequalities for it.
+Prices of the linear programme say which pattern of each room would pay; with no pattern left that pays, it is solved,
+and at any time its prices give a bound (Lagrange): what everybody is worth, less what rooms could still win.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import insort
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+from ortools.sat.python import cp_model
+from scipy.optimize import linprog
+from scipy.sparse import csr_matrix
+
+from streams.allocation.ground import CLOSED, MUST, NOWHERE, Ground, Placing
+from streams.allocation.rules import HORIZON, alike
+
+Floats = NDArray[np.float64]
+_SMOOTH = 0.5  # of the best prices so far in those that patterns are sought with (Wentges 1997): fewer rounds
+_TINY = 0.5  # hundredths
+_AGES = 130  # years: above any span
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Who lies in a room, and in which bed; what that costs in hundredths."""
+
+    room: int
+    beds: tuple[tuple[int, int], ...]  # need, bed
+    cost: int
+
+
+def pattern(ground: Ground, room: int, beds: Iterable[tuple[int, int]]) -> Pattern | None:
+    """Priced; None if it breaks a rule."""
+    given = tuple(sorted(beds))
+    kept = {bed for n, bed in given if bed == ground.own[n]}
+    cost, there = 0, []
+    taken: set[tuple[int, bool]] = set()
+    for n, bed in given:
+        if (price := int(ground.price[n, bed])) >= CLOSED or (bed, bed == ground.own[n]) in taken:
+            return None
+        taken.add((bed, bed == ground.own[n]))
+        if bed == ground.own[n]:
+            there.append((n, 0.0, ground.end[n]))
+        else:
+            hour = float(ground.hour[bed]) if bed in kept else 0.0
+            if hour > HORIZON or (hour and n < ground.stays):
+                return None
+            price += ground.waits(n, hour) if n >= ground.stays else 0
+            there.append((n, hour, inf))
+        cost += price
+    span = 0
+    for (one, start, end), (other, begins, ends) in combinations(there, 2):
+        if max(start, begins) < min(end, ends):
+            if alike(ground.needs[one], ground.needs[other]):
+                return None
+            if (a := ground.needs[one].age) is not None and (b := ground.needs[other].age) is not None:
+                span = max(span, abs(a - b))
+    return Pattern(room, given, cost + ground.age_price * span)
+
+
+def of_placing(placing: Placing) -> Iterator[Pattern]:
+    """The patterns that a placing is made of."""
+    ground = placing.ground
+    there: list[list[tuple[int, int]]] = [[] for _ in ground.rooms]
+    for n, bed in enumerate(placing.place):
+        if bed != NOWHERE:
+            there[ground.room[bed]].append((n, bed))
+    for room, beds in enumerate(there):
+        if found := pattern(ground, room, beds):
+            yield found
+
+
+class Master:
+    """The linear programme over the patterns so far."""
+
+    def __init__(self, ground: Ground, rooms: Sequence[int], needs: Sequence[int]) -> None:
+        self.ground, self.rooms, self.needs = ground, list(rooms), list(needs)
+        self.row = {n: i for i, n in enumerate(self.needs)}
+        self.out = np.array([ground.out[n] for n in self.needs], dtype=float)
+        self.patterns: dict[tuple[int, tuple[tuple[int, int], ...]], Pattern] = {}
+        self.group = {n: i for i, n in enumerate(self.needs)}
+
+    def add(self, found: Iterable[Pattern]) -> int:
+        before = len(self.patterns)
+        self.patterns.update({(one.room, one.beds): one for one in found})
+        return len(self.patterns) - before
+
+    def solve(self) -> tuple[float, Floats]:
+        """(cost, what each need is worth)."""
+        some = list(self.patterns.values())
+        size = len(self.needs)
+        costs = np.concatenate([[float(one.cost) for one in some], self.out])
+        rows, columns = [], []
+        for column, one in enumerate(some):
+            for n, _ in one.beds:
+                rows.append(self.row[n])
+                columns.append(column)
+        rows += range(size)
+        columns += range(len(some), len(some) + size)
+        once = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(size, len(costs)))
+        number = {room: i for i, room in enumerate(self.rooms)}
+        of_room = csr_matrix(
+            (np.ones(len(some)), ([number[one.room] for one in some], range(len(some)))),
+            shape=(len(self.rooms), len(costs)),
+        )
+        done = linprog(
+            costs, A_eq=once, b_eq=np.ones(size), A_ub=of_room, b_ub=np.ones(len(self.rooms)), method="highs-ds"
+        )
+        return float(done.fun), np.minimum(np.asarray(done.eqlin.marginals), self.out)
+
+
+class Pricer:
+    """Seeks, for prices of all needs, the patterns of a room that win most."""
+
+    def __init__(self, ground: Ground, needs: Sequence[int]) -> None:
+        self.ground = ground
+        self.inside = np.zeros(len(ground.needs), dtype=bool)
+        self.inside[list(needs)] = True
+        self.age, self.sex, self.kind, self.due = ground.age, ground.sex, ground.kind_of, ground.due
+
+    def best(self, room: int, worth: Floats) -> tuple[float, list[Pattern]]:
+        """(what the best pattern wins at most, patterns that win). Who comes later, or may have few of the beds, is
+        taken to hinder others less than he may: what is won is never too little, so that the bound holds."""
+        ground = self.ground
+        beds = [bed for bed in ground.of_room[room] if ground.usable[bed]]
+        lying = [n for bed in beds for n in ground.lying[bed]]
+        value = worth[:, None] - ground.price[:, beds]
+        value[~self.inside] = -1.0
+        for n in lying:
+            value[n, beds.index(ground.own[n])] = -1.0  # staying is no coming
+        comers = np.flatnonzero(value.max(axis=1, initial=-1.0) > 0)
+        value = value[comers]
+        stays = [n for n in lying if ground.price[n, ground.own[n]] < CLOSED]
+        best, winners = 0.0, []
+        for size in range(len(stays), -1, -1):
+            for kept in combinations(stays, size):
+                if not self._together(kept):
+                    continue
+                won, made = self._beside(room, kept, beds, comers, value, worth, best)
+                if made is not None and won > _TINY:
+                    winners.append((won, made))
+                best = max(best, won)
+        winners.sort(key=lambda one: -one[0])
+        return best, [one for _, one in winners[:3]]
+
+    def _together(self, kept: Sequence[int]) -> bool:
+        ground = self.ground
+        return len({ground.own[n] for n in kept}) == len(kept) and not any(
+            alike(ground.needs[a], ground.needs[b]) for a, b in combinations(kept, 2)
+        )
+
+    def _beside(
+        self,
+        room: int,
+        kept: Sequence[int],
+        beds: Sequence[int],
+        comers: NDArray[np.int64],
+        value: Floats,
+        worth: Floats,
+        least: float,
+    ) -> tuple[float, Pattern | None]:
+        """The best that may come beside those who are kept; no pattern if it wins no more than `least`."""
+        ground = self.ground
+        held = {ground.own[n]: n for n in kept}
+        empty = [i for i, bed in enumerate(beds) if bed not in held]
+        ages = [age for n in kept if (age := ground.needs[n].age) is not None]
+        base = sum(float(worth[n] - ground.price[n, ground.own[n]]) for n in kept)
+        paid = ground.age_price * (max(ages) - min(ages)) if ages else 0
+        other = np.ones(len(comers), dtype=bool)
+        other[np.isin(comers, kept)] = False
+        later = [
+            (i, bed, self._successors(kept, i, bed, comers, value, not empty, ages))
+            for i, bed in enumerate(beds)
+            if bed in held and ground.hour[bed] <= HORIZON
+        ]
+        many = len(later)
+        after = sum(max(0.0, float(values.max(initial=0.0))) for _, _, values in later)
+        now = value[:, empty].max(axis=1, initial=-1.0)
+        most, chosen = -inf, np.zeros(0, dtype=np.int64)
+        sexes = {int(self.sex[n]) for n in kept} - {-1} or {0, 1}
+        kinds = {int(self.kind[n]) for n in kept} or {int(kind) for kind in np.unique(self.kind[comers])} or {0}
+        for sex, kind in product(sorted(sexes), sorted(kinds)):
+            fit = np.flatnonzero(other & (now > 0) & (self.kind[comers] == kind) & (self.sex[comers] != 1 - sex))
+            ranked = fit[np.argsort(-now[fit], kind="stable")]
+            if base + after + float(now[ranked[: len(empty)]].sum()) - paid <= max(least, most + base + after):
+                continue
+            won, who = _ages(now[ranked], self.age[comers[ranked]], ages, len(empty), ground.age_price)
+            if won > most:
+                most, chosen = won, comers[ranked[who]]
+        if base + after + most <= least:
+            return -inf, None
+        comes = [(i, bed, [int(n) for n in comers[np.argsort(-v)[: 4 + len(chosen)]]]) for i, bed, v in later]
+        successors = [(n, bed) for _, bed, some in comes for n in some]
+        assert many == len(comes)
+        return base + after + most, _made(ground, room, kept, chosen.tolist(), successors, [beds[i] for i in empty])
+
+    def _successors(
+        self,
+        kept: Sequence[int],
+        i: int,
+        bed: int,
+        comers: NDArray[np.int64],
+        value: Floats,
+        alone: bool,
+        ages: Sequence[int],
+    ) -> Floats:
+        """What each comer wins at most in a bed once it is left."""
+        ground, hour = self.ground, float(self.ground.hour[bed])
+        won = value[:, i] - np.rint(ground.rate[comers] * hour * 100)
+        won -= np.where(self.due[comers] < hour, MUST, 0)
+        won[comers < ground.stays] = -1.0
+        there = [n for n in kept if ground.end[n] > hour]
+        for sex in {int(self.sex[n]) for n in there} - {-1}:
+            won[self.sex[comers] == 1 - sex] = -1.0
+        for kind in {int(self.kind[n]) for n in there}:
+            won[self.kind[comers] != kind] = -1.0
+        aged = [self.age[n] for n in there if self.age[n] >= 0]
+        beds = [ground.own[n] for n in kept if ground.hour[ground.own[n]] <= HORIZON]
+        if alone and aged and ages:  # nobody comes now, so that the room's span is theirs; shared, as the widest counts
+            age = self.age[comers]
+            reach = np.maximum(max(aged) - age, age - min(aged)) - (max(ages) - min(ages))
+            won -= np.where(age >= 0, np.maximum(reach, 0), 0) * ground.age_price / len(beds)
+        return np.asarray(won)
+
+
+def _ages(
+    values: Floats, ages: NDArray[np.int64], kept: Sequence[int], most: int, price: int
+) -> tuple[float, NDArray[np.int64]]:
+    """(value less the price of the years between oldest and youngest, who): the best `most` of those who may come,
+    which are given in order of value; -1 is no age."""
+    none = np.zeros(0, dtype=np.int64)
+    paid = float(price * (max(kept) - min(kept))) if kept else 0.0
+    if not most or not len(values):
+        return -paid, none
+    low, high = (min(kept), max(kept)) if kept else (-1, -1)
+    if most == 1:
+        net = values - price * np.where(ages < 0, 0, np.maximum(np.maximum(ages - high, low - ages), 0) if kept else 0)
+        best = int(net.argmax())
+        return float(net[best]) - paid, np.array([best])
+    least = values[most - 1] - price * _AGES if len(values) >= most else 0.0
+    seen: dict[int, int] = {}
+    few = []
+    for i in np.flatnonzero(values >= least):  # of one age the first are enough
+        seen[int(ages[i])] = seen.get(int(ages[i]), 0) + 1
+        if seen[int(ages[i])] <= most:
+            few.append((int(ages[i]), float(values[i]), int(i)))
+    free = [(value, i) for age, value, i in few if age < 0]
+    aged = sorted(one for one in few if one[0] >= 0)
+    best_net, who = sum(value for value, _ in free) - paid, [i for _, i in free]
+    starts = sorted({age for age, _, _ in aged if not kept or age < low} | ({low} if kept else set()))
+    for start in starts:
+        top = sorted(free)
+        total = sum(value for value, _ in top)
+        for age, value, i in aged:
+            if age < start:
+                continue
+            if len(top) < most:
+                insort(top, (value, i))
+                total += value
+            elif value > top[0][0]:
+                total += value - top[0][0]
+                top.pop(0)
+                insort(top, (value, i))
+            else:
+                continue
+            net = total - price * (max(age, high) - start)
+            if net > best_net:
+                best_net, who = net, [j for _, j in top]
+    return best_net, np.array(who, dtype=np.int64)
+
+
+def _made(
+    ground: Ground,
+    room: int,
+    kept: Sequence[int],
+    chosen: Sequence[int],
+    after: Sequence[tuple[int, int]],
+    empty: Sequence[int],
+) -> Pattern | None:
+    """Beds for those who come: first who may have few."""
+    free, given = list(empty), [(n, ground.own[n]) for n in kept]
+    may = {n: [bed for bed in free if ground.price[n, bed] < CLOSED and bed != ground.own[n]] for n in chosen}
+    for n in sorted(chosen, key=lambda one: len(may[one])):
+        bed = min((bed for bed in may[n] if bed in free), key=lambda b: int(ground.price[n, b]), default=NOWHERE)
+        if bed == NOWHERE:
+            continue
+        free.remove(bed)
+        given.append((n, bed))
+    whole = pattern(ground, room, given)
+    for n, bed in after:
+        if whole is not None and (more := pattern(ground, room, [*whole.beds, (n, bed)])) is not None:
+            whole = more
+    return whole
+
+
+def first_worth(placing: Placing) -> Floats:
+    """Prices to begin with: a bed is worth what the cheapest request that got one would have cost without."""
+    ground = placing.ground
+    out = np.array(ground.out, dtype=float)
+    got = [ground.out[n] for n in range(ground.stays, len(ground.needs)) if placing.place[n] != NOWHERE]
+    bed = float(min(got, default=0)) 
+    worth = np.minimum(out, bed)
+    for n in range(ground.stays):
+        own = ground.own[n]
+        worth[n] = bed + (float(ground.price[n, own]) if own != NOWHERE and ground.price[n, own] < CLOSED else 6000.0)
+    for n in range(ground.stays, len(ground.needs)):
+        if placing.place[n] == NOWHERE:
+            worth[n] = out[n]
+    return worth
+
+
+def generate(
+    ground: Ground, start: Iterable[Pattern], ends: float, rooms: Sequence[int], needs: Sequence[int], first: Floats,
+) -> tuple[Master, float]:
+    """(patterns, bound) until none pays any more, or time is up."""
+    master = Master(ground, rooms, needs)
+    master.add(start)
+    pricer = Pricer(ground, needs)
+    size = len(ground.needs)
+    bound, centre = -inf, first[needs]
+    high = float(max((ground.out[n] for n in needs if n >= ground.stays), default=0)) + 30000
+    limit = np.where(np.asarray(needs) < ground.stays, high, master.out)
+    smooth = _SMOOTH
+    while time.monotonic() < ends:
+        cost, worth = master.solve()
+        worth = np.minimum(worth, limit)
+        point = worth if centre is None or not smooth else smooth * centre + (1 - smooth) * worth
+        whole = np.zeros(size)
+        whole[master.needs] = point
+        won, added = 0.0, 0
+        for room in master.rooms:
+            best, found = pricer.best(room, whole)
+            won += best
+            added += master.add(found)
+            if time.monotonic() > ends:
+                return master, bound
+        if point.sum() - won > bound:
+            bound, centre = float(point.sum() - won), point
+        if cost - bound < _TINY * 100:
+            break
+        if not added:
+            if not smooth:
+                break
+            smooth = 0.0
+        else:
+            smooth = _SMOOTH
+    return master, bound
+
+
+def choose(master: Master, seconds: float, workers: int, seed: int, hints: Iterable[Pattern]) -> list[Pattern]:
+    """The best choice of one pattern a room, as an integer programme."""
+    cp = cp_model.CpModel()
+    some = list(master.patterns.values())
+    hint = {(one.room, one.beds) for one in hints}
+    taken = [cp.new_bool_var("") for _ in some]
+    out = {n: cp.new_bool_var("") for n in master.needs}
+    covers: dict[int, list[cp_model.IntVar]] = {n: [out[n]] for n in master.needs}
+    by_room: dict[int, list[cp_model.IntVar]] = {room: [] for room in master.rooms}
+    for one, var in zip(some, taken, strict=True):
+        by_room[one.room].append(var)
+        for n, _ in one.beds:
+            covers[n].append(var)
+        cp.add_hint(var, (one.room, one.beds) in hint)
+    for variables in covers.values():
+        cp.add_exactly_one(variables)
+    for variables in by_room.values():
+        cp.add_at_most_one(variables)
+    cp.minimize(
+        cp_model.LinearExpr.weighted_sum(taken, [one.cost for one in some])
+        + cp_model.LinearExpr.weighted_sum(list(out.values()), [master.ground.out[n] for n in out])
+    )
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = workers
+    solver.parameters.random_seed = seed
+    solver.parameters.max_time_in_seconds = seconds
+    solver.parameters.linearization_level = 2
+    status = solver.solve(cp)
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return []
+    return [one for one, var in zip(some, taken, strict=True) if solver.boolean_value(var)]
