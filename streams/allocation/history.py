@@ -20,6 +20,7 @@ from functools import partial
 from itertools import count
 
 from streams.allocation.demand import SHORTEST, Arrival, House, Phase
+from streams.allocation.rules import alike, off_service, urgency
 from streams.allocation.site import FREE, HOUSEKEEPING, OCCUPIED, USABLE, Bed, Need, Nurse, Request, Site, Stay
 
 Assignments = Mapping[str, str]  # reference of a stay or request -> id of a bed, to be carried out now
@@ -80,22 +81,12 @@ class Figures:
 
 
 def forbidden(bed: Bed, need: Need, others: Iterable[Need]) -> str:
-    """The hard rule that this bed would break, beside the `others` of its room; empty where it breaks none."""
+    """The hard rule (rules.RULES) that this bed would break, beside the `others` of its room; empty if none."""
     if bed.status not in USABLE:
-        return "closed"
+        return "usable"
     if not need.needs <= bed.features:
         return "features"
-    for other in others:
-        if other.isolation != need.isolation:
-            return "isolation"
-        if {other.sex, need.sex} == {"M", "F"}:
-            return "sex"
-    return ""
-
-
-def astray(bed: Bed, need: Need) -> bool:
-    """Is the bed meant for another service?"""
-    return bool(bed.services and need.service and need.service not in bed.services)
+    return next((rule for other in others if (rule := alike(need, other))), "")
 
 
 def replay(
@@ -302,7 +293,7 @@ class Run:
                 patient = self._inside.get(ref) or self._waiting.get(ref)
                 bed = self._beds.get(wanted[ref])
                 if patient is None or bed is None:
-                    self._refuse(at, "unknown")
+                    self._refuse(at, "known")
                 elif patient.bed is not None and patient.bed.id == bed.id:
                     pass
                 elif rule := self._rule(patient, bed, moving):
@@ -324,7 +315,7 @@ class Run:
         """The rule that this patient would break in this bed, those who are `gone` left out."""
         lies = self._lying.get(bed.id)
         if lies is not None and lies.arrival.ref not in gone:
-            return "occupied"
+            return "one_per_bed"
         others = (self._lying.get(other) for other in self._rooms[bed.unit, bed.room])
         return forbidden(
             bed,
@@ -385,7 +376,7 @@ class Run:
             self._count(at, patient)
             lies = patient.bed
             if lies is not None:
-                patient.astray = astray(lies, patient.need)
+                patient.astray = off_service(patient.need, lies)
                 patient.breach = bool(forbidden(lies, patient.need, (one.need for one in there if one is not patient)))
 
     def _count(self, at: float, patient: _Patient) -> None:
@@ -437,7 +428,7 @@ class Run:
             later=tally["later"],
             looks=tally["looks"],
             cost=(
-                sum((4 - priority) * wait for priority, wait in self._waits) * weights.waiting
+                sum(urgency(priority) * wait for priority, wait in self._waits) * weights.waiting
                 + tally["moves"] * weights.move
                 + hours["metres"] * weights.metre
                 + hours["astray"] / 24 * weights.service

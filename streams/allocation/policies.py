@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from streams.allocation.history import Assignments, Policy, astray, forbidden
+from streams.allocation.history import Assignments, Policy, forbidden
+from streams.allocation.plan import Plan
+from streams.allocation.rules import off_service
 from streams.allocation.site import FREE, Bed, Need, Request, Site
+
+ROUNDS = 3  # of the planner: by effort and not by the clock, so that a seed has one end
 
 
 def first_come(site: Site) -> Assignments:
@@ -33,7 +37,7 @@ def _one_by_one(site: Site, requests: Iterable[Request]) -> Assignments:
     for request in requests:
         board.give(request.need)
     for stay, bed in stays:
-        if stay.need.ref not in board.given and astray(bed, stay.need):
+        if stay.need.ref not in board.given and off_service(stay.need, bed):
             board.give(stay.need, home=True)
     return board.given
 
@@ -56,9 +60,9 @@ class _Board:
 
     def give(self, need: Need, home: bool = False) -> None:
         fitting = [
-            (astray(bed, need), len(bed.features - need.needs), bed.id)
+            (off_service(need, bed), len(bed.features - need.needs), bed.id)
             for bed in self._free.values()
-            if need.needs <= bed.features and not (home and astray(bed, need)) and not self.breaks(need, bed)
+            if need.needs <= bed.features and not (home and off_service(need, bed)) and not self.breaks(need, bed)
         ]
         if not fitting:
             return
@@ -69,5 +73,22 @@ class _Board:
         self.given[need.ref] = bed.id
 
 
+class Planned:
+    """The planner, carried out as far as it can be at once; each plan begins from the one before."""
+
+    def __init__(self) -> None:
+        self._before: Plan | None = None
+
+    def __call__(self, site: Site) -> Assignments:
+        from streams.allocation.assign import Effort, assign  # its solver takes a second of every start
+
+        self._before = assign(site, self._before, Effort(rounds=ROUNDS))
+        return self._before.now()
+
+
 # A policy may remember what it planned, so each run has one of its own.
-POLICIES: Mapping[str, Callable[[], Policy]] = {"fcfs": lambda: first_come, "greedy": lambda: by_priority}
+POLICIES: Mapping[str, Callable[[], Policy]] = {
+    "fcfs": lambda: first_come,
+    "greedy": lambda: by_priority,
+    "plan": Planned,
+}
