@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import ssl
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Annotated, Any, NoReturn, Protocol
+from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
 
 import typer
 from rich.console import Console
@@ -35,13 +36,19 @@ from producers.feeds import operations as operations_feed
 from producers.outcomes import Outcome, Outcomes
 from producers.publish import Arrival, Publisher, Receipt
 from producers.seen import Seen
+from producers.simulate import trial
 from producers.simulate.cohort import Cohort
-from producers.simulate.hospital import Hospital
+from producers.simulate.hospital import Hospital, SimulatedMessage
 from producers.simulate.mllp_client import UNASKED, Answer, Sendable, Sent, send
+from producers.simulate.operations import Days, Told
 from schemas.peers import Peers
 from schemas.registry import DOMAINS, Domain
 from schemas.wire.fhir import Focus
 from streams.allocation.events import TYPES
+from streams.allocation.policies import POLICIES
+
+if TYPE_CHECKING:
+    from streams.allocation.compare import Interval
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; loopback unless you say otherwise.")]
@@ -202,11 +209,37 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option(help="With --longitudinal: write the chance of each outcome, a JSON line each.")
         ] = None,
         out: Annotated[Path | None, typer.Option(help="Write the messages to this .hl7 file, and send none.")] = None,
+        hospital: Annotated[
+            str, typer.Option(help="small or large: the beds, staff and patients of one for --days, instead.")
+        ] = "",
+        days: Annotated[int, typer.Option(min=1, max=3660, help="With --hospital: until last midnight.")] = 28,
+        operations: Annotated[
+            Path | None, typer.Option(help="With --hospital: write operations events here, a JSON line each.")
+        ] = None,
+        policy: Annotated[
+            str, typer.Option(help="With --hospital: send nothing, try fcfs, greedy or plan beside those before it.")
+        ] = "",
+        seeds: Annotated[int, typer.Option(min=2, help="With --policy: runs of each, from --seed on.")] = 20,
+        jobs: Annotated[int, typer.Option(min=1, help="With --policy: processes.")] = os.cpu_count() or 1,
         as_json: Json = False,
     ) -> None:
         """Simulate a hospital over MLLP: ADT, ORU, ORM, MDM, SIU; some late, repeated, cancelled or merged."""
         if truth is not None and not longitudinal:
             raise UsageError("--truth goes with --longitudinal")
+        if (operations is not None or policy) and not hospital:
+            raise UsageError("--operations and --policy go with --hospital")
+        if policy:
+            _try_policy(hospital, policy, range(seed, seed + seeds), days, jobs, as_json)
+            return
+        if hospital:
+            told = Days(hospital, seed, days, datetime.now(UTC).date()).tell(POLICIES["greedy"]())
+            with operations.open("w") if operations else nullcontext() as rows:
+                messages = _messages(told, rows)
+                if out is not None:
+                    _write(out, messages, as_json)
+                else:
+                    _deliver(messages, None, host, port, rate, 0, as_json, tls.client_context(ca, cert, key))
+            return
         if longitudinal:
             # Up to midnight, so that the same command on the same day tells the same story.
             midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -217,8 +250,7 @@ def register(app: typer.Typer) -> None:
         else:
             events = list(Hospital(seed, patients, datetime.now(UTC)).events())
         if out is not None:
-            out.write_bytes(b"".join(event.body for event in events))
-            typer.echo(json.dumps({"written": len(events)}) if as_json else f"{len(events):,} messages in {out}")
+            _write(out, events, as_json)
             return
         repeats = sum(event.fate == "repeat" for event in events)
         _deliver(events, len(events), host, port, rate, repeats, as_json, tls.client_context(ca, cert, key))
@@ -367,9 +399,50 @@ def _show_outcomes(outcomes: Counter[tuple[str, str]]) -> None:
     Console().print(table)
 
 
+def _write(out: Path, events: Iterable[SimulatedMessage], as_json: bool) -> None:
+    written = 0
+    with out.open("wb") as file:
+        for written, event in enumerate(events, 1):  # noqa: B007 - its last value is the count
+            file.write(event.body)
+    typer.echo(json.dumps({"written": written}) if as_json else f"{written:,} messages in {out}")
+
+
+def _messages(story: Iterable[Told], rows: IO[str] | None) -> Iterator[SimulatedMessage]:
+    """ADT messages; operations events go to the file on the way."""
+    for one in story:
+        if isinstance(one, SimulatedMessage):
+            yield one
+        elif rows is not None:
+            rows.write(json.dumps(one.body, ensure_ascii=False) + "\n")
+
+
+def _try_policy(hospital: str, policy: str, seeds: range, days: int, jobs: int, as_json: bool) -> None:
+    """Figures of each policy over the seeds, and of the first the paired difference to each of the others."""
+    from streams.allocation.compare import compare
+
+    policies = trial.beside(policy)
+    with _bar("runs", len(policies) * len(seeds)) as advance:
+        lines = compare(trial.trials(hospital, policies, seeds, days, jobs, advance))
+    if as_json:
+        head = {"hospital": hospital, "days": days, "seeds": len(seeds), "policies": policies}
+        typer.echo(json.dumps(head | {"measures": {line.measure: line.as_dict() for line in lines}}))
+        return
+    versus = [f"{policy} less {other}" for other in policies[1:]]
+    table = Table("measure", *policies, *versus, title=f"{hospital}: {len(seeds)} seeds of {days} days, 95% intervals")
+    for line in lines:
+        table.add_row(
+            line.measure, *(f"{one.mean:,.4g}" for one in line.means.values()), *map(_spread, line.differences.values())
+        )
+    Console().print(table)
+
+
+def _spread(one: Interval) -> str:
+    return f"{one.mean:,.4g} [{one.low:,.4g}, {one.high:,.4g}]"
+
+
 def _deliver(
     found: Iterable[Sendable],
-    total: int,
+    total: int | None,
     host: str,
     port: int,
     rate: float,

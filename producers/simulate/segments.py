@@ -198,6 +198,10 @@ def pv1(
     )
 
 
+def pv2(system: System, expected_discharge: datetime) -> str:
+    return f"PV2|||||||||{system.time(expected_discharge)}"  # PV2-9
+
+
 def orc(system: System, control: str, placer: str, filler: str, at: datetime, provider: Staff) -> str:
     timing = f"1^ONCE^^{system.time(at)}" if system.version == "2.3" else ""  # ORC-7, withdrawn later for TQ1
     return f"ORC|{control}|{placer}|{filler}||||{timing}||{system.time(at)}|||{xcn(system, provider)}"  # ORC-9, ORC-12
