@@ -26,6 +26,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.naive_bayes import BernoulliNB
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -55,10 +56,12 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "decision_tree": lambda: DecisionTreeClassifier(max_depth=6, min_samples_leaf=20, random_state=SEED),
     "support_vector_machine": lambda: _scaled(LinearSVC(C=0.01, max_iter=5000, random_state=SEED)),
     "random_forest": lambda: RandomForestClassifier(50, max_depth=12, min_samples_leaf=5, random_state=SEED, n_jobs=1),
+    # Of words and codes that hold or not, and of numbers that are above their mean or not.
+    "naive_bayes": lambda: _scaled(BernoulliNB(binarize=0.0)),
     "logistic_regression": lambda: _scaled(LogisticRegression(C=0.1, max_iter=1000)),
 }
-ALGORITHMS = tuple(ESTIMATORS)
-LOGISTIC, MAJORITY = "logistic_regression", "majority"
+LOGISTIC, MAJORITY, NAIVE = "logistic_regression", "majority", "naive_bayes"
+ALGORITHMS = tuple(name for name in ESTIMATORS if name != NAIVE)  # of patients, unless others are asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +245,7 @@ class Judge:
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = list(rows)
         self._y = np.array([row.label for row in rows])
-        names, self._of = np.unique([row.patient for row in rows], return_inverse=True)
-        drawn = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
-        self._counts = np.vstack((np.ones((1, len(names)), drawn.dtype), drawn))  # the first is as they are
+        self._counts, self._of = _resamples([row.patient for row in rows])
 
     def probabilities(self, estimator: Any) -> tuple[Floats, NDArray[np.str_]]:
         return estimator.predict_proba([row.features for row in self.rows]).astype(float), estimator.classes_
@@ -316,6 +317,22 @@ class Judge:
 
     def _weights(self, which: NDArray[np.bool_]) -> Floats:
         return self._counts[:, self._of[which]].astype(float)
+
+
+def mean_of(values: Floats, patients: Sequence[str]) -> Figure | None:
+    """The mean over rows, with its interval over resamples of patients; None where there are no rows."""
+    if not len(values):
+        return None
+    counts, of = _resamples(patients)
+    weights = counts[:, of]
+    return _figure(weights @ values / weights.sum(1))
+
+
+def _resamples(patients: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How often each patient is in each resample, the first being as they are; and whose each row is."""
+    names, of = np.unique(patients, return_inverse=True)
+    drawn = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
+    return np.vstack((np.ones((1, len(names)), drawn.dtype), drawn)), of
 
 
 def data(rows: Sequence[Row]) -> Data:

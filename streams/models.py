@@ -75,6 +75,7 @@ ALLOWED = frozenset(
         "sklearn.impute._base.SimpleImputer",
         "sklearn.isotonic.IsotonicRegression",
         "sklearn.linear_model._logistic.LogisticRegression",
+        "sklearn.naive_bayes.BernoulliNB",
         "sklearn.pipeline.Pipeline",
         "sklearn.preprocessing._data.MaxAbsScaler",
         "sklearn.preprocessing._data.Normalizer",
