@@ -258,6 +258,10 @@ class KeyStore:
         """What stands for a reference in Kafka: a keyed hash, 128 bits, that never rotates."""
         return keyed_hash(self.keyring.token, ref.encode())[:16].hex()
 
+    def order(self, place: str) -> bytes:
+        """The Kafka key of a site's events: one site has one order."""
+        return self.token(f"site {place}").encode()
+
     # --------------------------------------------------------------------------------------------------------- merges
 
     def alias(self, prior: str, survivor: str, at: float = 0.0) -> bool:

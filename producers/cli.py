@@ -8,13 +8,13 @@ import re
 import signal
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Annotated, Any, Protocol
+from typing import IO, Annotated, Any, NoReturn, Protocol
 
 import typer
 from rich.console import Console
@@ -27,10 +27,11 @@ from infra.health import health
 from infra.kafka import Producer, partitions_of
 from infra.keystore import KeyStore
 from infra.settings import settings
-from producers import ehr, fhir
+from producers import ehr, fhir, operations
 from producers.feeds import folder
 from producers.feeds import http as http_feed
 from producers.feeds import mllp as mllp_feed
+from producers.feeds import operations as operations_feed
 from producers.outcomes import Outcome, Outcomes
 from producers.publish import Arrival, Publisher, Receipt
 from producers.seen import Seen
@@ -38,8 +39,9 @@ from producers.simulate.cohort import Cohort
 from producers.simulate.hospital import Hospital
 from producers.simulate.mllp_client import UNASKED, Answer, Sendable, Sent, send
 from schemas.peers import Peers
-from schemas.registry import DOMAINS
+from schemas.registry import DOMAINS, Domain
 from schemas.wire.fhir import Focus
+from streams.allocation.events import TYPES
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; loopback unless you say otherwise.")]
@@ -113,12 +115,54 @@ def register(app: typer.Typer) -> None:
         Exit code 0 only when each was indexed or is a repeat.
         """
         _check_source(source)
-        outcomes = _produce_files(folder.files(paths), source, manifest)
-        if as_json:
-            typer.echo(json.dumps({"messages": outcomes.total(), "outcomes": _by_name(outcomes)}))
-        else:
-            _show_outcomes(outcomes)
-        raise typer.Exit(0 if {name for name, _ in outcomes} <= {"indexed", "duplicate"} else 1)
+        found = folder.files(paths)
+
+        def items(peers: Peers) -> Iterator[folder.Item]:
+            return folder.items(found, folder.Readers(partial(_hl7, peers), partial(_fhir, peers, source)))
+
+        _tell_outcomes(_produce(DOMAINS[ehr.DOMAIN], items, manifest), as_json)
+
+    @produce.command("operations")
+    def produce_operations(
+        paths: Annotated[
+            list[Path] | None, typer.Argument(help="Files, or folders of .json, .ndjson and .csv files.")
+        ] = None,
+        site: Annotated[str, typer.Option(help="The site of events that name none.")] = "",
+        kind: Annotated[str, typer.Option("--type", help="The type of events that name none, such as price.")] = "",
+        port: Annotated[
+            int | None, typer.Option(min=0, max=65535, help="Listen over HTTP instead, until Ctrl-C; 0: a free port.")
+        ] = None,
+        host: Host = "127.0.0.1",
+        manifest: Annotated[Path | None, typer.Option(help="Write one JSON line an event: what became of it.")] = None,
+        source: Annotated[str, typer.Option(help="What the system that sends them is called here.")] = "operations",
+        clear: Clear = False,
+        as_json: Json = False,
+    ) -> None:
+        """Publish events of beds, staff, equipment, prices and requests (docs/operations.md), and wait for the outcome.
+
+        Exit code 0 only when each was indexed or is a repeat. With --port: POST / takes an event, or an array of them.
+        """
+        _check_source(source)
+        if (paths is None) == (port is None):
+            raise UsageError("name files, or a --port to listen on")
+        if kind and kind not in TYPES:
+            raise UsageError(f"--type is one of {', '.join(TYPES)}")
+        defaults = {name: value for name, value in (("site", site), ("type", kind)) if value}
+        take = partial(_operation, source, defaults)
+        if port is not None:
+            runtime.run(
+                _listen(
+                    "operations",
+                    host,
+                    port,
+                    lambda publisher, _: operations_feed.Listener(publisher, take),
+                    clear,
+                )
+            )
+            return
+        found = folder.files(paths or (), operations.JSON + operations.LINES + operations.CSV)
+        domain = DOMAINS[operations.DOMAIN]
+        _tell_outcomes(_produce(domain, lambda _: operations.items(found, take), manifest), as_json)
 
     @app.command("send")
     def send_files(
@@ -205,6 +249,10 @@ def _fhir(peers: Peers, name: str, focus: Focus, received_at: datetime) -> Arriv
     return fhir.arrival(focus, name, peers, received_at)
 
 
+def _operation(name: str, defaults: Mapping[str, str], said: Mapping[str, Any], received_at: datetime) -> Arrival:
+    return operations.arrival(said, name, defaults, received_at)
+
+
 async def _listen(
     what: str, host: str, port: int, listener: Callable[[Publisher, Peers], Serving], clear: bool
 ) -> None:
@@ -233,14 +281,16 @@ async def _listen(
             watch.cancel()
 
 
-def _produce_files(found: list[Path], name: str, manifest: Path | None) -> Counter[tuple[str, str]]:
+def _produce(
+    domain: Domain, found: Callable[[Peers], Iterator[folder.Item]], manifest: Path | None
+) -> Counter[tuple[str, str]]:
     """Publish a window, wait for what becomes of it, write its rows, go on; counts by outcome and reason."""
-    watch = Outcomes(DOMAINS[ehr.DOMAIN])
+    watch = Outcomes(domain)
     counts: Counter[tuple[str, str]] = Counter()
 
     async def run(rows: IO[str] | None, advance: Callable[[int], None]) -> None:
         async with _publisher() as (publisher, peers):
-            items = folder.items(found, folder.Readers(partial(_hl7, peers), partial(_fhir, peers, name)))
+            items = found(peers)
             while published := await folder.publish(publisher, islice(items, WINDOW)):
                 waiting = {
                     one.end.event_id
@@ -283,6 +333,15 @@ def _row(one: folder.Published, ended: dict[str, Outcome]) -> dict[str, Any]:
         "where": outcome.where,
         "event_id": end.event_id if isinstance(end, Receipt) else "",
     }
+
+
+def _tell_outcomes(outcomes: Counter[tuple[str, str]], as_json: bool) -> NoReturn:
+    """Exit code 0 only when each was indexed or is a repeat."""
+    if as_json:
+        typer.echo(json.dumps({"messages": outcomes.total(), "outcomes": _by_name(outcomes)}))
+    else:
+        _show_outcomes(outcomes)
+    raise typer.Exit(0 if {name for name, _ in outcomes} <= {"indexed", "duplicate"} else 1)
 
 
 def _by_name(outcomes: Counter[tuple[str, str]]) -> dict[str, int]:

@@ -53,6 +53,7 @@ class Arrival:
     subjects: tuple[Subject, ...] = field(repr=False)
     refused: BadMessage | None = None
     told: bytes = field(default=b"", repr=False)  # what makes it one event, where that is not the whole body
+    site: str = ""  # whose order it keeps, where that is not the patient's
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +200,10 @@ class Publisher:
         ).headers()
         domain = DOMAINS[arrival.domain]
         if arrival.refused is None:
-            key = keys[0].token if patients else arrival.source
-            return Outgoing(domain.raw.name, key.encode(), payload.body, headers)
+            key = (keys[0].token if patients else arrival.source).encode()
+            if arrival.site:
+                key = self._keys.order(arrival.site)
+            return Outgoing(domain.raw.name, key, payload.body, headers)
         letter = DeadLetter(
             arrival.refused.reason, arrival.refused.where, "edge", "", "", "", rfc3339(arrival.received_at)
         )

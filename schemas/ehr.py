@@ -461,6 +461,9 @@ class Resource(EhrPart):
     title: Annotated[str, Open(text=True)] = ""  # Location.name, Organization.name
     active: Flag = None
     status: Coded = ""
+    room: Coded = ""  # of a Location, with `unit` and `facility`; NPU-1.2
+    bed: Coded = ""  # NPU-1.3
+    bed_status: Coded = ""  # Location.operationalStatus, NPU-2
     code: Coded = ""  # code, type, category, class
     code_system: Coded = ""
     display: Text = ""

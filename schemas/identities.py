@@ -55,6 +55,7 @@ def _edge() -> Iterator[Right]:
 
 def _worker() -> Iterator[Right]:
     yield Right("WRITE", "TOPIC", SIGNALS.name)
+    yield Right("WRITE", "TOPIC", DOMAINS["allocation"].raw.name)  # what follows from records
     for domain in DOMAINS.values():
         yield Right("READ", "TOPIC", domain.raw.name)
         yield Right("WRITE", "TOPIC", domain.dead_letters.name)

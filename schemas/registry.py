@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas import ehr, topics
+from schemas import allocation, ehr, topics
 from schemas.marks import Identifying, Mark
 from schemas.record import Part
 from schemas.topics import Topic
@@ -19,6 +19,7 @@ class Domain:
     parts: tuple[type[Part], ...]
     retention_days: int | None = None  # since the event, for its documents and its sealed record; None: kept
     measured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what says the unit of a number
+    ordered_by: str = "patient"  # whose events keep their order
 
     def marks(self) -> dict[str, Mark]:
         """The privacy mark of every field of any part."""
@@ -43,7 +44,7 @@ class Domain:
 
     @property
     def raw(self) -> Topic:
-        return topics.raw(self.name)
+        return topics.raw(self.name, self.ordered_by)
 
     @property
     def dead_letters(self) -> Topic:
@@ -51,9 +52,15 @@ class Domain:
 
     @property
     def sealed(self) -> Topic:
-        return topics.sealed(self.name)
+        return topics.sealed(self.name, self.ordered_by)
 
 
-DOMAINS = {domain.name: domain for domain in (Domain("ehr", ehr.mapping, ehr.PARTS, measured=ehr.MEASURED),)}
+DOMAINS = {
+    domain.name: domain
+    for domain in (
+        Domain("ehr", ehr.mapping, ehr.PARTS, measured=ehr.MEASURED),
+        Domain("allocation", allocation.mapping, allocation.PARTS, measured=allocation.MEASURED, ordered_by="site"),
+    )
+}
 
-TOPICS: list[Topic] = topics.topics(list(DOMAINS))
+TOPICS: list[Topic] = topics.topics({domain.name: domain.ordered_by for domain in DOMAINS.values()})

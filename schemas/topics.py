@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 PREFIX = "hospital."
@@ -27,9 +28,12 @@ class Topic:
         }
 
 
-def raw(domain: str) -> Topic:
+KEYS = {"patient": "token of the first patient, else the source", "site": "token of the site"}
+
+
+def raw(domain: str, order: str) -> Topic:
     """Events as they came, sealed."""
-    return Topic(f"{PREFIX}{domain}.v1", "token of the first patient, else the source", "patient", "Envelope + body")
+    return Topic(f"{PREFIX}{domain}.v1", KEYS[order], order, "Envelope + body")
 
 
 def dead_letters(domain: str) -> Topic:
@@ -43,15 +47,20 @@ def dead_letters(domain: str) -> Topic:
     )
 
 
-def sealed(domain: str) -> Topic:
+def sealed(domain: str, order: str) -> Topic:
     """Events that were read and indexed, kept: replay and re-index start here. One tombstone removes one event."""
     return Topic(
-        f"{PREFIX}{domain}.sealed.v1", "event id", "patient", "Envelope + body", retention_ms=-1, cleanup="compact"
+        f"{PREFIX}{domain}.sealed.v1", "event id", order, "Envelope + body", retention_ms=-1, cleanup="compact"
     )
 
 
 SIGNALS = Topic(f"{PREFIX}signals.v1", "token of the patient", "patient", "Signal, JSON", retention_ms=30 * DAY)
 
 
-def topics(domains: list[str]) -> list[Topic]:
-    return [make(domain) for domain in domains for make in (raw, dead_letters, sealed)] + [SIGNALS]
+def topics(domains: Mapping[str, str]) -> list[Topic]:
+    """Of domains, each with whose order it keeps."""
+    return [
+        topic
+        for domain, order in domains.items()
+        for topic in (raw(domain, order), dead_letters(domain), sealed(domain, order))
+    ] + [SIGNALS]

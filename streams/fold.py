@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from schemas.record import StaffMember
+
 Entity = dict[str, Any]
 History = dict[str, dict[str, Any]]
 LATEST = "*"  # in `folded`: the position of the latest event, whatever it carried
@@ -24,13 +26,15 @@ HELD = 400  # entries of one history: a person with more of them has one that se
 class Change:
     """What one event says of one entity. A value of None clears the field: the sender said so (HL7 null)."""
 
-    kind: str  # patient, encounter
+    kind: str  # patient, encounter, location, ...
     number: str  # what makes it one of its kind within its patient; empty: the patient itself
-    subject: int
+    subject: int | None  # None: it is nobody's, and `number` alone makes it one
     clear: dict[str, Any]
     identifying: dict[str, str | None] = field(default_factory=dict, repr=False)
     entries: dict[tuple[str, str], Any] = field(default_factory=dict)  # (history, key) and its value; None: not so
     at: str = ""  # when this was so, RFC 3339 as in `position`, where that is not the event's time
+    staff: dict[str, tuple[StaffMember, ...]] = field(default_factory=dict, repr=False)  # sealed under their own keys
+    resolve: Callable[[History], dict[str, Any]] | None = None  # clear fields that follow from all histories together
 
 
 def position(event_time: str, event_id: str) -> str:
@@ -61,6 +65,12 @@ def fold(old: Entity | None, change: Change, at: str, common: Entity, seal: Call
                 target[name] = seal(name, value) if target is sealed else value
     if change.entries:
         made[HISTORY] = _entered(made.get(HISTORY, {}), change.entries, at, folded)
+    if change.resolve is not None:
+        for name, value in change.resolve(made.get(HISTORY, {})).items():
+            if value is None:
+                made.pop(name, None)
+            else:
+                made[name] = value
     if old is not None and folded == known:
         return old
     made["folded"], made["sealed"] = folded, sealed

@@ -12,18 +12,20 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from infra.crypto import DataKey, blind_term, keyed_hash, open_payload, seal_field, seal_fields
+from infra.crypto import DataKey, blind_term, keyed_hash, open_payload, seal_field, seal_fields, seal_payload
 from infra.elastic import Write, dump
 from infra.errors import BadMessage, ErasedPerson, SealBroken
 from infra.kafka import Outgoing
 from infra.keyring import Keyring
 from infra.keystore import KeyStore, Wanted
+from schemas import derived
 from schemas.dead_letter import DeadLetter
+from schemas.derived import Derived
 from schemas.document import Document, clear
-from schemas.envelope import Envelope, document_id, rfc3339
+from schemas.envelope import Envelope, document_id, event_id, rfc3339
 from schemas.peers import Peers
 from schemas.record import Part, Record, StaffMember
-from schemas.registry import Domain
+from schemas.registry import DOMAINS, Domain
 from schemas.signal import ERASED_PERSON, Signal
 from schemas.signal import message as signal_message
 from schemas.topics import SIGNALS
@@ -58,9 +60,14 @@ class Ready:
     event_time: str
     documents: list[Document]
     changes: list[fold.Change]
-    signals: list[Signal]
+    follows: list[Signal | Derived]
+    staff: Mapping[Wanted, DataKey | None] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
     history: dict[int, Mapping[str, Any]] = field(default_factory=dict)  # by subject, once its patient is folded
+
+    @property
+    def signals(self) -> list[Signal]:
+        return [one for one in self.follows if isinstance(one, Signal)]
 
     def key_of(self, subject: int | None) -> DataKey:
         return self.keys[subject or 0]
@@ -138,30 +145,22 @@ class Processor:
         self._keys.count(key for key in staff.values() if key is not None)
         read, batch.ready = batch.ready, []
         for event in read:
+            event.staff = staff
             try:
                 for part, document in enumerate(event.documents):
                     made = document_id(event.envelope.event_id, part)
-                    event.writes.append(Write(made, dump(self._source(event, document, part, made, staff))))
+                    event.writes.append(Write(made, dump(self._source(event, document, part, made))))
                 batch.ready.append(event)
             except Exception as error:
                 batch.letters.append((event.incoming, letter(event.incoming, _unexpected(error))))
 
-    def _source(
-        self, event: Ready, document: Document, part: int, made: str, staff: dict[Wanted, DataKey | None]
-    ) -> dict[str, Any]:
+    def _source(self, event: Ready, document: Document, part: int, made: str) -> dict[str, Any]:
         envelope, key, domain = event.envelope, event.key_of(document.subject), self.domain.name
-        at = _seconds(event)
         sealed: dict[str, Any] = dict(seal_fields(key, domain, made, document.identifying))
         refs: list[str] = []
         for name, members in document.staff.items():
-            sealed[name] = []
-            for member in members:
-                theirs = staff[_staff_wanted(member, envelope.source)]
-                if theirs is None or theirs.since > at:  # erased: nothing of them is kept, not even who it was
-                    continue
-                refs.append(theirs.ref)
-                text = _staff_text(member)
-                sealed[name].append({"ref": theirs.ref, "seal": seal_field(theirs, domain, made, name, text)})
+            sealed[name] = self._sealed_staff(event, members, made, name)
+            refs += [one["ref"] for one in sealed[name]]
         source: dict[str, Any] = {
             "event_id": envelope.event_id,
             "part": part,
@@ -186,6 +185,16 @@ class Processor:
         if sealed:
             source["sealed"] = sealed
         return source
+
+    def _sealed_staff(self, event: Ready, members: Sequence[StaffMember], made: str, name: str) -> list[dict[str, str]]:
+        """Each member under his or her own key; of an erased one nothing is kept, not even who it was."""
+        sealed = []
+        for member in members:
+            theirs = event.staff[_staff_wanted(member, event.envelope.source)]
+            if theirs is not None and theirs.since <= _seconds(event):
+                text = _staff_text(member)
+                sealed.append({"ref": theirs.ref, "seal": seal_field(theirs, self.domain.name, made, name, text)})
+        return sealed
 
     def _blinds(self) -> list[bytes]:
         newest, *older = self._keyring.blinds.values()
@@ -221,18 +230,27 @@ class Processor:
         key = event.key_of(change.subject)
         at = fold.position(change.at or event.event_time, event.envelope.event_id)
 
-        def seal(name: str, value: str) -> str:
-            return seal_field(key, self.domain.name, made, name, value)
+        staff = {name: self._sealed_staff(event, some, made, name) for name, some in change.staff.items()}
+        if staff:  # who it is now, and nobody where that one was erased
+            refs = [one["ref"] for some in staff.values() for one in some]
+            named = {name: "" if some else None for name, some in staff.items()}
+            clear = change.clear | {"staff_ref": refs or None}
+            change = replace(change, clear=clear, identifying=change.identifying | named)
 
-        common = {"patient_ref": key.ref, "source": event.envelope.source, "part": -1}
+        def seal(name: str, value: str) -> Any:
+            return staff[name] if name in staff else seal_field(key, self.domain.name, made, name, value)
+
+        common = {"source": event.envelope.source, "part": -1}
+        if change.subject is not None:
+            common["patient_ref"] = key.ref
         entity = fold.fold(old, change, at, common, seal)
-        if not change.number:
+        if not change.number and change.subject is not None:
             event.history[change.subject] = entity.get(fold.HISTORY, {})
         return entity
 
     def _entity_id(self, event: Ready, change: fold.Change) -> str:
         """One entity of a kind per patient reference and number; the number itself may identify, so it is hashed."""
-        ref = event.key_of(change.subject).ref
+        ref = event.key_of(change.subject).ref if change.subject is not None else ""
         return f"{change.kind}-{keyed_hash(self._keyring.event, ref.encode(), change.number.encode())[:16].hex()}"
 
     def scored(self, event: Ready, number: int, subject: int, score: Part) -> Write:
@@ -242,7 +260,7 @@ class Processor:
         where = next((one.clear for one in event.documents if one.subject == subject), {})
         said: dict[str, Any] = {name: where[name] for name in ("unit", "facility", "patient_class") if name in where}
         document = Document(score.kind, subject, said | {name: clear(value) for name, _, value in score.fields()})
-        return Write(made, dump(self._source(event, document, part, made, {})))
+        return Write(made, dump(self._source(event, document, part, made)))
 
     def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str, float]]:
         """References (prior, survivor) of this batch's merges, and when each happened."""
@@ -262,8 +280,14 @@ class Processor:
         return Outgoing(self.domain.sealed.name, event_id.encode(), value, headers, message.partition)
 
     def outgoing(self, batch: Batch) -> list[Outgoing]:
-        """Signals and dead letters; and tombstones for the sealed records of what the index refused."""
+        """What follows from events, dead letters, and tombstones for the sealed records of what the index refused."""
         made = [self._signal(event, signal) for event in batch.ready for signal in event.signals]
+        made += [
+            self._derived(event, one, number)
+            for event in batch.ready
+            for number, one in enumerate(event.follows)
+            if isinstance(one, Derived)
+        ]
         made += [self._alert(message) for message, why in batch.dropped if why == ErasedPerson.reason]
         made += [self._sealed(event.incoming, event.envelope.event_id, None) for event in batch.unindexed]
         for message, reason in batch.letters:
@@ -281,6 +305,25 @@ class Processor:
         return Outgoing(
             SIGNALS.name, *signal_message(signal.name, self.domain.name, id, made, event.event_time, said, key)
         )
+
+    def _derived(self, event: Ready, one: Derived, number: int) -> Outgoing:
+        """An event of another domain, as its own edge would publish it; the same one however often this one is read."""
+        envelope, key, site = event.envelope, event.key_of(one.subject), one.site or event.envelope.source
+        id = event_id(self._keyring.event, envelope.source, ("derived", envelope.event_id, str(number)), b"")
+        payload = seal_payload([key], id, dump(one.body | {"site": site, "at": event.event_time}))
+        headers = replace(
+            envelope,
+            event_id=id,
+            content_type=derived.CONTENT_TYPE,
+            charset="",
+            event_time=event.event_time,
+            subjects=(key.token,),
+            key_versions=(key.version,),
+            flags=(),
+            content_key=payload.wrapped_key,
+        ).headers()
+        order = self._keys.order(site)
+        return Outgoing(DOMAINS[one.domain].raw.name, order, payload.body, headers)
 
     def _alert(self, message: Incoming) -> Outgoing:
         """Tell that an erased person's event was dropped. It names nobody."""

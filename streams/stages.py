@@ -6,17 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from schemas.derived import Derived
 from schemas.document import Document
 from schemas.envelope import Envelope
 from schemas.peers import Peers
 from schemas.record import Part, Record
 from schemas.signal import Signal
-from streams import ehr
+from streams import allocation, ehr
 from streams.ehr import features
 from streams.fold import Change
 
 # Of a target: clear documents of one event and patient, the patient's history, when; None: it is not to be scored.
 Features = Callable[[str, Sequence[Mapping[str, Any]], Mapping[str, Any], str], Mapping[str, float | str] | None]
+# A published score, beside them.
+Rules = Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any], str], Part | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +27,21 @@ class Stage:
     """The way of a record: bytes to record (raises BadMessage), to documents, to what it changes and makes known.
 
     `targets`: what is predicted of an event, of which `features`; the model of a target is `<domain>-<target>`.
+    A domain that predicts nothing leaves these out.
     """
 
     read: Callable[[bytes, Envelope, Peers], Record]
     document: Callable[[Record], list[Document]]
     analyse: Callable[[Record, Sequence[Document], str], list[Change]]
-    derive: Callable[[Record], list[Signal]]
-    targets: tuple[str, ...]
-    features: Features
-    rules: Callable[
-        [Sequence[Mapping[str, Any]], Mapping[str, Any], str], Part | None
-    ]  # a published score, beside them
+    derive: Callable[[Record], list[Signal | Derived]]
+    targets: tuple[str, ...] = ()
+    features: Features = lambda *_: None
+    rules: Rules = lambda *_: None
 
 
 STAGES = {
     "ehr": Stage(
         ehr.read, ehr.document, ehr.analyse, ehr.derive, features.TARGETS, features.features, ehr.early_warning
-    )
+    ),
+    "allocation": Stage(allocation.read, allocation.document, allocation.analyse, allocation.derive),
 }

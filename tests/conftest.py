@@ -109,7 +109,8 @@ def manifest(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     def produce(folder: Path) -> list[dict[str, Any]]:
         if folder not in known:
             out = tmp_path_factory.mktemp("manifest") / "out.jsonl"
-            done = wardstream("produce", "files", str(folder), "--manifest", str(out), "--json")
+            feed = "operations" if folder.name == "allocation" else "files"
+            done = wardstream("produce", feed, str(folder), "--manifest", str(out), "--json")
             known[folder] = rows = [json.loads(line) for line in out.read_text().splitlines()]
             assert json.loads(done.stdout)["messages"] == len(rows)
             assert done.returncode == (0 if {row["outcome"] for row in rows} <= {"indexed", "duplicate"} else 1)

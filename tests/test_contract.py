@@ -35,7 +35,7 @@ def test_each_domain_has_a_stage() -> None:
 @DOMAIN
 def test_samples(domain: Domain) -> None:
     folder = SAMPLES / domain.name
-    assert any(path.is_file() for path in folder.rglob("*.hl7"))
+    assert any(path.suffix != ".md" for path in folder.rglob("*") if path.is_file())
     assert (folder / "LICENCES.md").is_file()
 
 
@@ -106,12 +106,12 @@ def finished(domain: Domain) -> None:
 def test_reading_again_changes_nothing(manifest: Manifest, command: Run, domain: Domain) -> None:
     """Every event once more, in another order: documents, entities, versions and letters stay what they were."""
     manifest(SAMPLES / domain.name)
-    letters = json.loads(command("dlq", "list", "--json").stdout)
+    letters = json.loads(command("dlq", "list", "--domain", domain.name, "--json").stdout)
     events = taken(domain.raw.name)
     finished(domain)
     before = documents(domain.alias)
     assert len(before) > 50
-    assert letters
+    assert letters or domain.name == "allocation", "whose feeds refuse at once what they cannot read"
     random.Random(7).shuffle(events)
     producer = Producer()
     producer.send_now(events)
@@ -120,5 +120,5 @@ def test_reading_again_changes_nothing(manifest: Manifest, command: Run, domain:
     after = documents(domain.alias)
     assert after.keys() == before.keys()
     assert [(name, one, after[name]) for name, one in before.items() if after[name] != one] == []
-    again = json.loads(command("dlq", "list", "--json").stdout)
+    again = json.loads(command("dlq", "list", "--domain", domain.name, "--json").stdout)
     assert {(one["event_id"], one["reason"]) for one in again} == {(one["event_id"], one["reason"]) for one in letters}

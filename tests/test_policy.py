@@ -58,8 +58,10 @@ PLACES = {  # 45 CFR 164.514(b)(2)(i)(B), (M) and (R): of the coded fields, what
 
 
 def expected(role: str, domain: Domain, purpose: str, verb: str, field: str) -> bool:
-    if purpose not in PURPOSES_OF[role] or domain.name != "ehr":
+    if purpose not in PURPOSES_OF[role]:
         return False
+    if domain.name == "allocation":
+        return expected_of_beds(role, domain, verb, field)
     mark, mapping = domain.marks().get(field), domain.mapping()["properties"]
     sealed = isinstance(mark, Identifying | Staffed)
     coded = field == "state" or (isinstance(mark, Clinical | Open) and not mark.text)
@@ -95,6 +97,34 @@ def expected(role: str, domain: Domain, purpose: str, verb: str, field: str) -> 
             return field in RECORD
         case "privacy_officer", "reveal":
             return isinstance(mark, Identifying)
+    return False
+
+
+def expected_of_beds(role: str, domain: Domain, verb: str, field: str) -> bool:
+    mark = domain.marks().get(field)
+    sealed = isinstance(mark, Identifying | Staffed)
+    coded = field == "state" or (isinstance(mark, Clinical | Open) and not mark.text)
+    typed = field in {"text", "affirmed", "negated", "uncertain", "family", "sections", "display"}
+    numbers = field in {"identifiers", "visit_number", "placer_number"}
+    match role, verb:
+        case "clinician" | "bed_manager" | "data_scientist", "see":
+            return coded or typed or field in RECORD or (field == "staff_ref" and role != "data_scientist")
+        case "clinician", "search":
+            return coded or typed or field in RECORD | {"staff_ref"} or numbers
+        case "bed_manager", "search":
+            return coded or typed or field in RECORD | {"staff_ref"} or (numbers and field != "identifiers")
+        case "data_scientist", "search":
+            return coded or typed or field in RECORD
+        case "clinician", "reveal":
+            return numbers or field in {"member", "surgeon"}
+        case "quality_officer", "search" | "see":
+            return coded or field in RECORD
+        case "privacy_officer", "search":
+            return field in RECORD or numbers
+        case "privacy_officer", "see":
+            return field in RECORD
+        case "privacy_officer", "reveal":
+            return sealed and field not in {"member", "surgeon"}
     return False
 
 

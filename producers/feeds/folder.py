@@ -111,13 +111,14 @@ def items(found: Iterable[Path], readers: Readers) -> Iterator[Item]:
         suffix = path.suffix.lower()
         if suffix in LINES:
             yield from _lines(path, readers)
-        elif suffix in FHIR or (suffix not in HL7 and _first_byte(path) in (b"{", b"[")):
+        elif suffix in FHIR or (suffix not in HL7 and first_byte(path) in (b"{", b"[")):
             yield from _document(path, readers)
         else:
             yield from _messages(path, readers)
 
 
-def _first_byte(path: Path) -> bytes:
+def first_byte(path: Path) -> bytes:
+    """The first byte that is no blank; nothing of an empty file."""
     with path.open("rb") as file:
         return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
 
@@ -169,7 +170,7 @@ def _is_lines(path: Path) -> bool:
 
 def _lines(path: Path, readers: Readers) -> Iterator[Item]:
     """One resource a line; a bad line is refused, and the next is read."""
-    for position, line in enumerate(_read_lines(path, settings().mllp_max_bytes)):
+    for position, line in enumerate(read_lines(path, settings().mllp_max_bytes)):
         if line is None:
             yield Item(path, position, "", BadMessage("too_large"))
         elif line.strip():
@@ -189,8 +190,8 @@ def _lines(path: Path, readers: Readers) -> Iterator[Item]:
                 yield _item(path, position, Event(0, kind, "", made), readers)
 
 
-def _read_lines(path: Path, limit: int) -> Iterator[bytes | None]:
-    """Lines, None for one above the limit."""
+def read_lines(path: Path, limit: int) -> Iterator[bytes | None]:
+    """The lines of a file, None for one above the limit."""
     with path.open("rb") as file:
         while line := file.readline(limit + 2):
             if line.endswith(b"\n") or len(line) <= limit:

@@ -69,11 +69,13 @@ class Done:
         return 201 if self.new else 200
 
 
-class Listener:
-    """A FHIR endpoint. `take` makes an arrival of a resource and raises BadMessage where it is not ours to take."""
+class Endpoint:
+    """What takes events over HTTP, of whatever form: connections, bodies within bounds, counted answers."""
 
-    def __init__(self, publisher: Publisher, take: Taker) -> None:
-        self._publisher, self._take = publisher, take
+    feed: str
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
         self._held = 0  # bytes of bodies that requests may hold at most
         self._asked: dict[Any, float] = {}  # when a connection last asked; endless while it waits for an answer
 
@@ -89,7 +91,7 @@ class Listener:
         server = runner.server
         assert server is not None
         try:
-            async with tls.serving(FEED, server, host, port) as at:
+            async with tls.serving(self.feed, server, host, port) as at:
                 ready(at)
                 await self._close_idle(server, stop)
         finally:
@@ -100,7 +102,7 @@ class Listener:
         while not stop.is_set():
             now = time.monotonic()
             open = {one.transport for one in server.connections if one.transport is not None}
-            metrics.CONNECTIONS.labels(FEED).set(len(open))
+            metrics.CONNECTIONS.labels(self.feed).set(len(open))
             self._asked = {one: self._asked.get(one, now) for one in open}
             for one, since in self._asked.items():
                 if now - since > settings().fhir_idle_seconds:
@@ -112,47 +114,29 @@ class Listener:
 
     async def _handle(self, request: web.Request) -> web.Response:
         started = time.perf_counter()
-        metrics.RECEIVED.labels(FEED).inc()
+        metrics.RECEIVED.labels(self.feed).inc()
         self._asked[request.transport] = math.inf
         reason = ""
         try:
             response = await self._answer(request)
         except BadMessage as bad:
-            reason, response = bad.reason, _refused([bad])
+            reason, response = bad.reason, self._refused([bad])
         except WardstreamError as error:  # ours, not the message's: it may come again unchanged
-            reason, response = error.reason, _refused([BadMessage(error.reason)])
+            reason, response = error.reason, self._refused([BadMessage(error.reason)])
         except Exception as error:  # never the error's text, which may quote a patient
-            reason, response = "internal_error", _refused([BadMessage("internal_error", type(error).__name__)])
+            reason, response = "internal_error", self._refused([BadMessage("internal_error", type(error).__name__)])
         finally:
             self._asked[request.transport] = time.monotonic()
-        metrics.ANSWER_SECONDS.labels(FEED).observe(time.perf_counter() - started)
-        metrics.ANSWERED.labels(FEED, str(response.status), reason).inc()
+        metrics.ANSWER_SECONDS.labels(self.feed).observe(time.perf_counter() - started)
+        metrics.ANSWERED.labels(self.feed, str(response.status), reason).inc()
         return response
 
     async def _answer(self, request: web.Request) -> web.Response:
-        path = [part for part in request.path.split("/") if part]
-        if path == ["metadata"]:
-            if request.method not in ("GET", "HEAD"):
-                return _not_allowed("GET, HEAD")
-            return _response(200, _capabilities())
-        if len(path) > 2 or (path and not known(path[0])):
-            raise BadMessage("no_such_path")
-        kind = path[0] if path else ""
-        conditional = len(path) == 1 and bool(request.query_string)
-        allowed = "PUT" if len(path) == 2 or (conditional and request.method == "PUT") else "POST"
-        if request.method != allowed:
-            return _not_allowed("PUT" if len(path) == 2 else "POST, PUT" if kind else "POST")
-        _negotiate(request)
-        with self._holding() as hold:
-            body = await self._body(request, hold)
-            if kind in ("", "Bundle"):
-                return await self._bundle(body, request)
-            made = await asyncio.to_thread(single, body)
-            if made.resource["resourceType"] != kind:
-                raise BadMessage("bad_resource", "resourceType")
-            if len(path) == 2 and made.resource.get("id") != path[1]:
-                raise BadMessage("bad_resource", f"{kind}.id")
-            return _single(await self._publish(*self._taken(Event(0, kind, "", made))), request)
+        """Raises BadMessage, and WardstreamError for what is ours to mend."""
+        raise NotImplementedError
+
+    def _refused(self, problems: list[BadMessage]) -> web.Response:
+        raise NotImplementedError
 
     # ---------------------------------------------------------------------------------------------------------- body
 
@@ -202,7 +186,43 @@ class Listener:
             raise BadMessage("bad_media_type", "Content-Encoding")
         return bytes(body)
 
-    # --------------------------------------------------------------------------------------------------------- events
+
+class Listener(Endpoint):
+    """A FHIR endpoint. `take` makes an arrival of a resource and raises BadMessage where it is not ours to take."""
+
+    feed = FEED
+
+    def __init__(self, publisher: Publisher, take: Taker) -> None:
+        super().__init__(publisher)
+        self._take = take
+
+    def _refused(self, problems: list[BadMessage]) -> web.Response:
+        return _refused(problems)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        path = [part for part in request.path.split("/") if part]
+        if path == ["metadata"]:
+            if request.method not in ("GET", "HEAD"):
+                return _not_allowed("GET, HEAD")
+            return _response(200, _capabilities())
+        if len(path) > 2 or (path and not known(path[0])):
+            raise BadMessage("no_such_path")
+        kind = path[0] if path else ""
+        conditional = len(path) == 1 and bool(request.query_string)
+        allowed = "PUT" if len(path) == 2 or (conditional and request.method == "PUT") else "POST"
+        if request.method != allowed:
+            return _not_allowed("PUT" if len(path) == 2 else "POST, PUT" if kind else "POST")
+        _negotiate(request)
+        with self._holding() as hold:
+            body = await self._body(request, hold)
+            if kind in ("", "Bundle"):
+                return await self._bundle(body, request)
+            made = await asyncio.to_thread(single, body)
+            if made.resource["resourceType"] != kind:
+                raise BadMessage("bad_resource", "resourceType")
+            if len(path) == 2 and made.resource.get("id") != path[1]:
+                raise BadMessage("bad_resource", f"{kind}.id")
+            return _single(await self._publish(*self._taken(Event(0, kind, "", made))), request)
 
     async def _bundle(self, body: bytes, request: web.Request) -> web.Response:
         bundle = Bundle(

@@ -1,1 +1,115 @@
-"""Resource allocation on the stream: who lies where, who works where, and what should come next."""
+"""Resource allocation on the stream: who lies where, who works where, and what should come next.
+
+`read` makes a record of an operations event, or of one derived from a health record; `analyse` tells what places,
+staff, stays and requests become by it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from schemas import derived
+from schemas.allocation import (
+    AllocationPart,
+    LocationEvent,
+    PlacementEvent,
+    PriceEvent,
+    RequestEvent,
+    ResourceEvent,
+    ShiftEvent,
+)
+from schemas.derived import Derived
+from schemas.document import Document, documents
+from schemas.envelope import Envelope, rfc3339
+from schemas.marks import Clinical, Open
+from schemas.peers import Peers
+from schemas.record import Record, StaffMember
+from schemas.signal import Signal
+from schemas.wire.fhir import load
+from streams.allocation import events, placement
+from streams.fold import Change
+
+CLOCK_SKEW = timedelta(minutes=10)  # an event further ahead of its arrival has a wrong clock
+STATES = {"set": "active", "cancel": "cancelled", "delete": "deleted"}
+MACHINERY = frozenset(("action", "flags", "nulls", "trigger", "status"))  # of the event, not of the thing
+PLACE = frozenset(("unit", "room", "bed"))  # of a stay these follow from its history
+
+
+def read(body: bytes, envelope: Envelope, peers: Peers) -> Record:
+    """Raises BadMessage."""
+    event = events.read(load(body), derived=envelope.content_type == derived.CONTENT_TYPE)
+    part, at, received = event.part, event.at, envelope.received()
+    if at is not None and at > received + CLOCK_SKEW:
+        at = received
+        part = part.model_copy(update={"flags": (*part.flags, "future_time")})
+    numbers = (one.value for subject in event.subjects for one in subject.identifiers)
+    return Record(subjects=event.subjects, parts=(part,), terms=tuple(numbers), event_time=at, told_at=event.told_at)
+
+
+def document(record: Record) -> list[Document]:
+    return documents(record)
+
+
+def analyse(record: Record, made: Sequence[Document], at: str) -> list[Change]:
+    """What one event says of the one thing that it is about; it happened, or was told, `at`."""
+    told = rfc3339(record.told_at) if record.told_at else ""
+    return [change(part, at, told) for part in record.parts if isinstance(part, AllocationPart)]
+
+
+def change(part: AllocationPart, at: str, told: str = "") -> Change:
+    """The one change that a part makes."""
+    match part:
+        case LocationEvent():
+            number = _number(part.site, part.unit, part.room, part.bed)
+            return Change("location", number, None, _clear(part), at=told)
+        case ShiftEvent():
+            number = _number(part.site, part.shift_number)
+            return Change("shift", number, None, _clear(part), staff=_members("member", part.member), at=told)
+        case ResourceEvent():
+            number = _number(part.site, part.resource_type, part.resource_id)
+            return Change("resource", number, None, _clear(part), at=told)
+        case PriceEvent():
+            begins = rfc3339(part.valid_from) if part.valid_from else ""
+            number = _number(part.site, part.payer, part.code_system, part.code, begins)
+            return Change("price", number, None, _clear(part), at=told)
+        case RequestEvent():
+            sealed = _sealed(placer_number=part.placer_number)
+            number = _number(part.site, part.placer_number)
+            staff = _members("surgeon", part.surgeon)
+            return Change("request", number, part.subject, _clear(part), sealed, staff=staff, at=told)
+        case PlacementEvent():
+            clear = {name: value for name, value in _clear(part).items() if name not in PLACE | {"state"}}
+            number = part.visit_number or "unnumbered"  # all stays without a number are one after the other
+            sealed, entries = _sealed(visit_number=part.visit_number), placement.entry(part, told or at, at)
+            return Change("placement", number, part.subject, clear, sealed, entries, told, resolve=placement.resolve)
+    raise TypeError(type(part).__name__)
+
+
+def _number(*parts: str) -> str:
+    """One text of several: no part can look like two."""
+    return "\x1f".join(parts)
+
+
+def _clear(part: AllocationPart) -> dict[str, Any]:
+    """What the thing is from now on: fields that were said, those that were cleared, and whether it is there at all."""
+    said = {
+        name: rfc3339(value) if isinstance(value, datetime) else list(value) if isinstance(value, tuple) else value
+        for name, mark, value in part.fields()
+        if name not in MACHINERY and isinstance(mark, Clinical | Open)
+    }
+    return dict.fromkeys(part.nulls) | said | {"state": STATES[part.action]}
+
+
+def _sealed(**said: str) -> dict[str, str | None]:
+    return {name: value for name, value in said.items() if value}
+
+
+def _members(name: str, members: tuple[StaffMember, ...]) -> dict[str, tuple[StaffMember, ...]]:
+    return {name: members} if members else {}
+
+
+def derive(record: Record) -> list[Signal | Derived]:
+    """Nothing yet follows from one event alone: overloads and shortages are of a site's whole state."""
+    return []

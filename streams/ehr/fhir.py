@@ -272,11 +272,13 @@ class _Reading:
         """What a place or an organisation is called: its short code, else its name, as far as the event tells."""
         if not reference:
             return ""
-        there = resolved(reference, self.focus) or {}
+        return self._called(resolved(reference, self.focus) or {}) or str(reference.get("display") or "")
+
+    def _called(self, there: Json) -> str:
         for one in each(there.get("identifier")):
             if 0 < len(value := str(one.get("value") or "")) <= 20:  # ICU, and not a UUID: V2-to-FHIR, PL
                 return value
-        return str(there.get("name") or reference.get("display") or "")
+        return str(there.get("name") or "")
 
     # ------------------------------------------------------------------------------------------------------- patient
 
@@ -793,12 +795,25 @@ class _Reading:
         }
         if self.type in ("Location", "Organization"):
             draft["title"] = resource.get("name")
+        if self.type == "Location":
+            self._located(draft)
         elif self.type == "Practitioner":
             draft["practitioner"] = fhir_person.practitioner(resource, self.focus.url, self.source, self.peer)
             draft["specialties"] = all_codes(one.get("code") for one in each(resource.get("qualification")))
         elif self.type == "PractitionerRole":
             self.staff(draft, "practitioner", resource.get("practitioner"))
             draft["specialties"] = all_codes(each(resource.get("specialty")))
+
+    def _located(self, draft: Draft) -> None:
+        """Where a Location is, and how: a bed with its room and ward, as far as the event tells what they are."""
+        resource = self.resource
+        physical = PLACES.get(code_of(resource.get("physicalType")))
+        if physical is None:
+            return
+        where = self.within(resource.get("partOf") or {}) | {physical: self._called(resource)}
+        where["facility"] = where.get("facility") or self.named(resource.get("managingOrganization"))
+        draft |= {name: where[name] for name in ("unit", "room", "bed", "facility") if where.get(name)}
+        draft["bed_status"] = (resource.get("operationalStatus") or {}).get("code")
 
 
 _TYPES: dict[str, Callable[[_Reading], None]] = {

@@ -27,6 +27,7 @@ from schemas.ehr import (
     Observation,
     Order,
     Procedure,
+    Resource,
     Visit,
 )
 from schemas.peers import Peer
@@ -141,7 +142,8 @@ def check(message: Message, header: Control, peer: Peer) -> datetime | None:
     Gives MSH-7. Raises BadMessage.
     """
     patients = sum(line.startswith("PID") for line in message.lines)
-    if not patients and header.message_type in ABOUT_PATIENTS:
+    about_a_bed = (header.message_type, header.trigger) == ("ADT", "A20")
+    if not patients and header.message_type in ABOUT_PATIENTS and not about_a_bed:
         raise BadMessage("missing_segment", "PID")
     if patients > 1 and header.message_type in ONE_PATIENT and header.trigger not in SEVERAL_PATIENTS:
         raise BadMessage("repeated_segment", "PID")
@@ -441,6 +443,13 @@ class _Reading:
             draft["admit_reason"] = reason
         self._time(draft, "expected_admit_at", segment, 8)
         self._time(draft, "expected_discharge_at", segment, 9)
+
+    def npu(self, segment: Segment) -> None:
+        """The status of a bed, which is nobody's (ADT^A20): as FHIR tells a Location."""
+        draft = self._new(Resource, segment, {"room": (1, 2), "bed": (1, 3), "bed_status": 2})
+        draft["resource_type"] = "Location"
+        facility = segment.value(1, 4) or self.header.sending_facility
+        draft["_place"] = {"unit": segment.value(1), "facility": facility}
 
     # ------------------------------------------------------------------------------ diagnoses, procedures, allergies
 
@@ -846,7 +855,7 @@ class _Reading:
 _SEGMENTS: dict[str, Callable[[_Reading, Segment], None]] = {
     name: getattr(_Reading, name.lower())
     for name in (
-        ("EVN", "PID", "PD1", "ROL", "PRT", "NK1", "GT1", "IN1", "IN2", "MRG", "PV1", "PV2")
+        ("EVN", "PID", "PD1", "ROL", "PRT", "NK1", "GT1", "IN1", "IN2", "MRG", "PV1", "PV2", "NPU")
         + ("DG1", "PRB", "PR1", "AL1", "IAM", "ORC", "TQ1", "OBR", "SPM", "OBX", "NTE", "TXA")
         + ("SCH", "AIS", "AIG", "AIL", "AIP", "RXA", "RXO", "RXE", "RXD", "RXG", "RXR", "RXC", "FT1")
     )
