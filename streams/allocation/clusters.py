@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import DBSCAN, HDBSCAN, KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score, silhouette_samples, silhouette_score
+from sklearn.metrics import adjusted_rand_score, pairwise_distances, silhouette_samples
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from infra.errors import Untrainable
 
@@ -31,13 +32,17 @@ KMEANS, DBSCAN_, HDBSCAN_ = "kmeans", "dbscan", "hdbscan"
 METHODS = (KMEANS, DBSCAN_, HDBSCAN_)
 FEWEST = 10  # rows of which groups are made
 MOST_GROUPS = 8  # of K-Means
-NEIGHBOURS = 5  # within reach of a core point (min_samples)
-SUBSETS, PART = 30, 0.8
+NEIGHBOURS = 5  # within reach of a core point (min_samples); fewer rows together are no group
+CLOSE = 0.25  # rows nearer than this are alike (of two kinds they are 2 apart): HDBSCAN finds structure at any scale
+SUBSETS, PART = 30, 0.5
 STABLE, DOUBTFUL = 0.75, 0.6
 SEED = 20_172
 NIGHT, MORNING, AFTERNOON, EVENING = "at night", "in the morning", "in the afternoon", "in the evening"
 _PARTS = {NIGHT: (22, 23, 0, 1, 2, 3, 4, 5), MORNING: range(6, 12), AFTERNOON: range(12, 17), EVENING: range(17, 22)}
 _MOSTLY, _MORE = 0.7, 1.4
+# Differences that are none: of price a tenth (in logarithms), of use a twentieth of the time, of place a metre.
+_RARE = 0.1  # use below which its hours are chance
+_LEAST = {"kind": 1e-9, "place": 1e-9, "price": 0.1, "use": 0.05, "hours": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class Outlier:
 
 @dataclass(frozen=True, slots=True)
 class Clustering:
-    """`ari`: mean over subsets; None where there are no groups. `kind_alone`: the adjusted Rand index of the groups and
+    """`ari`: mean over subsets; None for fewer than two groups. `kind_alone`: the adjusted Rand index of the groups and
     a division by kind alone: at 1 they tell nothing that was not known."""
 
     method: str
@@ -90,6 +95,11 @@ class Clustering:
 
 def cluster(profiles: Sequence[Profile], method: str) -> Clustering:
     """Raises Untrainable (`too_few_rows`)."""
+    with threadpool_limits(1):  # of few rows, threads make twenty times the work
+        return _cluster(profiles, method)
+
+
+def _cluster(profiles: Sequence[Profile], method: str) -> Clustering:
     if len(profiles) < FEWEST:
         raise Untrainable("too_few_rows", f"groups are made of {FEWEST} rows at least: there are {len(profiles)}")
     some = sorted(profiles, key=lambda one: one.id)
@@ -131,7 +141,7 @@ def cluster(profiles: Sequence[Profile], method: str) -> Clustering:
 
 def vectors(profiles: Sequence[Profile]) -> tuple[Floats, dict[str, slice]]:
     """Rows in which kind, place, price, how much and when something is used weigh alike: each has a variance of 1 in
-    all, or is left out where there is no difference."""
+    all, or less where there is hardly any difference: what is not there must not be blown up."""
     hours = np.array([one.hours for one in profiles], float)
     use = hours.mean(1, keepdims=True)
     positions = [one.position for one in profiles]
@@ -140,7 +150,7 @@ def vectors(profiles: Sequence[Profile]) -> tuple[Floats, dict[str, slice]]:
         "place": np.array(positions, float) if all(positions) else _one_hot([(one.unit,) for one in profiles]),
         "price": np.log1p(np.array([[one.price] for one in profiles])),
         "use": use,
-        "hours": _smooth(np.divide(hours, use, out=np.zeros_like(hours), where=use > 0)),
+        "hours": _smooth((hours + _RARE) / (use + _RARE)),
     }
     blocks: dict[str, slice] = {}
     columns: list[Floats] = []
@@ -149,7 +159,7 @@ def vectors(profiles: Sequence[Profile]) -> tuple[Floats, dict[str, slice]]:
         if (spread := float(np.sqrt((block**2).sum(1).mean()))) > 1e-9:
             begin = sum(one.shape[1] for one in columns)
             blocks[name] = slice(begin, begin + block.shape[1])
-            columns.append(block / spread)
+            columns.append(block / max(spread, _LEAST[name]))
     return (np.hstack(columns) if columns else np.zeros((len(profiles), 1))), blocks
 
 
@@ -171,52 +181,59 @@ def _settings(x: Floats, method: str) -> dict[str, float]:
     match method:
         case "kmeans":
             most = min(MOST_GROUPS, len(x) - 1, len(np.unique(x, axis=0)))
-            found = {k: _mean_silhouette(x, _kmeans(x, k)) for k in range(2, most + 1)}
+            found = {k: _all_silhouettes(x, _kmeans(x, k, NEIGHBOURS)) for k in range(2, most + 1)}
             return {"k": max(found, key=lambda k: found[k], default=1)}
         case "dbscan":
-            return {"eps": _knee(x), "min_samples": NEIGHBOURS}
+            return {"eps": _reach(x), "min_samples": NEIGHBOURS}
         case "hdbscan":
-            return {"min_cluster_size": max(NEIGHBOURS, len(x) // 40), "min_samples": NEIGHBOURS}
+            size = max(NEIGHBOURS, len(x) // 40)
+            return {"min_cluster_size": size, "min_samples": NEIGHBOURS, "least_distance": CLOSE}
     raise ValueError(f"there is no method {method!r}")
 
 
-def _labels(x: Floats, method: str, settings: dict[str, float]) -> Ints:
-    """Of each row; -1 is an outlier."""
+def _labels(x: Floats, method: str, settings: dict[str, float], part: float = 1.0) -> Ints:
+    """Of each row; -1 is an outlier. Of a part of the rows, groups and neighbourhoods have as much less in them."""
+    fewest = max(2, round(NEIGHBOURS * part))
     match method:
         case "kmeans":
-            return _with_outliers(x, _kmeans(x, int(settings["k"])))
+            return _kmeans(x, int(settings["k"]), fewest)
         case "dbscan":
-            model: Any = DBSCAN(eps=settings["eps"], min_samples=int(settings["min_samples"]))
+            model: Any = DBSCAN(eps=settings["eps"], min_samples=fewest)
         case _:
-            sizes = {name: int(value) for name, value in settings.items()}
-            model = HDBSCAN(**sizes, copy=True)
+            size = round(settings["min_cluster_size"] * part)
+            model = HDBSCAN(size, min_samples=fewest, metric="precomputed", copy=False)
+            x = np.maximum(pairwise_distances(x), settings["least_distance"])
+            np.fill_diagonal(x, 0.0)
     return np.asarray(model.fit_predict(x), np.int64)
 
 
-def _kmeans(x: Floats, k: int) -> Ints:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than groups
-        return np.asarray(KMeans(k, n_init=10, random_state=SEED).fit_predict(x), np.int64)
-
-
-def _with_outliers(x: Floats, labels: Ints) -> Ints:
-    """K-Means puts everything somewhere: what lies far out in its group (Tukey 1977: three quartile ranges) is none."""
-    made = labels.copy()
-    for name in np.unique(labels):
-        mine = np.flatnonzero(labels == name)
-        away = np.linalg.norm(x[mine] - np.median(x[mine], axis=0), axis=1)
-        low, high = np.quantile(away, (0.25, 0.75))
-        made[mine[away > high + 3 * max(high - low, 1e-9)]] = -1 if len(mine) >= NEIGHBOURS else name
+def _kmeans(x: Floats, k: int, fewest: int) -> Ints:
+    """K-Means puts everything somewhere. What it gives a group of its own, or what lies far out in one (Tukey 1977:
+    three quartile ranges), is an outlier."""
+    rows, made = np.arange(len(x)), np.full(len(x), -1, np.int64)
+    while len(rows) > k:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than groups
+            labels = KMeans(k, n_init=3, random_state=SEED).fit_predict(x[rows])
+        small = np.isin(labels, np.flatnonzero(np.bincount(labels, minlength=k) < fewest))
+        if not small.any():
+            made[rows] = labels
+            break
+        rows = rows[~small]
+    for name in range(k):
+        mine = np.flatnonzero(made == name)
+        away = np.linalg.norm(x[mine] - np.median(x[mine], axis=0), axis=1) if len(mine) else np.zeros(0)
+        if len(mine) >= NEIGHBOURS:
+            low, high = np.quantile(away, (0.25, 0.75))
+            made[mine[away > high + 3 * max(high - low, 1e-9)]] = -1
     return made
 
 
-def _knee(x: Floats) -> float:
-    """Reach of DBSCAN: where the sorted distances to the fifth neighbour turn upwards (Satopaa et al. 2011)."""
-    away = np.sort(NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(x))).fit(x).kneighbors(x)[0][:, -1])
-    if np.ptp(away) < 1e-12:
-        return max(float(away[-1]), 1e-6)
-    rise = (away - away[0]) / np.ptp(away)
-    return max(float(away[int(np.argmax(np.linspace(0, 1, len(away)) - rise))]), 1e-6)
+def _reach(x: Floats) -> float:
+    """Of DBSCAN: as far as the fifth neighbour lies from all rows but those where it is far out (Tukey's fence)."""
+    away = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(x))).fit(x).kneighbors(x)[0][:, -1]
+    low, high = np.quantile(away, (0.25, 0.75))
+    return max(float(high + 1.5 * (high - low)), CLOSE)
 
 
 # -------------------------------------------------------------------------------------------------------------- figures
@@ -232,15 +249,17 @@ def _silhouettes(x: Floats, labels: Ints) -> Floats | None:
     return made
 
 
-def _mean_silhouette(x: Floats, labels: Ints) -> float:
-    found = len(np.unique(labels))
-    return float(silhouette_score(x, labels)) if 2 <= found < len(x) else -1.0
+def _all_silhouettes(x: Floats, labels: Ints) -> float:
+    """Mean over all rows, outliers too, so that nothing is gained by leaving rows out."""
+    found = _silhouettes(x, labels)
+    return -1.0 if found is None else float(found.mean())
 
 
 def _stability(
     x: Floats, labels: Ints, method: str, settings: dict[str, float]
 ) -> tuple[float | None, dict[int, float]]:
-    """Mean adjusted Rand index, of rows that are in a group here or there, and mean Jaccard index of each group."""
+    """Mean adjusted Rand index, of rows that are in a group here or there, and mean Jaccard index of each group; of one
+    group alone there is no division that could be stable."""
     names = [int(name) for name in np.unique(labels) if name >= 0]
     if not names:
         return None, {}
@@ -248,7 +267,7 @@ def _stability(
     jaccards: dict[int, list[float]] = {name: [] for name in names}
     for _ in range(SUBSETS):
         chosen = np.sort(rng.choice(len(x), int(len(x) * PART), replace=False))
-        again, before = _labels(x[chosen], method, settings), labels[chosen]
+        again, before = _labels(x[chosen], method, settings, PART), labels[chosen]
         either = (again >= 0) | (before >= 0)
         indices.append(float(adjusted_rand_score(before[either], again[either])))
         for name in names:
@@ -257,7 +276,8 @@ def _stability(
             alike = (float((mine & other).sum() / (mine | other).sum()) for other in others)
             if mine.any():
                 jaccards[name].append(max(alike, default=0.0))
-    return float(np.mean(indices)), {name: float(np.mean(some)) if some else 0.0 for name, some in jaccards.items()}
+    ari = float(np.mean(indices)) if len(names) > 1 else None
+    return ari, {name: float(np.mean(some)) if some else 0.0 for name, some in jaccards.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
