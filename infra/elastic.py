@@ -14,6 +14,7 @@ import orjson
 from elastic_transport import ConnectionError as ConnectionLost
 from elastic_transport import ConnectionTimeout, TlsError, TransportError
 from elasticsearch import ApiError, AsyncElasticsearch, Elasticsearch, OrjsonSerializer
+from elasticsearch.helpers import async_scan
 
 from infra.errors import NotTrusted, StackDown, UsageError
 from infra.retry import Target
@@ -237,6 +238,24 @@ class Index:
                     if doc.get("found")
                 }
             await asyncio.sleep(self.target.failed(reason))
+
+    async def find(self, query: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Every document that a query finds, by id, as last written. Waits for a server that is away."""
+        while True:
+            await self.target.admitted()
+            try:
+                await self._server.indices.refresh(index=self.name)
+                hits = async_scan(self._server, {"query": query}, index=self.name, size=SCAN_PAGE)
+                found = {hit["_id"]: hit["_source"] async for hit in hits}
+            except (ConnectionLost, ConnectionTimeout):
+                await asyncio.sleep(self.target.failed("connection"))
+            except ApiError as error:
+                if error.status_code in REFUSALS:
+                    raise
+                await asyncio.sleep(self.target.failed(str(error.status_code)))
+            else:
+                self.target.succeeded()
+                return found
 
     async def remove_of(self, field: str, values: Collection[str]) -> int:
         """Delete every document whose `field` is one of `values`, written by now or under way; gives how many.

@@ -76,6 +76,13 @@ MODEL_DRIFT = Gauge(
     "Population stability index of a model's last scores against those of its training; above 0.25 look.",
     ["model"],
 )
+# Of sites and units whose beds operations events have declared, and of no others: a message may name anything.
+BEDS = Gauge("wardstream_beds", "Beds by status (HL7 table 0116), as events tell it.", ["site", "unit", "status"])
+OCCUPANCY = Gauge(
+    "wardstream_bed_occupancy_ratio", "Beds in which somebody lies, of those not closed.", ["site", "unit"]
+)
+WAITING = Gauge("wardstream_waiting_requests", "Patients who wait for a bed, by priority.", ["site", "priority"])
+CONFLICTS = Gauge("wardstream_bed_conflicts", "What events tell and cannot be so, by kind.", ["site", "kind"])
 
 CATALOGUE = (
     RECEIVED,
@@ -103,6 +110,10 @@ CATALOGUE = (
     SCORES,
     SCORING_ROWS,
     MODEL_DRIFT,
+    BEDS,
+    OCCUPANCY,
+    WAITING,
+    CONFLICTS,
 )
 
 page = make_wsgi_app()  # the catalogue in Prometheus' text format

@@ -28,14 +28,15 @@ def arrival(said: Mapping[str, Any], name: str, defaults: Mapping[str, str], rec
     Raises BadMessage: an event that cannot be read stays with the sender.
     """
     said = {**defaults, **{field: value for field, value in said.items() if value != ""}}
-    event = events.read(said)
+    source = f"operations:{name}"
+    event = events.read(said, source)
     body = canonical(said)
     if len(body) > settings().mllp_max_bytes:
         raise BadMessage("too_large")
     at = said.get("at", "")
     return Arrival(
         domain=DOMAIN,
-        source=f"operations:{name}",
+        source=source,
         peer="*|*",
         content_type=events.CONTENT_TYPE,
         charset="",
@@ -103,7 +104,7 @@ def _rows(path: Path, take: Take) -> Iterator[Item]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)
             names = [name.strip() for name in next(rows, [])]
-            if not all(names) or len(set(names)) != len(names):
+            if not names or not all(names) or len(set(names)) != len(names):
                 raise BadMessage("bad_csv", "header")
             for position, row in enumerate(row for row in rows if any(row)):
                 if len(row) > len(names):

@@ -260,11 +260,11 @@ class _Send:
 
 
 def _wanted(send: _Send) -> list[Wanted]:
-    """The patients of an arrival. One without any number is a person known by this event alone."""
+    """The persons of an arrival. One without any number is a person known by this event alone."""
     happened = send.arrival.event_time or send.arrival.received_at
     return [
         Wanted(
-            "patient",
+            subject.kind,
             tuple((one.authority, one.type, one.value) for one in subject.linking())
             or (("wardstream", "event", f"{send.event_id}-{position}"),),
             happened.timestamp(),

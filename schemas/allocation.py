@@ -154,6 +154,7 @@ class RequestEvent(NeedPart):
     kind: ClassVar[str] = "request_event"
 
     due_at: Time = None
+    requested_at: Time = None  # of the entity: when it was first told
     stay_hours: Number = None  # how long the stay is expected to be
     minutes: Number = None  # of theatre
 

@@ -28,9 +28,13 @@ SHARED = ("AN", "VN", "SS")  # an account, a visit, a number that whole families
 
 
 class Subject(Model):
-    """A patient as one message names him or her: all identifiers, in the peer's order of precedence."""
+    """A person as one message names him or her: all identifiers, in the peer's order of precedence.
+
+    Whose keys seal the message: a patient, or, where it is about nobody else (a shift), a member of staff.
+    """
 
     identifiers: tuple[Identifier, ...]
+    kind: str = "patient"  # or staff, as the key store calls them
 
     def linking(self) -> tuple[Identifier, ...]:
         """The identifiers that may find or make a person: the shared kinds only where there is nothing better."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from streams.app import app
 from streams.batches import take
 from streams.gapless import Gapless
 from streams.models import Models
+from streams.occupancy import Sites
 from streams.process import Batch, Incoming, Processor, letter
 from streams.scoring import Scorer
 from streams.stages import STAGES
@@ -49,7 +50,8 @@ class Agent:
         peers = Peers.load(settings().peers)
         self._processor = Processor(domain, STAGES[domain.name], peers, keyring, self._keys)
         self._index = Index(async_client(), domain.alias)
-        self._entities = Indexed(self._index)
+        self._sites = Sites(self._index, self._keys) if STAGES[domain.name].follows_sites else None
+        self._entities = Indexed(self._index, told=self._sites.take) if self._sites else Indexed(self._index)
         self._scorer = Scorer(self._processor, Models.local())
         self._broker, self._key_store = Target("kafka"), Target("keystore")
         self._producer = Producer(linger_ms=5)
@@ -122,6 +124,11 @@ class Agent:
         """Tell, once a second or so, how many events are on the topic that the agent was not given yet."""
         self._pulse.waits_for(events)
 
+    async def watch_sites(self, partitions: Collection[int]) -> None:
+        """Once in a while, tell which partitions are this worker's: gauges of sites follow."""
+        if self._sites is not None:
+            await self._sites.watch(partitions)
+
     def _trouble(self) -> str:
         return self._pulse.trouble(bool(self._received), max(target.moved for target in self._targets()))
 
@@ -179,6 +186,8 @@ class Agent:
 
     async def fold(self, batch: Batch) -> None:
         """Bring entities forward: one batch after the other, as each patient's events came."""
+        if self._sites is not None:
+            await self._sites.follow(batch.ready)
         await advance(self._entities, self._processor.folds(batch.ready))
 
     async def finish(self, batch: Batch) -> None:
@@ -205,6 +214,8 @@ class Agent:
         if (epoch := await asyncio.to_thread(self._keys.epoch)) != self._epoch:
             self._epoch = epoch
             self._entities.forget()
+            if self._sites is not None:
+                self._sites.forget()
         if epoch == batch.epoch and not any(why == ErasedPerson.reason for _, why in batch.dropped):
             return
         keys = await asyncio.to_thread(self._keys.of_tokens, batch.tokens)

@@ -37,11 +37,14 @@ class Stage:
     targets: tuple[str, ...] = ()
     features: Features = lambda *_: None
     rules: Rules = lambda *_: None
+    follows_sites: bool = False  # its entities make a site's board, which a worker keeps in memory
 
 
 STAGES = {
     "ehr": Stage(
         ehr.read, ehr.document, ehr.analyse, ehr.derive, features.TARGETS, features.features, ehr.early_warning
     ),
-    "allocation": Stage(allocation.read, allocation.document, allocation.analyse, allocation.derive),
+    "allocation": Stage(
+        allocation.read, allocation.document, allocation.analyse, allocation.derive, follows_sites=True
+    ),
 }

@@ -73,8 +73,11 @@ class Indexed:
     an old state would find it in the new one too, since states only ever take events in.
     """
 
-    def __init__(self, index: Index, remembered: int = 5000) -> None:
-        self._index = index
+    def __init__(
+        self, index: Index, remembered: int = 5000, told: Callable[[str, Entity], None] = lambda *_: None
+    ) -> None:
+        """`told` hears of each entity that was written, by its id."""
+        self._index, self._told = index, told
         self._held: Cache[str, Held] = Cache(remembered)
 
     def forget(self) -> None:
@@ -96,6 +99,7 @@ class Indexed:
         for put in puts:
             if put.id in places:
                 self._held.keep(put.id, Held(put.entity, places[put.id]))
+                self._told(put.id, put.entity)
             else:
                 self._held.pop(put.id, None)
         if other := set(refused.values()) - {CONFLICT}:

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from itertools import count
 from typing import NoReturn
 
 import faust
@@ -18,6 +19,7 @@ from schemas.registry import DOMAINS
 from streams import agent
 from streams.app import app
 
+SITES_EVERY = 5  # beats, of a second each, from one look at the sites' gauges to the next
 STOP_SECONDS = 8.0  # longest way to the end: Faust's own waits for a broker that may be away
 
 
@@ -56,7 +58,7 @@ def _end_in_time() -> None:
 
 async def _watch_lag() -> None:
     """Keep the gauges of what waits: on the topics, for this worker's partitions, and in its hands."""
-    while True:
+    for beat in count():
         await asyncio.sleep(1)
         for domain in DOMAINS.values():
             if domain.name not in agent.AGENTS:
@@ -71,3 +73,5 @@ async def _watch_lag() -> None:
             of.waits_for(waiting)
             metrics.LAG_EVENTS.labels(domain.name).set(waiting)
             metrics.OLDEST_SECONDS.labels(domain.name).set(of.oldest_seconds())
+            if beat % SITES_EVERY == 0:
+                await of.watch_sites({place.partition for place in mine})

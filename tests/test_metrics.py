@@ -11,6 +11,7 @@ from infra import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = {"feed", "domain", "code", "reason", "outcome", "signal", "purpose", "target", "model", "mode"}
+LABELS |= {"site", "unit", "status", "priority", "kind"}  # of declared beds alone
 
 
 def test_every_metric_is_in_the_catalogue() -> None:

@@ -29,17 +29,18 @@ from schemas.record import Record, StaffMember
 from schemas.signal import Signal
 from schemas.wire.fhir import load
 from streams.allocation import events, placement
-from streams.fold import Change
+from streams.fold import Change, History
 
 CLOCK_SKEW = timedelta(minutes=10)  # an event further ahead of its arrival has a wrong clock
 STATES = {"set": "active", "cancel": "cancelled", "delete": "deleted"}
 MACHINERY = frozenset(("action", "flags", "nulls", "trigger", "status"))  # of the event, not of the thing
+TOLD = "told"  # history of a request: when each event of it was
 PLACE = frozenset(("unit", "room", "bed"))  # of a stay these follow from its history
 
 
 def read(body: bytes, envelope: Envelope, peers: Peers) -> Record:
     """Raises BadMessage."""
-    event = events.read(load(body), derived=envelope.content_type == derived.CONTENT_TYPE)
+    event = events.read(load(body), envelope.source, derived=envelope.content_type == derived.CONTENT_TYPE)
     part, at, received = event.part, event.at, envelope.received()
     if at is not None and at > received + CLOCK_SKEW:
         at = received
@@ -78,7 +79,8 @@ def change(part: AllocationPart, at: str, told: str = "") -> Change:
             sealed = _sealed(placer_number=part.placer_number)
             number = _number(part.site, part.placer_number)
             staff = _members("surgeon", part.surgeon)
-            return Change("request", number, part.subject, _clear(part), sealed, staff=staff, at=told)
+            entries: dict[tuple[str, str], Any] = {(TOLD, at): ""}
+            return Change("request", number, part.subject, _clear(part), sealed, entries, told, staff, _first_told)
         case PlacementEvent():
             clear = {name: value for name, value in _clear(part).items() if name not in PLACE | {"state"}}
             number = part.visit_number or "unnumbered"  # all stays without a number are one after the other
@@ -104,6 +106,11 @@ def _clear(part: AllocationPart) -> dict[str, Any]:
 
 def _sealed(**said: str) -> dict[str, str | None]:
     return {name: value for name, value in said.items() if value}
+
+
+def _first_told(history: History) -> dict[str, Any]:
+    """Since when somebody waits."""
+    return {"requested_at": min(history.get(TOLD, ()), default=None)}
 
 
 def _members(name: str, members: tuple[StaffMember, ...]) -> dict[str, tuple[StaffMember, ...]]:

@@ -68,7 +68,7 @@ BY_ACTION = {"set": "A02", "cancel": "A12", "delete": "A11"}
 
 COMMON = frozenset(("type", "id", "site", "at", "action"))
 PATIENT = frozenset(("patient_number", "patient_number_type", "patient_authority"))
-WITHHELD = frozenset(("site", "action", "flags", "nulls", "declared", "placed_at", "identifiers"))
+WITHHELD = frozenset(("site", "action", "flags", "nulls", "declared", "placed_at", "requested_at", "identifiers"))
 
 
 def _staff(name: str) -> frozenset[str]:
@@ -131,8 +131,8 @@ class Event:
     told_at: datetime | None = None
 
 
-def read(said: Mapping[str, Any], *, derived: bool = False) -> Event:
-    """The event in an object. Raises BadMessage, with the name of the field, never its content.
+def read(said: Mapping[str, Any], source: str, *, derived: bool = False) -> Event:
+    """The event in an object from `source`. Raises BadMessage, with the name of the field, never its content.
 
     `derived`: from a record, whose patient is known by the seal, and not by a number.
     """
@@ -173,6 +173,8 @@ def read(said: Mapping[str, Any], *, derived: bool = False) -> Event:
         subjects = (_patient(given, site),)
         fields["subject"] = 0
         fields["identifiers"] = tuple(one.value for one in subjects[0].identifiers)
+    elif "member" in fields:
+        subjects = (_of_staff(fields["member"][0], source),)
     nulls = tuple(sorted(field for field, value in said.items() if value is None and field in READERS[name]))
     return Event(
         name,
@@ -300,6 +302,12 @@ def _member(member: tuple[str, str], given: Mapping[str, Any], site: str, requir
     authority = _word(f"{wire}_authority", given.get(f"{wire}_authority", "")) or site
     identifier = Identifier(authority=authority, type="", value=number) if number else None
     return {field: (StaffMember(role=field, identifier=identifier, name=name),)}
+
+
+def _of_staff(member: StaffMember, source: str) -> Subject:
+    """A shift is about nobody but the member, and is sealed under his or her key."""
+    known = member.identifier or Identifier(authority=source, type="name", value=member.name)
+    return Subject(identifiers=(known,), kind="staff")
 
 
 def _patient(given: Mapping[str, Any], site: str) -> Subject:

@@ -51,12 +51,13 @@ NOWHERE: Place = ("", "", "")
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where a stay is, and since when."""
+    """Where a stay is, and since when; `trail` are its places that were not taken back, each with when it began."""
 
     state: str
     place: Place
     since: str = ""
     troubles: tuple[str, ...] = ()
+    trail: tuple[tuple[str, Place], ...] = ()
 
 
 @dataclass(slots=True)
@@ -101,7 +102,8 @@ def placed(moves: Mapping[str, Mapping[str, str]], until: str = "") -> Placed:
     now = walk.now
     if now is None:
         return Placed(CANCELLED if walk.cancelled else UNKNOWN, NOWHERE, "", tuple(walk.troubles))
-    return Placed(now.state, now.place, now.since, tuple(walk.troubles))
+    trail = tuple((step.since, step.place) for step in walk.steps if step.state != PLANNED)
+    return Placed(now.state, now.place, now.since, tuple(walk.troubles), trail)
 
 
 def _step(walk: _Walk, move: Mapping[str, str]) -> None:

@@ -1,0 +1,123 @@
+"""Which entities a board is made of: as a query to the index, and kept in a worker's memory. Pure.
+
+A worker that follows its sites in memory has a board at once; whoever comes from outside asks the index. Both mean the
+same entities: places, shifts that are not over, requests, stays that are open, and the closed stays of those who asked
+for a bed, since they tell whether they got one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from schemas.envelope import rfc3339
+from streams.allocation.board import ACTIVE, Board, board
+from streams.allocation.placement import IN, PLANNED
+from streams.fold import Entity
+
+KINDS = ("location", "shift", "resource", "placement", "request")
+LONGEST_WAIT = timedelta(days=2 * 365)  # a request that nobody has told again since does not count
+KEPT = timedelta(days=2)  # closed stays in a worker's memory: a discharge may be taken back
+Query = dict[str, Any]
+
+
+def wanted(at: datetime, kinds: Collection[str] = KINDS, site: str = "") -> Query:
+    """Entities that may count at a time; `closed` tells what is to be asked for beside them."""
+    now = rfc3339(at)
+    of_kind: dict[str, list[Query]] = {
+        "shift": [{"range": {"ends_at": {"gte": now}}}],
+        "request": [{"term": {"state": ACTIVE}}, {"range": {"event_time": {"gte": rfc3339(at - LONGEST_WAIT)}}}],
+        "placement": [_any({"terms": {"state": [IN, PLANNED]}}, {"range": {"event_time": {"gte": now}}})],
+    }
+    some = [{"bool": {"filter": [{"term": {"kind": kind}}, *of_kind.get(kind, ())]}} for kind in kinds]
+    return _entities(_any(*some), site)
+
+
+def closed(found: Iterable[Entity], site: str = "") -> Query | None:
+    """The stays of everybody who asks for a bed, closed ones included; None where nobody does."""
+    refs = asking(found)
+    if not refs:
+        return None
+    return _entities({"bool": {"filter": [{"term": {"kind": "placement"}}, {"terms": {"patient_ref": refs}}]}}, site)
+
+
+def asking(found: Iterable[Entity]) -> list[str]:
+    """References of those who have an open request."""
+    return sorted({one["patient_ref"] for one in found if one["kind"] == "request" and one.get("state") == ACTIVE})
+
+
+def _entities(query: Query, site: str) -> Query:
+    return {"bool": {"filter": [{"term": {"part": -1}}, query] + ([{"term": {"site": site}}] if site else [])}}
+
+
+def _any(*some: Query) -> Query:
+    return {"bool": {"should": list(some), "minimum_should_match": 1}}
+
+
+class Live:
+    """The sites of one worker, in its memory: `take` what was written, ask for a board at any moment."""
+
+    def __init__(self) -> None:
+        self._sites: dict[str, dict[str, Entity]] = {}
+        self._where: dict[str, str] = {}  # site of each entity: a patient may move from one to another
+        self.changed: set[str] = set()  # sites whose last board is no longer true; whoever acts on it empties it
+
+    def __contains__(self, site: str) -> bool:
+        return site in self._sites
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._sites))
+
+    def follow(self, site: str, found: Mapping[str, Entity]) -> None:
+        """Begin with what the index holds."""
+        self._sites.setdefault(site, {})
+        self.take(found)
+        self.changed.add(site)
+
+    def forget(self, sites: Collection[str] | None = None) -> None:
+        """Follow these no longer, or none: their partition went to another worker, or somebody was erased."""
+        for site in tuple(self._sites if sites is None else sites):
+            for name in self._sites.pop(site, {}):
+                del self._where[name]
+            self.changed.discard(site)
+
+    def take(self, written: Mapping[str, Entity]) -> None:
+        """Entities as they are now, of sites that are followed."""
+        for name, entity in written.items():
+            if entity.get("kind") not in KINDS:
+                continue
+            site = entity.get("site", "")
+            if (before := self._where.get(name)) is not None and before != site:
+                self._sites[before].pop(name, None)
+                self._where.pop(name)
+                self.changed.add(before)
+            if site in self._sites:
+                self._sites[site][name] = entity
+                self._where[name] = site
+                self.changed.add(site)
+
+    def board(self, site: str, at: datetime | None = None, merged: Mapping[str, str] | None = None) -> Board:
+        """The site as it is. Raises KeyError for one that is not followed."""
+        at = at or datetime.now(UTC)
+        self._prune(site, at)
+        return board(site, self._sites[site], at, merged)
+
+    def _prune(self, site: str, at: datetime) -> None:
+        """Drop what no board can hold any more: memory does not grow with the past."""
+        held = self._sites[site]
+        waiting, past, now = set(asking(held.values())), rfc3339(at - KEPT), rfc3339(at)
+        over = [
+            name
+            for name, one in held.items()
+            if (one["kind"] == "placement" and _closed(one, past) and one["patient_ref"] not in waiting)
+            or (one["kind"] == "shift" and one.get("ends_at", now) < past)
+            or (one["kind"] == "request" and one["state"] != ACTIVE and one["event_time"] < past)
+        ]
+        for name in over:
+            del held[name]
+            del self._where[name]
+
+
+def _closed(one: Entity, past: str) -> bool:
+    return one.get("state") not in (IN, PLANNED) and one["event_time"] < past

@@ -1,0 +1,87 @@
+"""Operations events folded to entities without any server, as an agent would: for tests of boards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from schemas import derived
+from schemas.envelope import Envelope, rfc3339
+from schemas.peers import Peers
+from streams import allocation
+from streams.allocation import events
+from streams.allocation.board import Board, board
+from streams.fold import Change, Entity, fold, position
+
+SITE = "NORTH"
+RECEIVED = datetime(2026, 3, 1, 18, tzinfo=UTC)
+Said = Mapping[str, Any]
+Sent = tuple[str, str, Change, str]  # id of the entity, position, change, patient
+
+
+def at(hour: float) -> str:
+    """That hour of the day of the tests."""
+    return rfc3339(datetime(2026, 3, 1, tzinfo=UTC) + timedelta(hours=hour))
+
+
+def sent(said: Said, number: int) -> list[Sent]:
+    """The changes of one event, each with the entity that it is of."""
+    of_record = "told_at" in said or said.get("trigger") == "Encounter"
+    content = derived.CONTENT_TYPE if of_record else events.CONTENT_TYPE
+    head = Envelope("e", "operations:x", "*|*", content, "", rfc3339(RECEIVED), "", "t", ("s",), (1,), (), b"")
+    record = allocation.read(json.dumps({"site": SITE} | dict(said)).encode(), head, Peers())
+    when = rfc3339(record.event_time or RECEIVED)
+    made = []
+    for change in allocation.analyse(record, [], when):
+        who = record.subjects[change.subject].identifiers[0].value if change.subject is not None else ""
+        if change.staff:
+            refs = [one.identifier.value for some in change.staff.values() for one in some if one.identifier]
+            change = replace(change, clear=change.clear | {"staff_ref": refs})
+        name = f"{change.kind}-{who}-{change.number}"
+        made.append((name, position(change.at or when, f"e{number:05}"), change, who))
+    return made
+
+
+def folded(changes: Iterable[Sent]) -> dict[str, Entity]:
+    """The entities after all of them, in their order."""
+    made: dict[str, Entity] = {}
+    for name, where, change, who in changes:
+        common: dict[str, Any] = {"source": "operations:x", "part": -1} | ({"patient_ref": who} if who else {})
+        made[name] = fold(made.get(name), change, where, common, lambda _, value: value)
+    return made
+
+
+def entities(said: Iterable[Said]) -> dict[str, Entity]:
+    return folded(one for number, event in enumerate(said) for one in sent(event, number))
+
+
+def shown(said: Iterable[Said], hour: float = 12, merged: Mapping[str, str] | None = None) -> Board:
+    return board(SITE, entities(said), datetime.fromisoformat(at(hour)), merged)
+
+
+def bed(name: str, hour: float = 0, **more: Any) -> Said:
+    """`name` is unit, room and bed: "ICU 2 1"."""
+    return {"type": "location", "at": at(hour), **place(name), **more}
+
+
+def place(name: str) -> dict[str, str]:
+    return {part: value for part, value in zip(("unit", "room", "bed"), name.split(), strict=False) if value != "-"}
+
+
+def step(patient: str, trigger: str, hour: float, name: str = "", visit: str = "", **more: Any) -> Said:
+    head = {"type": "placement", "id": visit or f"V{patient}", "patient_number": patient, "trigger": trigger}
+    return head | {"at": at(hour), **place(name), **more}
+
+
+def shift(number: str, member: str, begin: float, end: float, **more: Any) -> Said:
+    return {
+        "type": "shift", "id": number, "staff_number": member, "role": "nurse", "at": at(0), "starts_at": at(begin),
+        "ends_at": at(end), **more,
+    }  # fmt: skip
+
+
+def asks(number: str, patient: str, hour: float, **more: Any) -> Said:
+    return {"type": "request", "id": number, "patient_number": patient, "at": at(hour), **more}

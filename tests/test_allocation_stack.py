@@ -1,0 +1,213 @@
+"""Beds on the real stack: ADT over MLLP and operations events to what a bed manager sees."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.kafka import Reader, lag
+from schemas.registry import DOMAINS
+from tests.conftest import listening
+from tests.entities import entities, step
+from tests.test_promises import pages
+
+Run = Callable[..., Any]
+SITE = "STACKHOUSE"
+BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
+NAMES = [f"U{n // 20} {n // 2 % 10} {n % 2 + 1}" for n in range(60)]
+
+
+def settled() -> None:
+    """Until everything was taken by the agents, what follows from records too."""
+    for domain in (DOMAINS["ehr"], DOMAINS["allocation"]):
+        deadline = time.monotonic() + 90
+        while sum(one.events for one in lag(domain.raw.name).values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+
+
+def beds(command: Run, *more: str) -> dict[str, Any]:
+    done = command("beds", "--site", SITE, "--json", *more)
+    assert done.returncode == 0, done.stderr
+    (site,) = json.loads(done.stdout)["sites"]
+    return site  # type: ignore[no-any-return]
+
+
+def produce(command: Run, folder: Path, said: list[dict[str, Any]]) -> dict[str, int]:
+    path = folder / f"{time.monotonic_ns()}.ndjson"
+    path.write_text("".join(json.dumps(one) + "\n" for one in said))
+    done = command("produce", "operations", str(path), "--site", SITE, "--json")
+    return json.loads(done.stdout)["outcomes"]  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def declared(stack: Path, command: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site's beds, two shifts and some equipment."""
+    folder = tmp_path_factory.mktemp("operations")
+    at = "2026-03-01T00:00:00Z"
+    said: list[dict[str, Any]] = []
+    for number, name in enumerate(NAMES):
+        unit, room, bed = name.split()
+        said.append({"type": "location", "at": at, "unit": unit, "room": room, "bed": bed, "position_x": number * 4,
+                     "position_y": 0})  # fmt: skip
+    now = datetime.now(UTC)
+    for number, member in enumerate(("N1", "N2")):
+        said.append({
+            "type": "shift", "id": f"S{number}", "at": at, "staff_number": member, "staff_name": "Zwetschge Bo",
+            "role": "nurse", "unit": "U0", "starts_at": (now - timedelta(hours=1)).isoformat(),
+            "ends_at": (now + timedelta(hours=7)).isoformat(),
+        })  # fmt: skip
+    for name, x, price, status in (("P1", 10, 50, "available"), ("P2", 200, 20, "available"), ("P3", 12, 9, "in-use")):
+        said.append({"type": "resource", "id": name, "resource_type": "equipment", "resource_status": status, "at": at,
+                     "position_x": x, "position_y": 0, "price": price, "currency": "EUR"})  # fmt: skip
+    assert produce(command, folder, said) == {"indexed": len(said)}
+    settled()
+    return folder
+
+
+def stories(rng: random.Random) -> Iterator[tuple[datetime, str, str, str]]:
+    """Time, visit, trigger and place of the steps of 150 stays; some taken back."""
+    for number in range(150):
+        hour = rng.random() * 8
+        yield BEGIN + timedelta(hours=hour), f"{number}", "A01", rng.choice(NAMES)
+        for trigger in rng.sample(("A02", "A02", "A08", "A12", "A03", "A13", "A11"), rng.randint(0, 5)):
+            hour += rng.random() + 0.01
+            yield BEGIN + timedelta(hours=hour), f"{number}", trigger, rng.choice(NAMES)
+
+
+def test_adt_over_mllp_to_beds(declared: Path, mllp: int, command: Run) -> None:
+    """Sent out of order: the beds are those that the same steps lead to in a model without any server."""
+    rng = random.Random(5)
+    told = list(stories(rng))
+    said = []
+    messages = []
+    for count, (when, number, trigger, name) in enumerate(told):
+        hour = (when - BEGIN).total_seconds() / 3600
+        place = name if trigger in ("A01", "A02", "A08") else ""
+        said.append(step(f"SP{number}", trigger, round(hour * 3600) / 3600, place, f"SV{number}"))
+        unit, room, bed = (place or "- - -").replace("-", "").split(" ")
+        messages.append(
+            f"MSH|^~\\&|STACK|{SITE}|US|HERE|{when:%Y%m%d%H%M%S}||ADT^{trigger}|SC{count}|P|2.5\r"
+            f"EVN|{trigger}|{BEGIN + timedelta(seconds=round(hour * 3600)):%Y%m%d%H%M%S}\r"
+            f"PID|1||SP{number}^^^{SITE}^MR||Wolpertinger^{count}||19700101|F\r"
+            f"PV1|1|I|{unit}^{room}^{bed}|||||||MED|||||||||SV{number}\r"
+        )
+    rng.shuffle(messages)
+    path = declared / "adt.hl7"
+    path.write_text("".join(messages), newline="")
+    assert command("send", str(path), "--port", str(mllp)).returncode == 0
+    settled()
+    expected = {
+        (one["unit"], one["room"], one["bed"])
+        for one in entities(said).values()
+        if one["state"] == "in-progress" and "bed" in one
+    }
+    made = beds(command)
+    assert {(one["unit"], one["room"], one["bed"]) for one in made["beds"] if one["patients"]} == expected
+    assert (made["total"], made["occupied"]) == (60, len(expected))
+    assert {one["kind"] for one in made["conflicts"]} <= {"two_patients_in_a_bed", "discharge_before_admission"}
+    free = beds(command, "--free", "--unit", "U0")["beds"]
+    assert {one["unit"] for one in free} == {"U0"}
+    assert not {(one["unit"], one["room"], one["bed"]) for one in free} & expected
+    before = beds(command, "--at", "2026-02-28T00:00:00Z")
+    assert before["occupied"] == 0
+    shown = command("beds", "--site", SITE).stdout
+    assert f"{len(expected)} of 60 beds occupied" in shown
+    assert "Wolpertinger" not in shown + json.dumps(made)
+
+
+def test_a_replay_of_records_derives_nothing_again(declared: Path, command: Run) -> None:
+    def sent() -> int:
+        reader = Reader(DOMAINS["allocation"].raw.name)
+        try:
+            return sum(1 for _ in reader.until_end())
+        finally:
+            reader.close()
+
+    before = sent()
+    assert command("replay", "--into", f"ehr-beds{time.time_ns()}").returncode == 0
+    assert sent() == before
+
+
+def test_beds_have_gauges(declared: Path, stack: Path) -> None:
+    deadline = time.monotonic() + 30
+    wanted = f'wardstream_bed_occupancy_ratio{{site="{SITE}",unit="U0"}}'.encode()
+    while not any(wanted in page for page in pages(stack)):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+
+
+def test_staff_by_reference(declared: Path, command: Run) -> None:
+    (site,) = json.loads(command("staff", "--site", SITE, "--unit", "U0", "--json").stdout)["sites"]
+    assert [one["role"] for one in site["staff"]] == ["nurse", "nurse"]
+    assert len({one["staff_ref"] for one in site["staff"]}) == 2
+    assert "Zwetschge" not in json.dumps(site)
+    later = (datetime.now(UTC) + timedelta(hours=20)).isoformat()
+    (empty,) = json.loads(command("staff", "--site", SITE, "--at", later, "--json").stdout)["sites"]
+    assert empty["staff"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ((), ["P3", "P2", "P1"]),
+        (("--near", "0,0"), ["P1", "P3", "P2"]),
+        (("--near", "U2", "--type", "equipment"), ["P2", "P3", "P1"]),
+        (("--max-price", "30"), ["P3", "P2"]),
+        (("--free",), ["P2", "P1"]),
+        (("--type", "theatre"), []),
+    ],
+)
+def test_resources(declared: Path, command: Run, options: tuple[str, ...], found: list[str]) -> None:
+    done = command("resources", "--site", SITE, "--json", *options)
+    assert [one["resource_id"] for one in json.loads(done.stdout)["resources"]] == found
+
+
+def test_questions_that_cannot_be_asked(declared: Path, command: Run) -> None:
+    for wrong in (
+        ("beds", "--site", "NOWHERE"), ("beds", "--at", "yesterday"), ("staff", "--at", "2026-03-01T07:00:00"),
+        ("resources", "--near", "1,x"), ("resources", "--near", "NOUNIT", "--site", SITE),
+        ("resources", "--type", "bed"), ("produce", "operations"), ("produce", "operations", ".", "--type", "bed"),
+    ):  # fmt: skip
+        assert command(*wrong).returncode == 2, wrong
+    assert command("beds", "--role", "researcher").returncode == 10
+    assert command("beds", "--role", "bed_manager", "--site", SITE).returncode == 0
+
+
+def post(port: int, body: bytes, kind: str = "application/json", path: str = "/") -> tuple[int, dict[str, Any]]:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, {"Content-Type": kind}, method="POST")
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_over_http(declared: Path, command: Run) -> None:
+    good = {"type": "location", "site": SITE, "at": "2026-03-02T00:00:00Z", "unit": "U0", "room": "0", "bed": "1",
+            "bed_status": "H"}  # fmt: skip
+    bad = good | {"price": -1}
+    with listening("operations") as port:
+        status, said = post(port, json.dumps(good).encode())
+        assert (status, said["events"][0]["outcome"]) == (200, "accepted")
+        status, said = post(port, json.dumps([good, bad]).encode())
+        assert (status, [one["outcome"] for one in said["events"]]) == (400, ["duplicate", "refused"])
+        assert said["events"][1]["reason"] == "negative_price"
+        lines = json.dumps(good | {"bed_status": "C"}).encode() + b"\n{not json\n"
+        status, said = post(port, lines, "application/x-ndjson")
+        assert (status, [one["outcome"] for one in said["events"]]) == (400, ["accepted", "refused"])
+        assert post(port, b"{}")[1]["events"][0]["reason"] == "unknown_type"
+        assert post(port, b"{}", "text/csv")[0] == 415
+        assert post(port, b"{}", path="/beds")[0] == 404
+    settled()
+    (one,) = [one for one in beds(command, "--unit", "U0")["beds"] if (one["room"], one["bed"]) == ("0", "1")]
+    assert one["status"] == "C"
