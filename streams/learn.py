@@ -228,6 +228,22 @@ def majority(rows: Sequence[Row]) -> Pipeline:
     return model.fit([{} for _ in rows], [row.label for row in rows])
 
 
+def by_one(training: Sequence[Row], rows: Sequence[Row], feature: str) -> tuple[Floats, NDArray[np.str_]]:
+    """The baseline that looks at one word alone: shares of the classes among the training rows that have the same one,
+    with one row of each class added."""
+    names = np.array(classes(training))
+    at = {str(name): place for place, name in enumerate(names)}
+    counts: dict[str, Floats] = defaultdict(lambda: np.ones(len(names)))
+    for row in training:
+        counts[_word_of(row, feature)][at[row.label]] += 1
+    told = np.array([counts[_word_of(row, feature)] for row in rows])
+    return told / told.sum(1, keepdims=True), names
+
+
+def _word_of(row: Row, feature: str) -> str:
+    return next((name for name in row.features if name.startswith(feature)), "")
+
+
 def _scaled(estimator: Any) -> Pipeline:
     return Pipeline([("scale", StandardScaler()), ("model", estimator)])
 
@@ -366,7 +382,7 @@ def kinds(estimator: Pipeline) -> dict[str, int]:
 
 
 def _groups(features: Features) -> list[str]:
-    made = [name for name in features if name.startswith("sex=")]
+    made = [name for name in features if name.startswith(("sex=", "type="))]
     if "missing=age" not in features and isinstance(age := features.get("age"), float):
         made.append(next(f"age={name}" for below, name in _AGES if age < below))
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import orjson
@@ -13,12 +13,6 @@ from streams.allocation import signals
 from streams.allocation.forecast import Interval, Point
 from streams.allocation.signals import Alert, Raised
 from streams.allocation.site import CLOSED, FREE, OCCUPIED, Bed, Need, Nurse, Request, Site, Stay
-
-
-@dataclass(frozen=True)
-class Breach:
-    rule: str
-    where: str
 
 
 def site(minute: int, lying: int, *, beds: int = 20, unit: str = "A", **more: object) -> Site:
@@ -184,7 +178,7 @@ def test_a_shortage_of_the_whole_site() -> None:
 
 def test_a_broken_rule_is_told_until_it_is_kept() -> None:
     here = site(0, 12)
-    broken = [Breach("sex", "A|1"), Breach("one_per_bed", "A|1|3"), Breach("sex", "A|1")]
+    broken = [("sex", "A|1"), ("one_per_bed", "A|1|3"), ("sex", "A|1")]
     raised, told = signals.step(Raised(), here, broken=broken)
     assert [(one.signal, one.of, one.unit, one.value) for one in told] == [
         ("rule_breach", "one_per_bed A|1|3", "A", 1.0),
@@ -201,7 +195,7 @@ def test_a_broken_rule_is_told_until_it_is_kept() -> None:
 
 def test_no_patient_is_in_a_signal() -> None:
     here = replace(site(0, 20), requests=waiting(9))
-    _, told = signals.step(Raised(), here, {"A": [point(4, 30, 40)]}, [Breach("sex", "A|1")])
+    _, told = signals.step(Raised(), here, {"A": [point(4, 30, 40)]}, [("sex", "A|1")])
     assert {one.signal for one in told} == {"overload", "imminent_shortage", "rule_breach"}
     text = orjson.dumps([one.said() for one in told]).decode()
     assert "patient-" not in text

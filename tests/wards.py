@@ -8,7 +8,9 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from schemas.envelope import rfc3339
 from streams.allocation.forecast import Placed
+from streams.ehr.targets import Happened
 
 START = datetime(2025, 1, 6, tzinfo=UTC)  # a Monday
 HOUR = timedelta(hours=1)
@@ -61,4 +63,42 @@ def _poisson(rng: random.Random, rate: float) -> int:
     limit, made, p = math.exp(-rate), 0, rng.random()
     while p > limit:
         made, p = made + 1, p * rng.random()
+    return made
+
+
+# ------------------------------------------------------------------------------------------------------------- machines
+
+# Type: how often it is asked for in an hour of the day and of the night, hours of use, price of a use.
+MACHINES = {
+    "monitor": (0.15, 0.25, 6.0, 20.0),
+    "pump": (0.5, 0.1, 1.5, 5.0),
+    "ventilator": (0.05, 0.05, 40.0, 300.0),
+}
+
+
+def machines(days: int, each: int = 30, seed: int = 1) -> list[tuple[str, list[Happened]]]:
+    """Events of equipment as its documents tell them: free, in use, broken at times. A dear one is used longer."""
+    rng = random.Random(seed)
+    made = []
+    for kind, (by_day, by_night, hours, price) in MACHINES.items():
+        for number in range(each):
+            unit, own = rng.choice("ABC"), price * rng.uniform(0.5, 2)
+            at, status, events = START + timedelta(hours=rng.uniform(0, 24)), "available", list[Happened]()
+            while at < START + timedelta(days=days):
+                document = {
+                    "kind": "resource_event", "site": "GH", "action": "set", "resource_type": "equipment",
+                    "resource_id": f"{kind}-{number}", "resource_status": status, "features": [kind], "unit": unit,
+                    "price": own,
+                }  # fmt: skip
+                events.append(Happened(f"e{len(events)}", rfc3339(at), [document]))
+                if status == "available":
+                    rate = by_day if 8 <= at.hour < 20 else by_night
+                    wait, status = rng.expovariate(rate * (2 if unit == "A" else 0.7)), "in-use"
+                elif status == "in-use":
+                    wait = rng.expovariate(1 / (hours * (own / price)))
+                    status = "unavailable" if rng.random() < 0.15 else "available"
+                else:
+                    wait, status = rng.uniform(0.2, 3), "available"
+                at += timedelta(hours=min(wait, 200))
+            made.append((f"resource|GH|equipment|{kind}-{number}", events))
     return made

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from consumers.cli import access, allocation, audit, keys, models, privacy, read, retention, similar, stats
+from consumers.cli import access, allocation, audit, forecast, keys, models, privacy, read, retention, similar, stats
 
 
 def register(app: typer.Typer) -> None:
-    for part in (read, allocation, similar, stats, models, access, privacy, audit, keys, retention):
+    for part in (read, allocation, forecast, similar, stats, models, access, privacy, audit, keys, retention):
         part.register(app)

@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,18 @@ def _cluster(profiles: Sequence[Profile], method: str) -> Clustering:
         if names
         else None,
     )
+
+
+def use(spans: Iterable[tuple[datetime, datetime]], since: datetime, until: datetime) -> tuple[float, ...]:
+    """Of each hour of the day (UTC), the share in which something was in use between two times."""
+    used, days = np.zeros(24), (until - since) / timedelta(days=1)
+    for begun, ended in spans:
+        at = max(begun, since)
+        while at < min(ended, until):
+            then = min(at.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1), ended, until)
+            used[at.hour] += (then - at) / timedelta(hours=1)
+            at = then
+    return tuple(float(one) for one in np.minimum(1.0, used / days))
 
 
 # -------------------------------------------------------------------------------------------------------------- vectors

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from streams.allocation.forecast import Point
 from streams.allocation.site import FREE, USABLE, Bed, Site
@@ -32,15 +32,6 @@ LIMITS: Mapping[tuple[str, str], tuple[float, float]] = {
     (SHORTAGE, WAITING): (1.05, 0.8),  # who waits to beds that are free or soon will be
     (SHORTAGE, FORECAST): (0.5, 0.3),  # chance that more come than there are beds
 }
-
-
-class Broken(Protocol):
-    """A rule that is broken now: of a plan's check, or a conflict on the board. `where`: unit|room|bed, or less."""
-
-    @property
-    def rule(self) -> str: ...
-    @property
-    def where(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -93,9 +84,10 @@ def step(
     before: Raised,
     site: Site,
     forecasts: Mapping[str, Sequence[Point]] | None = None,
-    broken: Iterable[Broken] = (),
+    broken: Iterable[tuple[str, str]] = (),
 ) -> tuple[Raised, list[Alert]]:
     """What is raised now, and what has changed. `forecasts`: by unit, "" for the site; None: nothing new is known.
+    `broken`: rules that are broken and where (unit|room|bed, or less), of a plan's check or the board's conflicts.
 
     A moment that is not later than the last one changes nothing: a site that comes late, or by a clock that went back,
     would raise what is over.
@@ -134,7 +126,7 @@ def active(raised: Raised) -> Counter[tuple[str, str]]:
 # --------------------------------------------------------------------------------------------------------------- levels
 
 
-def levels(site: Site, forecasts: Mapping[str, Sequence[Point]], broken: Iterable[Broken]) -> dict[Key, Level]:
+def levels(site: Site, forecasts: Mapping[str, Sequence[Point]], broken: Iterable[tuple[str, str]]) -> dict[Key, Level]:
     """How far each condition is from being raised, of all that can be said of this moment."""
     beds: dict[str, list[Bed]] = defaultdict(list)
     for bed in site.beds.values():
@@ -206,8 +198,8 @@ def _forecast(
             yield Key(SHORTAGE, unit, FORECAST), Level(chance, (said, f"chance of too few beds {chance:.0%}"))
 
 
-def _broken(broken: Iterable[Broken]) -> Iterator[tuple[Key, Level]]:
-    counts = Counter((one.rule, one.where) for one in broken)
+def _broken(broken: Iterable[tuple[str, str]]) -> Iterator[tuple[Key, Level]]:
+    counts = Counter(broken)
     for (rule, where), count in counts.items():
         said = f"{rule} is broken" + (f" at {where}" if where else "") + (f", {count} times" if count > 1 else "")
         yield Key(BREACH, where.partition("|")[0], f"{rule} {where}".strip()), Level(float(count), (said,))
