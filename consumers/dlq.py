@@ -112,6 +112,7 @@ def replay(caller: Caller, chosen: Iterable[Letter], of: Domain) -> int:
                 (one.headers.get("subjects") or one.headers.get("source", b"")).split(b",")[0],
                 one.sealed,
                 [(name, one.headers[name]) for name in NAMES if name in one.headers],
+                _partition(one, of),
             )
             for one in batch
         )
@@ -127,3 +128,8 @@ def replay(caller: Caller, chosen: Iterable[Letter], of: Domain) -> int:
     finally:
         producer.close()
     return len(batch)
+
+
+def _partition(one: Letter, of: Domain) -> int | None:
+    """Where it was read, for a domain whose order is not the patient's: nothing in clear tells whose it is."""
+    return int(one.letter.partition) if of.ordered_by != "patient" and one.letter.partition else None

@@ -42,7 +42,6 @@ class AllocationPart(Part):
     action: Word = ""  # set, cancel, delete
     flags: Words = ()  # future_time
     nulls: Words = ()  # fields that the sender clears
-    unit: Coded = ""  # PL.1
 
 
 class LocationEvent(AllocationPart):
@@ -50,6 +49,7 @@ class LocationEvent(AllocationPart):
 
     kind: ClassVar[str] = "location_event"
 
+    unit: Coded = ""  # PL.1
     room: Coded = ""  # PL.2
     bed: Coded = ""  # PL.3
     bed_status: Coded = ""  # NPU-2, Location.operationalStatus: table 0116
@@ -67,6 +67,7 @@ class ShiftEvent(AllocationPart):
 
     kind: ClassVar[str] = "shift_event"
 
+    unit: Coded = ""
     role: Coded = ""  # nurse, doctor, ... (FHIR practitioner-role)
     float_units: Codes = ()  # other units that he or she may work in
     rooms: Codes = ()  # of `unit`, as assigned now
@@ -89,6 +90,7 @@ class ResourceEvent(AllocationPart):
     resource_id: Word = ""
     resource_status: Word = ""  # available, in-use, unavailable
     display: Text = ""
+    unit: Coded = ""
     room: Coded = ""
     features: Codes = ()
     position_x: Number = None
@@ -119,6 +121,7 @@ class PriceEvent(AllocationPart):
 class NeedPart(AllocationPart):
     """What a patient needs, and how he or she may lie beside others."""
 
+    unit: Coded = ""
     sex: Coded = ""  # PID-8
     age: Count = None  # years; 90 stands for all above (45 CFR 164.514)
     hospital_service: Coded = ""  # PV1-10

@@ -29,6 +29,7 @@ class Sites:
         self.live = Live()
         self._index, self._keys = index, keys
         self._partitions: dict[str, int] = {}
+        self._shown: dict[str, int] = {}  # version that the gauges show
         self._gauges: dict[str, dict[tuple[Any, Labels], float]] = {}
 
     def take(self, name: str, entity: Entity) -> None:
@@ -65,14 +66,14 @@ class Sites:
             del self._partitions[site]
             self._set(site, {})
         self.live.forget(gone)
-        if changed := [site for site in self.live if site in self.live.changed]:
+        if changed := [site for site in self.live if self.live.version(site) != self._shown.get(site)]:
             try:
                 merged = await asyncio.to_thread(self._keys.merged)
             except KeyStoreBusy:
                 return  # the next look will do
             for site in set(changed) & set(self.live):
+                self._shown[site] = self.live.version(site)
                 self._set(site, _gauges(self.live.board(site, merged=merged)))
-                self.live.changed.discard(site)
 
     def _set(self, site: str, wanted: dict[tuple[Any, Labels], float]) -> None:
         before = self._gauges.pop(site, {})

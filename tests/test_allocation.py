@@ -384,3 +384,12 @@ def test_a_location_s_status() -> None:
     (closed,) = fhir_events(bed | {"status": "suspended"}, *WARD)
     assert closed.body["bed_status"] == "C"
     assert fhir_events(place("b", "bd", "1", "r"), *WARD) == [], "which says nothing of its state"
+
+
+def test_every_field_and_reason_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "operations.md").read_text()
+    for kind, fields in events.FIELDS.items():
+        section = page.split(f"\n### {kind}\n")[1].split("\n## ")[0].split("\n### ")[0]
+        missing = {field for field in fields - events.COMMON if f"`{field}`" not in section}
+        assert not missing, kind
+    assert not {reason for reason in events.REFUSALS if f"`{reason}`" not in page and reason != "internal_error"}

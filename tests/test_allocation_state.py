@@ -339,12 +339,14 @@ def test_live_is_the_board_of_all_entities() -> None:
     said = [*BEDS, step("P", "A01", 7, "ICU 1 1"), asks("R1", "Q", 8), shift("S1", "N1", 6, 14)]
     live, held = Live(), entities(said[:5])
     live.follow(SITE, held)
-    live.changed.clear()
+    before = live.version(SITE)
     live.take(entities(said))
-    assert live.changed == {SITE}
+    assert live.version(SITE) > before
     now = datetime.fromisoformat(at(12))
     assert live.board(SITE, now) == shown(said)
+    before = live.version(SITE)
     live.take({"elsewhere": {"kind": "location", "site": "SOUTH"}, "price": {"kind": "price", "site": SITE}})
+    assert live.version(SITE) == before
     assert live.board(SITE, now) == shown(said)
     live.forget()
     assert list(live) == []

@@ -35,6 +35,11 @@ CANARIES = {
     "guarantor_name": "Wojnarowiczka",
     "guarantor_street": "Qwertyweg",
 }
+STAFFED = {  # of the same words: whose shift it is, and who waits for a bed
+    "shift": {"staff_number": CANARIES["number"], "staff_name": CANARIES["name"], "starts_at": "2026-03-01T06:00:00Z",
+              "ends_at": "2026-03-01T14:00:00Z"},
+    "request": {"patient_number": CANARIES["number"], "surgeon_name": CANARIES["kin_name"]},
+}  # fmt: skip
 PLANTED = "Canarybird417"
 MESSAGE = (
     "MSH|^~\\&|CAN|ARY|US|HERE|20260301120000||ORU^R01|CANARY1|P|2.5\r"
@@ -99,8 +104,14 @@ def canary(stack: Path, command: Run, tmp_path_factory: pytest.TempPathFactory) 
     (folder / "good.hl7").write_bytes(MESSAGE.encode())
     (folder / "late.hl7").write_bytes(MESSAGE.replace("19800101", "19801399").replace("CANARY1", "CANARY2").encode())
     (folder / "bad.hl7").write_bytes(MESSAGE.replace("20260301120000", "x").replace("CANARY1", "CANARY3").encode())
+    (folder / "adt.hl7").write_bytes(MESSAGE.replace("ORU^R01", "ADT^A01").replace("CANARY1", "CANARY4").encode())
     done = command("produce", "files", str(folder), "--json")
-    assert json.loads(done.stdout)["outcomes"] == {"dead_lettered:bad_date": 2, "indexed": 1}
+    assert json.loads(done.stdout)["outcomes"] == {"dead_lettered:bad_date": 2, "indexed": 2}
+    operations = folder / "operations.ndjson"
+    head = {"site": "ARY", "at": "2026-03-01T06:00:00Z", "id": CANARIES["phone"]}
+    operations.write_text("".join(json.dumps(head | {"type": kind} | said) + "\n" for kind, said in STAFFED.items()))
+    done = command("produce", "operations", str(operations), "--json")
+    assert json.loads(done.stdout)["outcomes"] == {"indexed": 2}
     return stack
 
 
@@ -137,7 +148,7 @@ def test_note_text_is_found_without_the_names(canary: Path, command: Run) -> Non
     assert hits
     assert "patient_ref" in hits[0]
     by_number = json.loads(command("search", f"id:{CANARIES['number']}", "--kind", "event", "--json").stdout)
-    assert by_number["total"] == 1
+    assert by_number["total"] == 2
     shown = json.loads(
         command("reveal", by_number["hits"][0]["id"], "--field", "name", "--purpose", "TREAT", "--json").stdout
     )

@@ -61,7 +61,7 @@ class Live:
     def __init__(self) -> None:
         self._sites: dict[str, dict[str, Entity]] = {}
         self._where: dict[str, str] = {}  # site of each entity: a patient may move from one to another
-        self.changed: set[str] = set()  # sites whose last board is no longer true; whoever acts on it empties it
+        self._versions: dict[str, int] = {}
 
     def __contains__(self, site: str) -> bool:
         return site in self._sites
@@ -69,18 +69,24 @@ class Live:
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(self._sites))
 
+    def version(self, site: str) -> int:
+        """Another number once anything of the site has changed: whoever acts on changes keeps the one it has seen."""
+        return self._versions.get(site, 0)
+
+    def _changed(self, site: str) -> None:
+        self._versions[site] = self.version(site) + 1
+
     def follow(self, site: str, found: Mapping[str, Entity]) -> None:
         """Begin with what the index holds."""
         self._sites.setdefault(site, {})
         self.take(found)
-        self.changed.add(site)
+        self._changed(site)
 
     def forget(self, sites: Collection[str] | None = None) -> None:
         """Follow these no longer, or none: their partition went to another worker, or somebody was erased."""
         for site in tuple(self._sites if sites is None else sites):
             for name in self._sites.pop(site, {}):
                 del self._where[name]
-            self.changed.discard(site)
 
     def take(self, written: Mapping[str, Entity]) -> None:
         """Entities as they are now, of sites that are followed."""
@@ -91,11 +97,11 @@ class Live:
             if (before := self._where.get(name)) is not None and before != site:
                 self._sites[before].pop(name, None)
                 self._where.pop(name)
-                self.changed.add(before)
+                self._changed(before)
             if site in self._sites:
                 self._sites[site][name] = entity
                 self._where[name] = site
-                self.changed.add(site)
+                self._changed(site)
 
     def board(self, site: str, at: datetime | None = None, merged: Mapping[str, str] | None = None) -> Board:
         """The site as it is. Raises KeyError for one that is not followed."""

@@ -1,0 +1,106 @@
+"""The sites that a worker follows: what their gauges say, and what becomes of them when a partition goes elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+
+from streams import occupancy
+from streams.fold import Change, Entity
+from streams.occupancy import Sites
+from tests.entities import SITE, bed, entities, step
+
+MINE, OTHERS = {0, 1}, {2}
+
+
+@dataclass
+class Held:
+    """An index and a key store that answer from memory."""
+
+    found: dict[str, Entity]
+    gone: set[str] = field(default_factory=set)
+    asked: int = 0
+
+    async def find(self, query: dict[str, Any]) -> dict[str, Entity]:
+        self.asked += 1
+        return dict(self.found)
+
+    def erased(self, refs: set[str]) -> set[str]:
+        return refs & self.gone
+
+    def merged(self) -> dict[str, str]:
+        return {}
+
+
+def event(site: str = SITE, partition: int = 0) -> Any:
+    return SimpleNamespace(
+        changes=[Change("location", "x", None, {"site": site})], incoming=SimpleNamespace(partition=partition)
+    )
+
+
+def shown(word: str) -> set[str]:
+    return {line for line in generate_latest().decode().splitlines() if word in line and not line.startswith("#")}
+
+
+@pytest.fixture
+def made() -> tuple[Sites, Held]:
+    said = [bed("ICU 1 1"), bed("ICU 1 2"), bed("ICU 1 3", bed_status="C"), step("P", "A01", 7, "ICU 1 1")]
+    held = Held(entities(said))
+    return Sites(held, held), held  # type: ignore[arg-type]
+
+
+def occupied() -> set[str]:
+    return shown(f'wardstream_bed_occupancy_ratio{{site="{SITE}"')
+
+
+async def test_gauges_follow_a_site(made: tuple[Sites, Held]) -> None:
+    sites, held = made
+    await sites.follow([event()])
+    await sites.watch(MINE)
+    assert occupied() == {f'wardstream_bed_occupancy_ratio{{site="{SITE}",unit="ICU"}} 0.5'}
+    told = shown(f'wardstream_beds{{site="{SITE}"')
+    assert {line.split("status=")[1].split(",")[0] for line in told} == {'"C"', '"O"', '"U"'}
+    for name, entity in entities([step("P", "A01", 7, "ICU 1 1"), step("P", "A03", 9)]).items():
+        sites.take(name, entity)
+    await sites.watch(MINE)
+    assert occupied() == {f'wardstream_bed_occupancy_ratio{{site="{SITE}",unit="ICU"}} 0.0'}
+    assert '"O"' not in str(shown(f'wardstream_beds{{site="{SITE}"')), "a status without beds is no longer shown"
+    await sites.follow([event()])
+    assert held.asked == 1, "once a site, and not once an event"
+    await sites.watch(OTHERS)
+    assert occupied() == set(), "its partition is another worker's"
+    assert list(sites.live) == []
+
+
+async def test_units_that_a_message_names_get_no_gauge(made: tuple[Sites, Held]) -> None:
+    sites, _ = made
+    for name, entity in entities([step("Q", "A01", 7, "Quetzalcoatlus 1 1")]).items():
+        sites._index.found[name] = entity  # type: ignore[attr-defined]
+    await sites.follow([event()])
+    await sites.watch(MINE)
+    assert shown("Quetzalcoatlus") == set()
+    await sites.watch(OTHERS)
+
+
+async def test_whoever_was_erased_is_not_followed(made: tuple[Sites, Held]) -> None:
+    sites, held = made
+    await sites.follow([event()])
+    assert len(sites.live.board(SITE, datetime(2026, 3, 1, 12, tzinfo=UTC)).stays) == 1
+    held.gone = {"P"}
+    sites.forget()
+    await sites.follow([event()])
+    assert sites.live.board(SITE, datetime(2026, 3, 1, 12, tzinfo=UTC)).stays == {}
+    await sites.watch(OTHERS)
+
+
+async def test_sites_are_bounded(made: tuple[Sites, Held], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(occupancy, "MOST_SITES", 2)
+    sites, held = made
+    await sites.follow([event(f"S{n}") for n in range(5)])
+    assert len(list(sites.live)) == 2
+    assert held.asked == 2
