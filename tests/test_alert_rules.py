@@ -39,11 +39,9 @@ def test_every_signal_has_an_alert() -> None:
     assert set(re.findall(r'signal="(\w+)"', told)) == set(SIGNALS)
 
 
-@pytest.mark.parametrize(
-    "said", [("check", "rules", "allocation.rules.yml"), ("test", "rules", "allocation.tests.yml")], ids=lambda one: one[0]
-)
-def test_promtool(said: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("does", "file"), [("check", "allocation.rules.yml"), ("test", "allocation.tests.yml")])
+def test_promtool(does: str, file: str) -> None:
     if (tool := shutil.which("promtool")) is None:
         pytest.skip("promtool is not installed: it comes with Debian's package prometheus")
-    done = subprocess.run([tool, *said], cwd=FOLDER, capture_output=True, text=True)
+    done = subprocess.run([tool, does, "rules", file], cwd=FOLDER, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

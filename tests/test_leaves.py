@@ -6,16 +6,19 @@ import math
 import time
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sklearn.pipeline import Pipeline
 
-from infra.errors import Untrainable
+from consumers import leaves as learned
+from infra.errors import NotBetter, Untrainable
 from streams.allocation import leaves
 from streams.allocation.leaves import Asked, Course, Hazards
 from streams.learn import kept_back, mean_of
-from streams.models import ALLOWED
+from streams.models import ALLOWED, Models
 from tests.wards import HOUR, START, stays
 
 END = START + timedelta(days=150)
@@ -220,3 +223,23 @@ def test_five_hundred_patients_in_a_moment(model: Pipeline) -> None:
     for number in range(500):
         hazards.leaving(Asked("SUR", 30 + number % 60, number % 200, 24.0), START)
     assert time.process_time() - begun < 2
+
+
+# ---------------------------------------------------------------------------------------------------------------- store
+
+
+def test_in_the_store_promoted_and_measured_again(tmp_path: Path) -> None:
+    some = courses()
+    store = Models(tmp_path, Ed25519PrivateKey.generate())
+    (card,) = learned.train_courses(store, "me", some, END)
+    store.promote(learned.NAME, card.version, "me")
+    checked = learned.check_courses(store, card.version, some)
+    assert len(checked) > 10
+    assert [one for one in checked if not one.same] == []
+    fewer = [one for one in some if one.patient not in {some[-900].patient, some[-901].patient, some[-902].patient}]
+    assert [one for one in learned.check_courses(store, card.version, fewer) if not one.same]
+    (second,) = learned.train_courses(store, "me", some, END)
+    assert second.incumbent == card.version
+    assert second.beats_incumbent is False
+    with pytest.raises(NotBetter):
+        store.promote(learned.NAME, second.version, "me")

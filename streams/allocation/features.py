@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 Features = dict[str, float | str]
@@ -40,7 +40,6 @@ def features(target: str, documents: Sequence[Document], history: Mapping[str, A
     made: Features = {
         f"type={kind}": 1.0,
         f"now={status}": 1.0,
-        f"type_now={kind}|{status}": 1.0,
         f"hour={now.hour}": 1.0,
         f"weekday={_DAYS[now.weekday()]}": 1.0,
     }
@@ -48,6 +47,8 @@ def features(target: str, documents: Sequence[Document], history: Mapping[str, A
         made[f"unit={unit}"] = 1.0
     for feature in one.get("features", ()):
         made[f"feature={feature}"] = 1.0
+    for word in (kind, *one.get("features", ())):  # how long it stays as it is hangs on what it is
+        made[f"now_of={word}|{status}"] = 1.0
     for name in ("price", "position_x", "position_y"):
         if (value := one.get(name)) is not None:
             made[name] = float(value)
@@ -102,8 +103,8 @@ def _before(history: Mapping[str, Any], at: str, now: datetime) -> Features:
             used += ended - max(begin, datetime.fromisoformat(since))
         changes += until != at and after != status
     last = past[-1][1]
-    since = next((when for when, status in reversed(past) if status != last), past[0][0])
-    hours = min(_RECENT, now - datetime.fromisoformat(since)) / timedelta(hours=1)
+    run = takewhile(lambda one: one[1] == last, reversed(past))
+    hours = min(_RECENT, now - datetime.fromisoformat([when for when, _ in run][-1])) / timedelta(hours=1)
     return {f"before={last}": 1.0, "used": used / _RECENT, "changes": float(changes), "hours_before": hours}
 
 
