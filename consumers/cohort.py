@@ -26,6 +26,7 @@ Rows = Sequence[int]
 K = TypeVar("K", bound=Hashable)
 FEW = f"<{SMALLEST}"
 NONE = "(none)"
+OF_PAIRS = ("hodges_lehmann", "hodges_lehmann_interval")  # each the difference of two patients' values
 STEPS = ("day", "week", "month")
 MOST_STEPS = 2000
 _DAY = 86_400_000
@@ -190,7 +191,7 @@ def _described(cohort: Cohort, rows: Rows, carriers: Rows, column: Column, *, li
 
 
 def figures_of(values: Values, persons: NDArray[np.int64], limited: bool) -> Row:
-    """What is told of numbers. Limited: of one value a patient, and no quantile with fewer than 11 on either side."""
+    """What is told of numbers. Limited: of one value a patient, no extremes, and each quantile over 11 patients."""
     if not limited:
         found = figures.numbers(values)
         ends = {"min": found.minimum, "max": found.maximum}
@@ -199,10 +200,9 @@ def figures_of(values: Values, persons: NDArray[np.int64], limited: bool) -> Row
     found = figures.numbers(values)
     made: Row = {"exact": True, "one_a_patient": True, "mean": figures.significant(found.mean)}
     made["sd"] = None if found.sd is None else figures.significant(found.sd)
-    for level, value in found.quantiles.items():
-        share = figures.LEVELS[level]
-        safe = min(share, 1 - share) * found.n >= SMALLEST
-        made[level] = figures.significant(value) if safe else None
+    for level, share in figures.LEVELS.items():
+        value = figures.quantile_over(values, share, SMALLEST)
+        made[level] = None if value is None else figures.significant(value)
     return made
 
 
@@ -363,14 +363,20 @@ def _versus_numbers(a: Cohort, b: Cohort, column: Column, limited: bool) -> list
         if column.units:
             said |= dict(zip(("code_system", "code", "units"), key, strict=True))
         for name, those in (("first", first), ("second", second)):
-            told = len(those) and not (limited and len(those) < 2 * SMALLEST)
-            said[name] = {"patients": _told(len(those), limited), "median": float(np.median(those)) if told else None}
+            said[name] = {"patients": _told(len(those), limited), "median": _median(those, limited)}
         if min(map(len, values)) >= 2:
-            said |= _tested(figures.compare_numbers(first, second))
+            tested = _tested(figures.compare_numbers(first, second))
+            said |= {name: one for name, one in tested.items() if not (limited and name in OF_PAIRS)}
         else:
             said["why"] = "fewer than two patients on a side"
         made.append(said)
     return made
+
+
+def _median(values: Values, limited: bool) -> float | None:
+    if limited:
+        return figures.quantile_over(values, 0.5, SMALLEST)
+    return float(np.median(values)) if len(values) else None
 
 
 def _versus_categories(a: Cohort, b: Cohort, column: Column, limited: bool) -> list[Row]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, isfinite, sqrt
+from math import ceil, floor, isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,20 @@ def numbers(values: Values) -> Numbers:
         float(values.max()),
         dict(zip(LEVELS, map(float, found), strict=True)),
     )
+
+
+def quantile_over(values: Values, share: float, persons: int) -> float | None:
+    """A quantile that is nobody's own value: the mean of an odd number of order statistics about its place.
+
+    The kernel quantile estimator with a uniform kernel (Sheather and Marron 1990, doi:10.2307/2289777), interpolated
+    as type 7. None where there are fewer than `persons` values on either side.
+    """
+    if min(share, 1 - share) * len(values) < persons:
+        return None
+    order, place, beside = np.sort(values), (len(values) - 1) * share, persons // 2
+    low = order[floor(place) - beside : floor(place) + beside + 1].mean()
+    high = order[ceil(place) - beside : ceil(place) + beside + 1].mean()
+    return float(low + (high - low) * (place - floor(place)))
 
 
 def edges(values: Values) -> Values:

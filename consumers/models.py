@@ -40,10 +40,11 @@ from streams.models import BEST, GAP, Card, Compared, Figure, Models, compare
 EHR = DOMAINS["ehr"]
 PAGE = 5000
 FIELDS = (
-    ("event_id", "part", "kind", "event_time", "patient_ref", "message_type", "trigger", "unit", "patient_class", "sex")
-    + ("age", "died_at", "deceased", "status", "admission_type", "admit_source", "mode_of_arrival", "hospital_service")
-    + ("discharge_disposition", "admitted_at", "discharged_at", "admit_reason", "code", "display", "action", "body")
-    + ("confirmation", "value_number", "value_code", "value_text", "units", "observed_at")
+    ("event_id", "part", "kind", "event_time", "received_at", "patient_ref", "message_type", "trigger", "unit")
+    + ("patient_class", "sex", "age", "died_at", "deceased", "status", "admission_type", "admit_source")
+    + ("mode_of_arrival", "hospital_service", "discharge_disposition", "admitted_at", "discharged_at", "admit_reason")
+    + ("code", "display", "action", "body", "confirmation", "value_number", "value_code", "value_text", "units")
+    + ("observed_at",)
 )  # fmt: skip
 # Text is read of nothing but the moves of patients, whose messages are ADT's.
 WANTED: dict[str, Any] = {
@@ -289,7 +290,7 @@ def _rows(caller: Caller, target: str, until: str, blind: bool = False) -> list[
         else:  # merged: under several references in the index
             joined[keys.survivor(ref)] += events
     for ref, events in joined.items():
-        made += targets.rows(target, ref, events, until)
+        made += targets.rows(target, ref, events, until, keys.merges_of([ref]))
     return made
 
 
@@ -301,7 +302,8 @@ def _patients(caller: Caller, until: str, blind: bool) -> Iterator[tuple[str, li
         for event_id, parts in groupby(mine, key=lambda one: one["event_id"]):
             documents = list(parts)
             terms = tuple(term for one in documents if one["kind"] == "event" for term in one.get("blind", ()))
-            events.append(Happened(event_id, documents[0]["event_time"], documents, terms))
+            at, received = documents[0]["event_time"], datetime.fromisoformat(documents[0]["received_at"]).timestamp()
+            events.append(Happened(event_id, at, documents, terms, ref, received))
         yield ref, events
 
 

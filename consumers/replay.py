@@ -9,6 +9,9 @@ The order makes it safe, with workers writing all the while:
 4. The rest of the topic is read: now the new index has everything that the live one has. It is refreshed.
 5. The alias moves, in one step. The agents' waiting writes find the new index behind it; an entity that was read from
    the old one cannot be written there (it names the index it was read from), so it is read and folded again.
+
+The partitions are read as one, in the order in which records were sealed: the score of a patient who was merged looks
+at what lies in two of them.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from elasticsearch import ConnectionError as ConnectionLost
 
 from infra.elastic import SETTINGS, Index, async_client
 from infra.errors import BadMessage, StackDown, UsageError
-from infra.kafka import Reader, read_whole
+from infra.kafka import OrderedReader, read_whole
 from infra.keystore import KeyStore
 from infra.settings import settings
 from schemas.envelope import Envelope
@@ -40,7 +43,7 @@ from streams.models import Models
 from streams.process import Batch, Incoming, Processor
 from streams.scoring import Scorer
 from streams.stages import STAGES
-from streams.state import Indexed, advance
+from streams.state import Indexed, advance, known
 
 BATCH = 500
 RETRIES = 5
@@ -152,10 +155,10 @@ class _Rebuild:
         self._keys = keys
         self._server, self._window, self._on_progress = server, window, on_progress
         self._index = Index(server, into, is_alias=False)
-        self._entities = Indexed(self._index)
-        self._scorer = Scorer(self._processor, Models.local())
+        self._entities, self._live = Indexed(self._index), Index(server, of.alias)
+        self._scorer = Scorer(self._processor, Models.local(), self._index.get)
         self._removed = _removed(of)
-        self._reader = Reader(of.sealed.name)
+        self._reader = OrderedReader(of.sealed.name)
         self.done = Rebuilt()
 
     def close(self) -> None:
@@ -187,13 +190,14 @@ class _Rebuild:
             else:
                 wanted.append(message)
         batch = await asyncio.to_thread(self._processor.read, wanted)
-        refused = await self._index.bulk([write for event in batch.ready for write in event.writes])
-        kept = [event for event in batch.ready if not any(write.id in refused for write in event.writes)]
-        for event in batch.ready if refused else ():
-            if event not in kept:
-                await self._index.remove([write.id for write in event.writes])
-                self._leave_out("index_refused", event.incoming)
-        self.done.entities += await advance(self._entities, self._processor.folds(kept))
+        await self._write(batch)
+        if batch.unnamed:  # whoever is known by now, there or here, is known to what came before, too
+            families = await asyncio.to_thread(self._processor.families, batch)
+            entities = await known(families, self._live, self._index)
+            named = await asyncio.to_thread(self._processor.name, batch, families, entities)
+            await self._write(named)
+            batch.take_in(named)
+        kept = batch.ready
         scores = await self._scorer.writes(kept) if settings().scoring else []
         for refused_score in (await self._index.bulk(scores)).values():
             raise StackDown(f"Elasticsearch refuses a score: {refused_score}")
@@ -205,6 +209,19 @@ class _Rebuild:
         for message, reason in batch.letters:
             self._leave_out(reason.reason, message)
         self.done.left_out.update(why for _, why in batch.dropped)
+
+    async def _write(self, batch: Batch) -> None:
+        """Documents, then entities, of what the index takes."""
+        refused = await self._index.bulk([write for event in batch.ready for write in event.writes])
+        if refused:
+            read, batch.ready = batch.ready, []
+            for event in read:
+                if any(write.id in refused for write in event.writes):
+                    await self._index.remove([write.id for write in event.writes])
+                    self._leave_out("index_refused", event.incoming)
+                else:
+                    batch.ready.append(event)
+        self.done.entities += await advance(self._entities, self._processor.folds(batch.ready))
 
     async def _take_back(self, batch: Batch) -> None:
         """Somebody may have been erased since the batch was read, by an erasure that found nothing of it here yet."""

@@ -1,9 +1,10 @@
 """How long things are kept: topics as their table says, and no document whose event is older than its index keeps.
 
 An expired event leaves everywhere at once, or a replay would bring it back. The order makes a run that was ended good
-to repeat: first the tombstone of the sealed record, then the patient's profile, then the documents. Whoever is ended
-between them still finds the documents, and so event and patient. An old event that comes late goes with the next run.
-Entities (patient, encounter) stay; a replay folds them from the events that are left.
+to repeat: first the tombstone of the sealed record, then the patient's profile and what the event gave to the patient's
+history, then the documents. Whoever is ended between them still finds the documents, and so event and patient. An old
+event that comes late goes with the next run. All else of an entity (patient, encounter) stays; a replay folds it from
+the events that are left.
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ from schemas.envelope import rfc3339
 from schemas.registry import DOMAINS, TOPICS, Domain
 from schemas.similar import ALIAS, OF
 from schemas.topics import Topic
+from streams.fold import without
+from streams.process import entity_id
+from streams.state import Indexed, advance
 
 KEPT_BY = ("cleanup.policy", "retention.ms")
 BY_NOBODY = partial(Act, "retention")  # the audit's words where no caller is known
 AT_ONCE = 200_000  # documents of a round: some 60 MB of ids, and one reading of the sealed topic
 REMOVED_AT_ONCE = 1000
+READ_AT_ONCE = 200  # entities, of some 50 KB where a history is full
 RETRIES = 5
 
 
@@ -173,6 +178,7 @@ async def _expire(
         done.sealed[of.alias] = done.sealed.get(of.alias, 0) + len(tombstones)
         if of.alias == OF.alias:  # before the documents, which say whose: a run that was ended finds them again
             await _forget(server, {ref for _, ref in found.values() if ref})
+        await _shorten(index, {(event, ref) for event, ref in found.values() if ref})
         ids = iter(found)
         while some := list(islice(ids, REMOVED_AT_ONCE)):
             await index.remove(some)
@@ -187,6 +193,17 @@ async def _forget(server: AsyncElasticsearch, refs: AbstractSet[str]) -> None:
     rest = iter({merged.get(ref, ref) for ref in refs})
     while some := list(islice(rest, REMOVED_AT_ONCE)):
         await Index(server, ALIAS).remove_of("patient_ref", some)
+
+
+async def _shorten(index: Index, expired: AbstractSet[tuple[str, str]]) -> None:
+    """Take what expired events gave out of patients' histories, by compare-and-set as workers change them."""
+    keyring, _ = await asyncio.to_thread(KeyStore.local)
+    events: dict[str, set[str]] = {}
+    for event, ref in expired:
+        events.setdefault(entity_id(keyring, "patient", ref, ""), set()).add(event)
+    ids = iter(events)
+    while some := list(islice(ids, READ_AT_ONCE)):
+        await advance(Indexed(index, 0), {one: partial(without, events=events[one]) for one in some})
 
 
 async def _found(server: AsyncElasticsearch, of: Domain, before: str) -> dict[str, tuple[str, str | None]]:

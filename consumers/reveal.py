@@ -35,12 +35,13 @@ def reveal(caller: Caller, of: Domain, wanted: str, name: str) -> list[Revealed]
     KeyShredded for an erased person, and SealBroken for a ciphertext that was altered or moved. The audit is written
     before anything is opened.
     """
-    if name in of.marks():
+    marks = of.marks()
+    if name in marks:
         caller.require(of, "reveal", [name])
     documents = _documents(of, wanted)
-    having = [one for one in documents if name in one["_source"].get("sealed", {})]
-    if not having:
-        names = sorted({sealed for one in documents for sealed in one["_source"].get("sealed", {})})
+    having = [one for one in documents if name in marks and name in one["_source"].get("sealed", {})]
+    if not having:  # what has no mark is nobody's to see: the words that are removed from texts
+        names = sorted({sealed for one in documents for sealed in one["_source"].get("sealed", {}) if sealed in marks})
         raise UsageError(f"nothing is sealed there as {name!r}; there is: {', '.join(names) or 'nothing'}")
     caller.require_persons([one["_source"].get("patient_ref") for one in having], fields=(name,))
     _, keys = KeyStore.local()

@@ -21,7 +21,8 @@ from consumers import query as language
 from consumers.access import Caller
 from consumers.cohort import STEPS, Cohort, Column, Row
 from consumers.consent import Persons
-from consumers.search import answered, hashed, permitted, question
+from consumers.search import EVERYTHING, Narrow, answered, hashed, permitted, question
+from consumers.versions import newest
 from infra.audit import Audit
 from infra.elastic import scan
 from infra.errors import UsageError
@@ -29,7 +30,7 @@ from infra.keystore import KeyStore
 from schemas import safe_harbor
 from schemas.policy import COMMON
 from schemas.registry import Domain
-from schemas.safe_harbor import SMALLEST
+from schemas.safe_harbor import BESIDES, SMALLEST
 
 EXACT = 200_000  # documents whose values are read one by one
 TYPES = {"integer": "number", "long": "number", "double": "number", "keyword": "category", "boolean": "category"}
@@ -46,9 +47,7 @@ class Asked:
     """What somebody wants to know. Empty strings and None for what he or she does not."""
 
     query: str
-    filters: Sequence[str] = ()
-    kind: str | None = None
-    since: str | None = None
+    narrow: Narrow = EVERYTHING
     measure: str = ""  # figures of these documents of the patients whom the query finds, in place of what it finds
     fields: Sequence[str] = ()
     by: str = ""
@@ -91,6 +90,10 @@ def stats(caller: Caller, asked: Asked, of: Domain, progress: Progress = lambda 
     names |= {name for one in chosen if one.units for name in ("code", "code_system", *one.units)}
     queries = [_query(caller, asked, text, of, names, people) for text in (asked.query, asked.versus) if text]
     total = counted.total(of, queries[0])
+    once = total <= EXACT
+    if once:  # what was told again counts once; of more it would take longer than the figures themselves
+        queries = [newest(of, one) for one in queries]
+        total = counted.total(of, queries[0])
 
     reads = bool(caller.safe_harbor or asked.versus or asked.histogram or (asked.fields and total <= EXACT))
     if not chosen and (caller.safe_harbor or asked.versus):
@@ -104,7 +107,7 @@ def stats(caller: Caller, asked: Asked, of: Domain, progress: Progress = lambda 
     else:
         shown = chosen or [one for one in known.values() if one.name not in DULL]
         made = _aggregated(of, queries[0], shown, by, asked, people)
-    made = {"of": "documents", **made}
+    made = {"of": "documents", "versions": "newest" if once else "all", **made}
     detail = {"query": hashed("query", "\n".join(filter(None, (asked.query, asked.measure, asked.versus))))}
     detail |= {"use": "statistics", "total": str(made["cohort"]["documents"])}
     fields = names | {one.name for one in chosen}
@@ -151,7 +154,7 @@ def _sensible(asked: Asked, chosen: Sequence[Column]) -> None:
 
 def _query(caller: Caller, asked: Asked, text: str, of: Domain, names: Collection[str], people: People) -> Row:
     """Documents of a cohort, as far as the caller may ask and see. Raises Denied."""
-    wanted, fields = question(caller, text, of, filters=asked.filters, kind=asked.kind, since=asked.since)
+    wanted, fields = question(caller, text, of, asked.narrow)
     measured, more = question(caller, asked.measure, of) if asked.measure else (None, set[str]())
     caller.require(of, "search", fields | more | set(names))
     caller.require(of, "see", names)
@@ -170,17 +173,17 @@ def _read(
 ) -> Cohort:
     """The values of a cohort; as the Safe Harbor view leaves them, for a role that has that view."""
     names = {"kind", *(one.name for one in wanted), *(["event_time"] if times else [])}
-    if any(one.units for one in wanted) or caller.safe_harbor:  # the view asks which numbers are ages
+    if any(one.units for one in wanted):
         names |= {"code", "code_system", "units", *(name for one in wanted for name in one.units)}
     if any(one.units for one in wanted) and "display" in caller.fields(of, "see"):
         names.add("display")
     names &= of.mapping()["properties"].keys()
     values: dict[str, list[Any]] = {name: [] for name in names}
     persons: list[int] = []
-    marks = of.marks()
+    marks, sources = of.marks(), names | (BESIDES if caller.safe_harbor else {"patient_ref"})
     with answered(of):
         total = counted.total(of, query)
-        for page in scan(of.alias, query, sorted({*names, "patient_ref"})):
+        for page in scan(of.alias, query, sorted(sources)):
             for document in page:
                 persons.append(people.number(document.get("patient_ref")))
                 one = safe_harbor.view(document, marks, str) if caller.safe_harbor else document

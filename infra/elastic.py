@@ -218,12 +218,16 @@ class Index:
         self.target.succeeded()
         return refused
 
-    async def get(self, ids: Collection[str]) -> dict[str, tuple[dict[str, Any], Place]]:
-        """Documents by id, each with its place, as last written, searchable or not."""
+    async def get(
+        self, ids: Collection[str], fields: Sequence[str] | None = None
+    ) -> dict[str, tuple[dict[str, Any], Place]]:
+        """Documents by id, each with its place, as last written, searchable or not; `fields` of them, or all."""
         while True:
             await self.target.admitted()
             try:
-                answer = await self._server.mget(index=self.name, ids=list(ids), filter_path=FOUND)
+                answer = await self._server.mget(
+                    index=self.name, ids=list(ids), source_includes=fields, filter_path=FOUND
+                )
             except (ConnectionLost, ConnectionTimeout):
                 reason = "connection"
             except ApiError as error:
@@ -233,7 +237,7 @@ class Index:
             else:
                 self.target.succeeded()
                 return {
-                    doc["_id"]: (doc["_source"], (doc["_index"], doc["_seq_no"], doc["_primary_term"]))
+                    doc["_id"]: (doc.get("_source", {}), (doc["_index"], doc["_seq_no"], doc["_primary_term"]))
                     for doc in answer["docs"]
                     if doc.get("found")
                 }

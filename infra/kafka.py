@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import merge
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -32,6 +33,7 @@ DELIVERY_SECONDS = 15.0
 FLUSH_SECONDS = 2.0
 SILENT_POLLS = 150  # of 0.2 s each
 MAX_REQUEST_BYTES = 14_000_000
+READ_AHEAD_KB = 16_384  # of a reader: one message of the largest, and some
 GROUP = "wardstream"  # consumer group of the workers
 
 
@@ -341,7 +343,8 @@ def partitions_of(topic: str) -> int:
 class Reader:
     """Reads a topic outside any consumer group: nothing is committed, nobody's position moves."""
 
-    def __init__(self, topic: str, *, from_end: bool = False) -> None:
+    def __init__(self, topic: str, *, from_end: bool = False, only: int | None = None) -> None:
+        """`only`: one partition; all without it."""
         self._topic = topic
         self._consumer = Consumer(
             connection(settings())
@@ -349,10 +352,13 @@ class Reader:
                 "group.id": f"{GROUP}-reading",  # nobody joins it; the broker wants to see a right to it all the same
                 "enable.auto.commit": False,
                 "fetch.message.max.bytes": MAX_REQUEST_BYTES,
+                "queued.max.messages.kbytes": READ_AHEAD_KB,
+                "max.poll.interval.ms": 86_400_000,  # no group waits for us, and one partition may wait for others
                 "fetch.wait.max.ms": 20,  # an idle fetch holds the connection: asking where a topic ends waits for it
             }
         )
-        partitions = [TopicPartition(topic, number) for number in range(partitions_of(topic))]
+        numbers = range(partitions_of(topic)) if only is None else (only,)
+        partitions = [TopicPartition(topic, number) for number in numbers]
         self._ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10) for p in partitions}
         self._starts = {number: high if from_end else low for number, (low, high) in self._ends.items()}
         for partition in partitions:
@@ -396,6 +402,21 @@ class Reader:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+class OrderedReader:
+    """Reads a topic outside any group, its partitions as one, in the order in which messages were written to it."""
+
+    def __init__(self, topic: str) -> None:
+        self._readers = [Reader(topic, only=number) for number in range(partitions_of(topic))]
+
+    def to_end(self) -> Iterator[Message]:
+        """As Reader's. Each partition keeps its own order whatever its timestamps are."""
+        return merge(*[one.to_end() for one in self._readers], key=lambda message: message.timestamp()[1])
+
+    def close(self) -> None:
+        for one in self._readers:
+            one.close()
 
 
 def read_whole(topic: str) -> Iterator[Message]:

@@ -54,7 +54,7 @@ alias = sql.Table(  # merges as they were told, so that a merge read again does 
     _tables,
     sql.Column("prior", sql.String(32), primary_key=True),
     sql.Column("survivor", sql.String(32), primary_key=True),
-    sql.Column("told_at", sql.Float, nullable=False),
+    sql.Column("told_at", sql.Float, nullable=False),  # when the message that told it came in
     sql.Column("ended_at", sql.Float),
 )
 data_key = sql.Table(
@@ -241,6 +241,28 @@ class KeyStore:
             upward = {row.ref: row.alias_of for row in db.execute(living.where(subject.c.alias_of.is_not(None)))}
         return {ref: _top(ref, upward) for ref in upward}
 
+    def merges_of(self, refs: Collection[str]) -> list[tuple[str, str, float]]:
+        """The merges that made the families of these references: prior, survivor, and when that came in."""
+        up = sql.select(subject.c.ref, subject.c.alias_of).where(subject.c.alias_of.is_not(None))
+        held = sql.select(alias.c.prior, alias.c.survivor, alias.c.told_at).where(alias.c.ended_at.is_(None))
+        whole: set[str] = set()
+        fresh = set(refs)
+        with self.db.reading() as db:
+            while fresh:
+                met = {
+                    one
+                    for chunk in _chunks(fresh)
+                    for column in (subject.c.ref, subject.c.alias_of)
+                    for row in db.execute(up.where(column.in_(chunk)))
+                    for one in row
+                }
+                whole, fresh = whole | met, met - whole - fresh
+            return [
+                (row.prior, row.survivor, row.told_at)
+                for chunk in _chunks(whole)
+                for row in db.execute(held.where(alias.c.prior.in_(chunk)))
+            ]
+
     def erased(self, refs: Collection[str]) -> set[str]:
         """Which of these are of erased persons, or of nobody, from the first step of the erasure on."""
         with self.db.reading() as db:
@@ -264,11 +286,13 @@ class KeyStore:
 
     # --------------------------------------------------------------------------------------------------------- merges
 
-    def alias(self, prior: str, survivor: str, at: float = 0.0) -> bool:
+    def alias(self, prior: str, survivor: str, at: float = 0.0, told_at: float | None = None) -> bool:
         """Make `prior` an alias of `survivor` (merge). Idempotent; a merge that would close a ring is left out.
 
-        So is one that was undone since it happened, `at`: a message that is read again must not undo that.
+        So is one that was undone since it happened, `at`: a message that is read again must not undo that. `told_at`
+        is when the message came in; None: now.
         """
+        told_at = time.time() if told_at is None else told_at
         with self._lock, self.db.writing() as db:
             told = sql.and_(alias.c.prior == prior, alias.c.survivor == survivor)
             before = db.execute(sql.select(alias.c.ended_at).where(told)).first()
@@ -278,9 +302,9 @@ class KeyStore:
             if top == survivor_top or _erased(db, {top, survivor_top}):  # of an erased person nothing is told any more
                 return False
             if before is None:
-                db.execute(alias.insert().values(prior=prior, survivor=survivor, told_at=time.time()))
+                db.execute(alias.insert().values(prior=prior, survivor=survivor, told_at=told_at))
             else:
-                db.execute(alias.update().where(told).values(told_at=time.time(), ended_at=None))
+                db.execute(alias.update().where(told).values(told_at=told_at, ended_at=None))
             db.execute(subject.update().where(subject.c.ref == top).values(alias_of=survivor_top))
             _raise_generation(db, merges=1)
             return True

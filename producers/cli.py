@@ -8,7 +8,7 @@ import re
 import signal
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -56,6 +56,7 @@ Clear = Annotated[
 Source = Annotated[str, typer.Option(help="What the system that sends FHIR is called here, as in the peers' file.")]
 PATIENCE_SECONDS = 60.0
 WINDOW = 10_000  # messages whose outcomes are waited for together
+NAMED = 20  # skipped files
 
 
 class Serving(Protocol):
@@ -105,13 +106,17 @@ def register(app: typer.Typer) -> None:
 
     @produce.command("files")
     def produce_files(
-        paths: Annotated[list[Path], typer.Argument(help="Files, or folders of .hl7, .json and .ndjson files.")],
+        paths: Annotated[
+            list[Path], typer.Argument(help="Files, or folders of .hl7, .json and .ndjson files, .gz too.")
+        ],
         manifest: Annotated[Path | None, typer.Option(help="Write one JSON line a message: what became of it.")] = None,
         source: Source = "fhir",
         as_json: Json = False,
     ) -> None:
-        """Publish files of HL7 v2 or FHIR R4 (JSON, NDJSON) and wait for the outcome of every message.
+        """Publish files of HL7 v2 or FHIR R4 (JSON, NDJSON, also in gzip) and wait for the outcome of every message.
 
+        A file that is named and cannot be read is a row `refused`. A folder's files of other endings are named as
+        skipped.
         Exit code 0 only when each was indexed or is a repeat.
         """
         _check_source(source)
@@ -120,7 +125,7 @@ def register(app: typer.Typer) -> None:
         def items(peers: Peers) -> Iterator[folder.Item]:
             return folder.items(found, folder.Readers(partial(_hl7, peers), partial(_fhir, peers, source)))
 
-        _tell_outcomes(_produce(DOMAINS[ehr.DOMAIN], items, manifest), as_json)
+        _tell_outcomes(_produce(DOMAINS[ehr.DOMAIN], items, manifest), folder.skipped(paths), as_json)
 
     @produce.command("operations")
     def produce_operations(
@@ -160,9 +165,9 @@ def register(app: typer.Typer) -> None:
                 )
             )
             return
-        found = folder.files(paths or (), operations.JSON + operations.LINES + operations.CSV)
-        domain = DOMAINS[operations.DOMAIN]
-        _tell_outcomes(_produce(domain, lambda _: operations.items(found, take), manifest), as_json)
+        found = folder.files(paths or (), operations.ENDINGS)
+        outcomes = _produce(DOMAINS[operations.DOMAIN], lambda _: operations.items(found, take), manifest)
+        _tell_outcomes(outcomes, folder.skipped(paths or (), operations.ENDINGS), as_json)
 
     @app.command("send")
     def send_files(
@@ -335,12 +340,16 @@ def _row(one: folder.Published, ended: dict[str, Outcome]) -> dict[str, Any]:
     }
 
 
-def _tell_outcomes(outcomes: Counter[tuple[str, str]], as_json: bool) -> NoReturn:
-    """Exit code 0 only when each was indexed or is a repeat."""
+def _tell_outcomes(outcomes: Counter[tuple[str, str]], left: Sequence[Path], as_json: bool) -> NoReturn:
+    """Exit code 0 only when each was indexed or is a repeat. `left` are files that were not read."""
+    skipped = [str(one) for one in left]
     if as_json:
-        typer.echo(json.dumps({"messages": outcomes.total(), "outcomes": _by_name(outcomes)}))
+        typer.echo(json.dumps({"messages": outcomes.total(), "outcomes": _by_name(outcomes), "skipped": skipped}))
     else:
         _show_outcomes(outcomes)
+        if skipped:
+            more = ", ..." if len(skipped) > NAMED else ""
+            typer.echo(f"{len(skipped):,} files of other endings not read: {', '.join(skipped[:NAMED])}{more}")
     raise typer.Exit(0 if {name for name, _ in outcomes} <= {"indexed", "duplicate"} else 1)
 
 

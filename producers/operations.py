@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from errno import errorcode
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ DOMAIN = "allocation"
 JSON = (".json",)
 LINES = (".ndjson", ".jsonl")
 CSV = (".csv",)
+ENDINGS = JSON + LINES + CSV
 Take = Callable[[Mapping[str, Any], datetime], Arrival]
 
 
@@ -50,15 +52,29 @@ def arrival(said: Mapping[str, Any], name: str, defaults: Mapping[str, str], rec
 
 
 def items(found: Iterable[Path], take: Take) -> Iterator[Item]:
-    """Everything in files, in order: by suffix, and where that tells nothing by the first byte."""
+    """Everything in files, in order: by ending, and where that tells nothing by the first byte. No file is silent."""
     for path in found:
-        suffix = path.suffix.lower()
-        if suffix in LINES:
-            yield from _lines(path, take)
-        elif suffix in JSON or (suffix not in CSV and first_byte(path) in (b"{", b"[")):
-            yield from _document(path, take)
-        else:
-            yield from _rows(path, take)
+        position = -1
+        try:
+            for item in _of(path, take):
+                position = item.position
+                yield item
+            if position < 0:
+                raise BadMessage("no_event")
+        except BadMessage as bad:
+            yield Item(path, position + 1, "", bad)
+        except OSError as error:  # its errno's name; its text has the path
+            yield Item(path, position + 1, "", BadMessage("unreadable_file", errorcode.get(error.errno or 0, "")))
+
+
+def _of(path: Path, take: Take) -> Iterator[Item]:
+    suffix = path.suffix.lower()
+    if suffix in LINES:
+        yield from _lines(path, take)
+    elif suffix in JSON or (suffix not in CSV and first_byte(path) in (b"{", b"[")):
+        yield from _document(path, take)
+    else:
+        yield from _rows(path, take)
 
 
 def listed(body: bytes) -> list[dict[str, Any]]:
@@ -72,14 +88,9 @@ def listed(body: bytes) -> list[dict[str, Any]]:
 
 
 def _document(path: Path, take: Take) -> Iterator[Item]:
-    try:
-        if path.stat().st_size > settings().fhir_max_bytes:
-            raise BadMessage("too_large")
-        said = listed(path.read_bytes())
-    except BadMessage as bad:
-        yield Item(path, 0, "", bad)
-        return
-    for position, one in enumerate(said):
+    if path.stat().st_size > settings().fhir_max_bytes:
+        raise BadMessage("too_large")
+    for position, one in enumerate(listed(path.read_bytes())):
         yield _item(path, position, one, take)
 
 
@@ -99,7 +110,6 @@ def _lines(path: Path, take: Take) -> Iterator[Item]:
 
 def _rows(path: Path, take: Take) -> Iterator[Item]:
     """One event a row under a header that names its fields; an empty value says nothing."""
-    position = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)
@@ -109,16 +119,13 @@ def _rows(path: Path, take: Take) -> Iterator[Item]:
             for position, row in enumerate(row for row in rows if any(row)):
                 if len(row) > len(names):
                     yield Item(path, position, "", BadMessage("bad_csv", "row"))
-                else:
-                    said = {name: value.strip() for name, value in zip(names, row, strict=False)}
-                    yield _item(path, position, {name: value for name, value in said.items() if value}, take)
-                position += 1
+                    continue
+                said = {name: value.strip() for name, value in zip(names, row, strict=False)}
+                yield _item(path, position, {name: value for name, value in said.items() if value}, take)
     except UnicodeDecodeError:
-        yield Item(path, position, "", BadMessage("bad_charset"))
+        raise BadMessage("bad_charset") from None
     except csv.Error:
-        yield Item(path, position, "", BadMessage("bad_csv", "row"))
-    except BadMessage as bad:
-        yield Item(path, position, "", bad)
+        raise BadMessage("bad_csv", "row") from None
 
 
 def _item(path: Path, position: int, said: Mapping[str, Any], take: Take) -> Item:

@@ -211,6 +211,7 @@ class Order(EhrPart):
     order_status: Coded = ""  # ORC-5
     status: Coded = ""  # OBR-25
     priority: Coded = ""  # TQ1-9, OBR-27.6, OBR-5
+    do_not_perform: Flag = None  # ServiceRequest.doNotPerform: an order not to
     entered_at: Time = None  # ORC-9
     requested_at: Time = None  # OBR-6, ORC-15
     observed_at: Time = None  # OBR-7
@@ -293,6 +294,7 @@ class Allergy(EhrPart):
     reactions: Texts = ()  # AL1-5, IAM-5
     action: Coded = ""  # IAM-6
     status: Coded = ""  # IAM-17
+    confirmation: Coded = ""  # AllergyIntolerance.verificationStatus
     identified_at: Time = None  # AL1-6, IAM-11
 
 
@@ -389,7 +391,7 @@ class Medication(EhrPart):
 
     kind: ClassVar[str] = "medication"
 
-    stage: Word = ""  # ordered, dispensed, given, administered, stated
+    stage: Word = ""  # ordered, dispensed, given, administered, stated; prohibited: do_not_perform
     code: Coded = ""  # RXE-2.1, RXO-1.1, RXD-2.1, RXG-4.1, RXA-5.1
     code_system: Coded = ""
     display: Text = ""
@@ -405,6 +407,7 @@ class Medication(EhrPart):
     directions: Texts = ()  # RXE-7, RXO-7
     components: Texts = ()  # RXC-2
     refills: Number = None  # RXE-12
+    do_not_perform: Flag = None  # MedicationRequest.doNotPerform: an order not to
     order_control: Coded = ""  # ORC-1
     order_status: Coded = ""  # ORC-5
     status: Coded = ""  # RXA-20
@@ -517,6 +520,8 @@ COMMON: dict[str, dict[str, Any]] = {
     "trace_id": {"type": "keyword"},
     "patient_ref": {"type": "keyword"},
     "staff_ref": {"type": "keyword"},
+    "version_of": {"type": "keyword"},  # equal for all versions of one resource, of one result: consumers/versions.py
+    "told_at": {"type": "date"},  # by the sender, of what has versions: the last one told is the newest
     "sealed_by": {"type": "keyword"},  # whose key closes `sealed`, where that is no patient of the document
     "blind": {"type": "keyword"},
     "sealed": {"type": "object", "enabled": False},

@@ -93,7 +93,9 @@ class Record(Model):
 
     `terms` are the identifying words of everybody in the message (names, numbers, streets, phones); they are removed
     from text and then forgotten: never stored, sealed or logged. `told_at` is when the sender wrote the record down,
-    where that is not the event's time: a later version of a state wins over an earlier one by it.
+    where that is not the event's time: a later version of a state wins over an earlier one by it. `unnamed`: text was
+    left out, since the message does not say what its patients are called; read with what is known of them, it is not.
+    `versions`: of each part, what is equal for all versions of it that its source ever tells, "" for none.
     """
 
     subjects: tuple[Subject, ...]
@@ -102,3 +104,5 @@ class Record(Model):
     terms: tuple[str, ...] = ()
     event_time: datetime | None
     told_at: datetime | None = None
+    unnamed: bool = False
+    versions: tuple[str, ...] = ()

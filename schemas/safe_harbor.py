@@ -33,15 +33,16 @@ CLASSES = {
     "A": Identifiers("Names", SEALED),
     "B": Identifiers(
         "All geographic subdivisions smaller than a State",
-        "addresses are sealed; sites, where somebody was discharged to, rooms and beds are left out; a ward is part of"
-        " a site and no subdivision of a State, and stays unless it reads like a place; of a postal code `zip3` stays",
+        "addresses are sealed; sites, where somebody was discharged to, rooms and beds are left out; a ward is a part"
+        " of a site that is not named and no subdivision of a State, and stays unless it reads like a place or names"
+        " its site; of a postal code `zip3` stays",
         ("facility", "sending_facility", "receiving_facility", "sending_application", "receiving_application")
         + ("discharged_to", "room", "bed", "prior_room", "prior_bed", "rooms", "resources"),
     ),
     "C": Identifiers(
         "All elements of dates (except year) directly related to an individual; and all ages over 89",
         "of a time the year stays, in a value too; 90 and above is 90+, and a year that would tell such an age is left"
-        " out; an age that was observed as a result stops at 90",
+        " out; an age that was observed as a result stops at 90, and so does every other span of time",
     ),
     "D": Identifiers("Telephone numbers", SEALED),
     "E": Identifiers("Fax numbers", SEALED),
@@ -87,20 +88,36 @@ WARDS = frozenset(
     ("unit", "prior_unit", "pending_unit", "temporary_unit", "department", "hospital_service", "predicted")
 )
 VALUES = frozenset(("value_code", "value_number", "value_high"))  # of an observation: a sender may put anything there
-# Observations whose result is an age: HL7's LOINCObservationActContextAgeType, OID 2.16.840.1.113883.1.11.19758.
-AGES = frozenset(("21611-9", "21612-7", "29553-5", "30525-0", "30972-4"))
+# Observations whose result is an age: HL7's LOINCObservationActContextAgeType, OID 2.16.840.1.113883.1.11.19758, and
+# the age at death of HL7's guide to Vital Records Death Reporting.
+AGES = frozenset(("21611-9", "21612-7", "29553-5", "30525-0", "30972-4", "39016-1"))
+# The same by name, where there is neither such a code nor a unit.
+AGED = ("age", "alter", "\u5e74\u9f84", "\u5e74\u9f61")
+# Units of time, as UCUM and as people write them, in small letters.
 IN_A_YEAR = {
-    **dict.fromkeys(("", "a", "y", "yr", "yrs", "year", "years"), 1.0),
-    **dict.fromkeys(("mo", "mon", "month", "months"), 12.0),
+    **dict.fromkeys(("a", "a_j", "a_g", "y", "yr", "yrs", "year", "years", "jahr", "jahre", "\u5c81", "\u6b72"), 1.0),
+    **dict.fromkeys(("mo", "mo_j", "mo_g", "mon", "month", "months", "monate"), 12.0),
     **dict.fromkeys(("wk", "week", "weeks"), 365.25 / 7),
-    **dict.fromkeys(("d", "day", "days"), 365.25),
+    **dict.fromkeys(("d", "day", "days", "tage"), 365.25),
     **dict.fromkeys(("h", "hr", "hour", "hours"), 365.25 * 24),
 }
+# What the view looks at beside a field itself; whoever asks for a view reads these too.
+BESIDES = frozenset(
+    ("code", "alternate_code", "display", "units", "event_time", "facility", "sending_facility", "patient_ref")
+)
+# Words that sites have in common: a ward with one of them does not name its site.
+COMMON_TO_SITES = frozenset(
+    ("hospital", "hosp", "clinic", "klinik", "klinikum", "medical", "center", "centre", "general", "university")
+    + ("health", "healthcare", "care", "saint", "the", "and", "for", "of", "main", "here")
+)
 
 _TIME = re.compile(r"(\d{4})-\d\d(-\d\d([T ].*)?)?")
 _COMPACT = re.compile(  # HL7's DT and TS, and a number that reads so
     r"((?:18|19|20)\d\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{2,6}(?:\.\d+)?(?:[+-]\d{4})?)?"
 )
+# 3/1/2026, 01.03.26, 2026/03/01
+_DAY = re.compile(r"\d{1,2}([./-])\d{1,2}\1(?:\d{4}|\d\d)|\d{4}([./])\d{1,2}\2\d{1,2}")
+_WORDS = re.compile(r"[^\W_]+")
 _ROOM = re.compile(r"\b(?:room|rm|bed)\b", re.I)
 _ADDRESS = re.compile(
     r"://|\bwww\.|@|(?<![\d.])\d{1,3}(\.\d{1,3}){3}(?![\d.])|\b[0-9a-f]{0,4}(:[0-9a-f]{0,4}){3,7}\b", re.I
@@ -134,20 +151,30 @@ def view(document: Mapping[str, Any], marks: Mapping[str, Mark], pseudonym: Call
     """
     may = kept(marks)
     latest = max((int(found[1]) for value in document.values() for found in _times(value)), default=0)
-    aged = document.get("code") in AGES
+    units = str(document.get("units", "")).strip().lower()
+    aged = _aged(document, units)
+    sites = [str(document.get(name, "")) for name in ("facility", "sending_facility")]
     made: dict[str, Any] = {}
     for name, value in document.items():
         if name not in may:
             continue
         if name in VALUES:
-            value = _observed(value, str(document.get("units", "")), aged)
+            value = _observed(value, units, aged)
         if name == "patient_ref":
             made[name] = pseudonym(value)
-        elif name in WARDS and _placed(value):
+        elif name in WARDS and isinstance(value, str) and (placed(value) or _names(value, sites)):
             continue
         elif (clean := _clean(name, value, latest)) is not None:
             made[name] = clean
     return made
+
+
+def _aged(document: Mapping[str, Any], units: str) -> bool:
+    """Whether a result is an age, by its code; where it has no unit, by its name too."""
+    if {document.get("code"), document.get("alternate_code")} & AGES:
+        return True
+    said = f"{document.get('code', '')} {document.get('display', '')}".lower()
+    return not units and any(re.search(rf"\b{one}\b" if one.isascii() else one, said) for one in AGED)
 
 
 def _clean(name: str, value: Any, latest: int) -> Any:
@@ -165,29 +192,35 @@ def _clean(name: str, value: Any, latest: int) -> Any:
 
 
 def _observed(value: Any, units: str, aged: bool) -> Any:
-    """A result as it may stand: an age stops at 90, a date without dashes gets one, to be cut as others are.
+    """A result as it may stand: a span of 90 years or more is one of 90, a date is cut to its year as others are.
 
-    A number is taken for a date only where it has no unit. An age in a code or in an unknown unit is left out.
+    Any span, since an age by a code that we do not know has nothing else to tell it by, and nothing else in a record
+    lasts so long. A number is taken for a date only where it has no unit. An age in a code or in an unknown unit is
+    left out.
     """
-    if aged and isinstance(value, int | float):
-        in_a_year = IN_A_YEAR.get(units.lower())
-        if in_a_year is None:
-            return value if value <= OLDEST else None
+    in_a_year = IN_A_YEAR.get(units) or (1.0 if aged and not units else None)
+    if isinstance(value, int | float) and in_a_year is not None and (aged or units):
         return value if value < (OLDEST + 1) * in_a_year else (OLDEST + 1) * in_a_year
     if aged:
-        return None
+        return value if isinstance(value, int | float) and value <= OLDEST else None
     if isinstance(value, str):
         found = _COMPACT.fullmatch(value)
+        if _DAY.fullmatch(value.strip()):
+            return None
     else:
         found = None if units or value is None or value != int(value) else _COMPACT.fullmatch(str(int(value)))
     return f"{found[1]}-01" if found else value
 
 
-def _placed(value: Any) -> bool:
+def placed(ward: str) -> bool:
     """Whether a ward reads like a place, a person or a room: senders write addresses there, or a ZIP code."""
-    if not isinstance(value, str):
-        return False
-    return bool(_ZIP.fullmatch(value.strip()) or _ROOM.search(value) or identifiers(value))
+    return bool(_ZIP.fullmatch(ward.strip()) or _ROOM.search(ward) or identifiers(ward))
+
+
+def _names(ward: str, sites: Iterable[str]) -> bool:
+    """Whether a ward has a word of its own site's name: `MERCY-ICU` of Mercy Hospital."""
+    words = {word for site in sites for word in _WORDS.findall(site.lower()) if len(word) > 2} - COMMON_TO_SITES
+    return not words.isdisjoint(_WORDS.findall(ward.lower()))
 
 
 def _times(value: Any) -> Iterable[re.Match[str]]:

@@ -20,6 +20,7 @@ _BETWEEN = re.compile(r"[\W_]+")
 _ASCII_BETWEEN = {code: None for code in range(128) if not chr(code).isalnum()}
 _WORD = re.compile(r"[^\W_]+")
 _SHORTEST_NUMBER = 4
+_SHORTEST_WORD, _LONG_NUMBER = 3, 6  # in a code: a post code of five digits is a procedure's, too (CPT)
 _SHORTEST_SPLIT = 5  # letters: "Ana" is not looked for in "a Na of 130"
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _SENTENCE = re.compile(r"[.,;:!?]\s")
@@ -43,6 +44,17 @@ class Scrubber:
         normal = text if text.isascii() else unicodedata.normalize("NFKC", text)
         spans = self.spans(normal)
         return redact(normal, spans) if spans else text
+
+    def holds(self, code: str) -> bool:
+        """Whether one of the record's own terms stands in a code: a word, or a number long enough to be no accident."""
+        squeezed = _squeeze(code)
+        hits = [
+            (short, term)
+            for short, term in self._terms
+            if short in squeezed
+            and (len(short) >= (_LONG_NUMBER if short.isdigit() else _SHORTEST_WORD) or _HAN.search(short))
+        ]
+        return bool(hits) and any(_own(code, hits))
 
     def spans(self, text: str) -> list[Span]:
         """What of a text, in NFKC, identifies: the record's own terms, and what does so by itself."""

@@ -34,7 +34,7 @@ from streams.occupancy import Sites
 from streams.process import Batch, Incoming, Processor, letter
 from streams.scoring import Scorer
 from streams.stages import STAGES
-from streams.state import Indexed, advance
+from streams.state import Indexed, advance, known
 
 LIMIT_WINDOW = 500
 FOLDED = 4  # batches that may wait for their scores
@@ -52,7 +52,7 @@ class Agent:
         self._index = Index(async_client(), domain.alias)
         self._sites = Sites(self._index, self._keys) if STAGES[domain.name].follows_sites else None
         self._entities = Indexed(self._index, told=self._sites.take) if self._sites else Indexed(self._index)
-        self._scorer = Scorer(self._processor, Models.local())
+        self._scorer = Scorer(self._processor, Models.local(), self._index.get)
         self._broker, self._key_store = Target("kafka"), Target("keystore")
         self._producer = Producer(linger_ms=5)
         self._received: deque[float] = deque()  # of each batch under way: when its oldest event came in
@@ -166,8 +166,12 @@ class Agent:
             return self._processor.read(incoming)
 
     async def index(self, batch: Batch) -> None:
-        """Keep sealed records, then index all documents; an event whose document is refused becomes a letter, whole."""
+        """Keep sealed records, then index all documents but those of events that wait for a name: `fold` does those."""
         await self._send(self._processor.sealed(batch))
+        await self._write(batch)
+
+    async def _write(self, batch: Batch) -> None:
+        """Index all documents; an event whose document is refused becomes a letter, whole."""
         writes = [write for event in batch.ready for write in event.writes]
         with metrics.INDEX_SECONDS.labels(self._domain.name).time():
             refused = await self._index.bulk(writes)
@@ -185,27 +189,42 @@ class Agent:
         batch.ready = kept
 
     async def fold(self, batch: Batch) -> None:
-        """Bring entities forward: one batch after the other, as each patient's events came."""
+        """Bring entities forward and merge: one batch after the other, as each patient's events came.
+
+        Then whoever is named in this batch or was before is known: texts that came alone lose those words, and are
+        indexed.
+        """
         if self._sites is not None:
             await self._sites.follow(batch.ready)
         await advance(self._entities, self._processor.folds(batch.ready))
+        await self._merge(batch)
+        if not batch.unnamed:
+            return
+        look_up = partial(asyncio.to_thread, self._processor.families, batch)
+        families = await self._until_done(self._key_store, look_up, KeyStoreBusy)
+        entities = await known(families, self._index)
+        read = partial(asyncio.to_thread, self._processor.name, batch, families, entities)
+        named = await self._until_done(self._key_store, read, KeyStoreBusy)
+        await self._write(named)
+        await advance(self._entities, self._processor.folds(named.ready))
+        batch.take_in(named)
 
     async def finish(self, batch: Batch) -> None:
-        """Send, merge: one batch after the other. Then everything of the batch is durable.
+        """Send: one batch after the other. Then everything of the batch is durable.
 
         Last, somebody may have been erased since the batch was read, by an erasure that found nothing of it yet: what
         was written is taken back. One who is killed here has not acknowledged: the event is read again, and dropped.
         """
         await self._send(self._processor.outgoing(batch))
-        await self._merge(batch)
         await self._until_done(self._key_store, lambda: self._take_back(batch), KeyStoreBusy)
         self._count(batch)
 
     async def score(self, batches: Sequence[Batch]) -> None:
-        """After the entities, since a score looks back at what they keep. One that the index refuses is our fault."""
+        """After entities and merges, since a score looks back at them. One that the index refuses is our fault."""
         if not settings().scoring:
             return
-        writes = await self._scorer.writes([event for batch in batches for event in batch.ready])
+        ready = [event for batch in batches for event in batch.ready]
+        writes = await self._until_done(self._key_store, lambda: self._scorer.writes(ready), KeyStoreBusy)
         if refused := await self._index.bulk(writes):
             raise WardstreamError(f"the index refuses {len(refused)} scores: {sorted(set(refused.values()))}")
         metrics.DOCUMENTS.labels(self._domain.name).inc(len(writes))
@@ -231,7 +250,7 @@ class Agent:
                 metrics.MERGES.labels(self._domain.name).inc()
 
     def _stop_at_limit(self, batch: Batch) -> None:
-        self._refused.extend([False] * len(batch.ready) + [True] * len(batch.letters))
+        self._refused.extend([False] * (len(batch.ready) + len(batch.unnamed)) + [True] * len(batch.letters))
         share = sum(self._refused) / LIMIT_WINDOW
         if share > settings().dead_letter_limit:
             reasons = sorted({reason.reason for _, reason in batch.letters})

@@ -8,34 +8,54 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 
 async def take(events: AsyncIterator[Any], count: int, size: int, within: float) -> AsyncIterator[list[Any]]:
     """Lists of at most `count` events, ended by the one that brings them over `size` bytes, or `within` seconds after
     the first came. Ends with the events.
+
+    The next batch is collected while the last one is worked on, and no more than it. One task collects: one an event
+    cost as much as reading it.
     """
     loop = asyncio.get_running_loop()
-    coming = asyncio.ensure_future(anext(events, None))
+    waiting: list[Any] = []
+    held, since = 0, 0.0
+    some, full, room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def collect() -> None:
+        nonlocal held, since
+        async for event in events:
+            since = since if waiting else loop.time()
+            waiting.append(event)
+            held += len(event.message.value or b"")
+            some.set()
+            if len(waiting) >= count or held >= size:
+                full.set()
+                room.clear()
+                await room.wait()
+
+    def ended(_: Any) -> None:
+        some.set()
+        full.set()
+
+    collecting = asyncio.ensure_future(collect())
+    collecting.add_done_callback(ended)
     try:
         while True:
-            batch: list[Any] = []
-            held, until = 0, 0.0
-            while len(batch) < count and held < size:
-                if not coming.done():
-                    await asyncio.wait({coming}, timeout=until - loop.time() if batch else None)
-                if not coming.done():
-                    break
-                event = coming.result()
-                if event is None:
-                    break
-                coming = asyncio.ensure_future(anext(events, None))
-                until = until if batch else loop.time() + within
-                batch.append(event)
-                held += len(event.message.value or b"")
-                await asyncio.sleep(0)  # lets `anext` run: most often the next event is there already
-            if not batch:
+            await some.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(since + within):
+                    await full.wait()
+            if not waiting:
+                await collecting
                 return
+            batch, waiting, held = waiting, [], 0
+            if not collecting.done():
+                some.clear()
+                full.clear()
+            room.set()
             yield batch
     finally:
-        coming.cancel()
+        collecting.cancel()

@@ -6,15 +6,26 @@ message can be blamed for (a key store that does not know a key) is raised, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from infra.crypto import DataKey, blind_term, keyed_hash, open_payload, seal_field, seal_fields, seal_payload
+from infra.crypto import (
+    DataKey,
+    blind_term,
+    field_key_version,
+    keyed_hash,
+    open_field,
+    open_payload,
+    seal_field,
+    seal_fields,
+    seal_payload,
+)
 from infra.elastic import Write, dump
-from infra.errors import BadMessage, ErasedPerson, SealBroken
+from infra.errors import BadMessage, ErasedPerson, KeyShredded, SealBroken
 from infra.kafka import Outgoing
 from infra.keyring import Keyring
 from infra.keystore import KeyStore, Wanted
@@ -63,7 +74,7 @@ class Ready:
     follows: list[Signal | Derived]
     staff: Mapping[Wanted, DataKey | None] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
-    history: dict[int, Mapping[str, Any]] = field(default_factory=dict)  # by subject, once its patient is folded
+    patient: dict[int, tuple[Entity, str]] = field(default_factory=dict)  # by subject: as folded with it, its position
 
     @property
     def signals(self) -> list[Signal]:
@@ -78,9 +89,18 @@ class Batch:
     epoch: int = 0  # of the key store, before any key was looked up
     tokens: frozenset[str] = frozenset()  # of everybody in it
     ready: list[Ready] = field(default_factory=list)
+    unnamed: list[Ready] = field(default_factory=list)  # text was left out: read again once the entities are known
     unindexed: list[Ready] = field(default_factory=list)  # read, but the index refused them: each has a letter
     letters: list[tuple[Incoming, DeadLetter]] = field(default_factory=list)
     dropped: list[tuple[Incoming, str]] = field(default_factory=list)
+
+    def take_in(self, named: Batch) -> None:
+        """What waited for a name is as all others, in the order in which it came."""
+        self.unnamed = []
+        self.unindexed += named.unindexed
+        self.letters += named.letters
+        self.ready += named.ready
+        self.ready.sort(key=lambda event: (event.incoming.partition, event.incoming.offset))
 
 
 class Processor:
@@ -104,26 +124,91 @@ class Processor:
         batch.tokens = frozenset(token for _, envelope in envelopes for token in envelope.subjects)
         keys = self._keys.of_tokens(batch.tokens)
         for message, envelope in envelopes:
-            try:
-                mine = [key for token in envelope.subjects if (key := keys[token]) is not None]
-                if len(mine) < len(envelope.subjects):
-                    batch.dropped.append((message, ErasedPerson.reason))
-                else:
-                    batch.ready.append(self._read(message, envelope, mine))
-            except BadMessage as bad:
-                batch.letters.append((message, letter(message, bad)))
-            except SealBroken as broken:
-                batch.letters.append((message, letter(message, BadMessage(broken.reason))))
-            except Exception as error:
-                batch.letters.append((message, letter(message, _unexpected(error))))
+            mine = [key for token in envelope.subjects if (key := keys[token]) is not None]
+            if len(mine) < len(envelope.subjects):
+                batch.dropped.append((message, ErasedPerson.reason))
+            else:
+                self._take(batch, message, envelope, mine)
         self._seal(batch)
+        batch.unnamed = [event for event in batch.ready if event.record.unnamed]
+        batch.ready = [event for event in batch.ready if not event.record.unnamed]
         self._keys.count(key for key in keys.values() if key is not None)
         return batch
 
-    def _read(self, message: Incoming, envelope: Envelope, keys: list[DataKey]) -> Ready:
+    def _take(
+        self,
+        batch: Batch,
+        message: Incoming,
+        envelope: Envelope,
+        keys: list[DataKey],
+        known: Collection[str] | None = None,
+    ) -> None:
+        try:
+            batch.ready.append(self._read(message, envelope, keys, known))
+        except BadMessage as bad:
+            batch.letters.append((message, letter(message, bad)))
+        except SealBroken as broken:
+            batch.letters.append((message, letter(message, BadMessage(broken.reason))))
+        except Exception as error:
+            batch.letters.append((message, letter(message, _unexpected(error))))
+
+    def families(self, batch: Batch) -> dict[str, dict[str, str]]:
+        """Of every patient whose text was left out: all references of the person, and where each one's entity lies."""
+        refs = {key.ref for event in batch.unnamed for key in event.keys}
+        return {
+            ref: {one: entity_id(self._keyring, "patient", one, "") for one in self._keys.family(ref)} for ref in refs
+        }
+
+    def name(
+        self, batch: Batch, families: Mapping[str, Mapping[str, str]], entities: Sequence[tuple[str, Entity]]
+    ) -> Batch:
+        """Read again what left its text out, now with all that is known of its patients; gives what became of it.
+
+        Where somebody is not known by name, nothing could be removed from the text: it stays left out.
+        """
+        known = {ref: self._known(family, entities) for ref, family in families.items()}
+        named = Batch(batch.epoch)
+        still: list[Ready] = []
+        for event in batch.unnamed:
+            terms = [known[key.ref] for key in event.keys]
+            if None in terms:
+                still.append(event)
+            else:
+                every = {word for words in terms for word in words or ()}
+                self._take(named, event.incoming, event.envelope, event.keys, every)
+        self._seal(named)
+        named.ready += still
+        return named
+
+    def _known(self, family: Mapping[str, str], entities: Sequence[tuple[str, Entity]]) -> set[str] | None:
+        """The words that give a person away; None for one who is not known by name."""
+        refs = {made: ref for ref, made in family.items()}
+        known: set[str] = set()
+        named = False
+        for made, entity in entities:
+            if made in refs and (sealed := entity.get("sealed")):
+                terms = self._terms(partial(self._keys.of_ref, refs[made]), made, sealed)
+                if len(terms) > fold.MOST_TERMS:
+                    return None
+                known.update(terms)
+                named = named or (bool(terms) and "name" in sealed)
+        return known if named else None
+
+    def _terms(self, of_version: Callable[[int], DataKey], made: str, sealed: Mapping[str, str]) -> list[str]:
+        """What an entity keeps of its person's words; none of one who is being erased."""
+        if (said := sealed.get(fold.TERMS)) is None:
+            return []
+        try:
+            key = of_version(field_key_version(said))
+        except KeyShredded:
+            return []
+        words: list[str] = json.loads(open_field(key, self.domain.name, made, fold.TERMS, said))
+        return words
+
+    def _read(self, message: Incoming, envelope: Envelope, keys: list[DataKey], known: Collection[str] | None) -> Ready:
         openers = [self._keys.at_version(*one) for one in zip(keys, envelope.key_versions, strict=True)]
         body = open_payload(openers, envelope.event_id, envelope.sealed(message.value))
-        record = self.stage.read(body, envelope, self._peers)
+        record = self.stage.read(body, envelope, self._peers, known)
         patients = bool(record.subjects)
         if patients and len(record.subjects) != len(keys):
             raise BadMessage("subjects_differ")
@@ -171,6 +256,10 @@ class Processor:
             "trace_id": envelope.trace_id,
             **document.clear,
         }
+        if part < len(event.record.versions) and (version := event.record.versions[part]):
+            hashed = keyed_hash(self._keyring.event, envelope.source.encode(), version.encode())
+            source["version_of"] = hashed[:16].hex()
+            source["told_at"] = rfc3339(event.record.told_at) if event.record.told_at else event.event_time
         if envelope.flags:
             source["flags"] = [*document.clear.get("flags", ()), *envelope.flags]
         if event.patients and document.subject is not None:
@@ -244,14 +333,36 @@ class Processor:
         if change.subject is not None:
             common["patient_ref"] = key.ref
         entity = fold.fold(old, change, at, common, seal)
+        if change.terms:
+            sealed = entity.get("sealed", {})
+            known = self._terms(partial(self._keys.at_version, key), made, sealed)
+            if (terms := fold.joined(known, change.terms)) != tuple(known):
+                entity = entity | {"sealed": sealed | {fold.TERMS: seal(fold.TERMS, json.dumps(terms))}}
         if not change.number and change.subject is not None:
-            event.history[change.subject] = entity.get(fold.HISTORY, {})
+            event.patient[change.subject] = entity, at
         return entity
 
     def _entity_id(self, event: Ready, change: fold.Change) -> str:
         """One entity of a kind per patient reference and number; the number itself may identify, so it is hashed."""
         ref = event.key_of(change.subject).ref if change.subject is not None else ""
-        return f"{change.kind}-{keyed_hash(self._keyring.event, ref.encode(), change.number.encode())[:16].hex()}"
+        return entity_id(self._keyring, change.kind, ref, change.number)
+
+    def relatives(self, ready: Sequence[Ready]) -> dict[tuple[str, int], set[str]]:
+        """Patient entities of the same person under other references, by event and subject: merges before the event.
+
+        Before, by when both came in, and not by when they happened: so an event that is scored again, after a merge
+        that was told later, is scored as it was.
+        """
+        refs = {event.key_of(subject).ref for event in ready if event.patients for subject in event.patient}
+        merges = self._keys.merges_of(refs)
+        found: dict[tuple[str, int], set[str]] = {}
+        for event in ready if merges else ():
+            for subject in event.patient if event.patients else ():
+                ref, when = event.key_of(subject).ref, event.envelope.received().timestamp()
+                if others := fold.family_at(ref, merges, when) - {ref}:
+                    ids = {entity_id(self._keyring, "patient", one, "") for one in others}
+                    found[event.envelope.event_id, subject] = ids
+        return found
 
     def scored(self, event: Ready, number: int, subject: int, score: Part) -> Write:
         """The document of a score; `number` tells the scores of an event apart, always in the same way."""
@@ -262,17 +373,25 @@ class Processor:
         document = Document(score.kind, subject, said | {name: clear(value) for name, _, value in score.fields()})
         return Write(made, dump(self._source(event, document, part, made)))
 
-    def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str, float]]:
-        """References (prior, survivor) of this batch's merges, and when each happened."""
+    def merges(self, ready: Sequence[Ready]) -> list[tuple[str, str, float, float]]:
+        """References (prior, survivor) of this batch's merges, when each happened, and when it came in."""
         return [
-            (event.keys[merge.prior].ref, event.keys[merge.survivor].ref, _seconds(event))
+            (
+                event.keys[merge.prior].ref,
+                event.keys[merge.survivor].ref,
+                _seconds(event),
+                event.envelope.received().timestamp(),
+            )
             for event in ready
             for merge in event.record.merges
         ]
 
     def sealed(self, batch: Batch) -> list[Outgoing]:
         """Sealed records, for before anything is indexed: what can be found can be rebuilt."""
-        return [self._sealed(event.incoming, event.envelope.event_id, event.incoming.value) for event in batch.ready]
+        return [
+            self._sealed(event.incoming, event.envelope.event_id, event.incoming.value)
+            for event in (*batch.ready, *batch.unnamed)
+        ]
 
     def _sealed(self, message: Incoming, event_id: str, value: bytes | None) -> Outgoing:
         """A record in the partition that its event was read from; without a value, the tombstone that removes it."""
@@ -330,6 +449,11 @@ class Processor:
         envelope = Envelope.read(message.headers)
         said = (ERASED_PERSON, self.domain.name, envelope.event_id, "", envelope.event_time or envelope.received_at)
         return Outgoing(SIGNALS.name, *signal_message(*said, {"source": envelope.source}, None))
+
+
+def entity_id(keyring: Keyring, kind: str, ref: str, number: str) -> str:
+    """One entity of a kind per patient reference and number; the number itself may identify, so it is hashed."""
+    return f"{kind}-{keyed_hash(keyring.event, ref.encode(), number.encode())[:16].hex()}"
 
 
 def _seconds(event: Ready) -> float:

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from infra import metrics
 from infra.elastic import Write
 from infra.errors import ModelAltered, UsageError, WardstreamError
 from schemas.ehr import Score
+from streams.fold import Entity, history_of
 from streams.models import Card, Models, drift
 from streams.process import Processor, Ready
 
@@ -33,6 +34,7 @@ PATIENCE_SECONDS = 30.0  # for a batch: the first waits for the process to start
 WATCHED = 2000  # of each model: last scores that drift is measured on
 WATCHED_AT_LEAST = 200
 YES = "yes"
+Read = Callable[[Collection[str]], Awaitable[Mapping[str, tuple[Entity, Any]]]]
 Request = tuple[str, str, list[Mapping[str, float | str]], Mapping[str, float]]  # name, version, rows, typical values
 Reply = list[tuple[str, dict[str, float], tuple[tuple[str, float], ...]]] | str  # or the reason of a refusal
 
@@ -91,24 +93,29 @@ class _Wanted:
 
 
 class Scorer:
-    """Scores batches of events that were folded. `close` ends its process."""
+    """Scores batches of events that were folded. `close` ends its process.
 
-    def __init__(self, processor: Processor, models: Models) -> None:
-        self._processor = processor
+    `read` gets entities by id, as last written: of a patient who was merged the history is kept under several.
+    """
+
+    def __init__(self, processor: Processor, models: Models, read: Read) -> None:
+        self._processor, self._read = processor, read
         self._serving = Serving(models, [f"{processor.domain.name}-{target}" for target in processor.stage.targets])
         self._pool: ProcessPoolExecutor | None = None
         self.failed = 0  # scores that could not be made
         self._watched: dict[tuple[str, str], deque[tuple[str, int]]] = {}
 
     async def writes(self, ready: Sequence[Ready]) -> list[Write]:
-        """Documents of all scores of a batch, the published ones and those of models."""
+        """Documents of all scores of a batch, the published ones and those of models. Raises KeyStoreBusy."""
         stage, domain = self._processor.stage, self._processor.domain.name
         self._serving.refresh()
         made: list[Write] = []
         asked: dict[tuple[str, str], list[tuple[_Wanted, Mapping[str, float | str]]]] = defaultdict(list)
         cards: dict[tuple[str, str], Card] = {}
+        others = await self._relatives(ready)
         for event in ready:
-            for subject, history in event.history.items():
+            for subject, (entity, position) in event.patient.items():
+                history = history_of(entity, others.get((event.envelope.event_id, subject), ()), position)
                 said = [{"kind": one.kind, **one.clear} for one in event.documents if one.subject == subject]
                 first = subject * (2 * len(stage.targets) + 1)
                 try:
@@ -134,6 +141,13 @@ class Scorer:
             for (one, some), reply in zip(asked.items(), await self._ask(requests), strict=True):
                 made += self._replied(one, [wanted for wanted, _ in some], reply, cards[one])
         return made
+
+    async def _relatives(self, ready: Sequence[Ready]) -> dict[tuple[str, int], list[Entity]]:
+        """What is kept of the same persons under other references; most batches have none."""
+        ids = await asyncio.to_thread(self._processor.relatives, ready)
+        wanted = {one for some in ids.values() for one in some}
+        held = await self._read(wanted) if wanted else {}
+        return {event: [held[one][0] for one in sorted(some) if one in held] for event, some in ids.items()}
 
     def _rows(
         self, event: Ready, said: list[dict[str, Any]], history: Mapping[str, Any]

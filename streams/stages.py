@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,12 @@ Rules = Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any], str], Part | N
 class Stage:
     """The way of a record: bytes to record (raises BadMessage), to documents, to what it changes and makes known.
 
+    `read` takes the words that are known to give the record's patients away, None where they are not known.
     `targets`: what is predicted of an event, of which `features`; the model of a target is `<domain>-<target>`.
     A domain that predicts nothing leaves these out.
     """
 
-    read: Callable[[bytes, Envelope, Peers], Record]
+    read: Callable[[bytes, Envelope, Peers, Collection[str] | None], Record]
     document: Callable[[Record], list[Document]]
     analyse: Callable[[Record, Sequence[Document], str], list[Change]]
     derive: Callable[[Record], list[Signal | Derived]]

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from infra.cache import Cache
 from infra.elastic import CONFLICT, NEW, Index, Place, Write, dump
 from infra.errors import WardstreamError
-from streams.fold import Entity
+from streams.fold import TERMS, Entity
 
 Fold = Callable[[Entity | None], Entity | None]  # what is stored to what shall be; None: it stays as it is
 
@@ -64,6 +64,13 @@ async def advance(store: Store, folds: Mapping[str, Fold]) -> int:
         waiting = await store.write(puts) if puts else ()
         written += len(puts) - len(waiting)
     return written
+
+
+async def known(families: Mapping[str, Mapping[str, str]], *where: Index) -> list[tuple[str, Entity]]:
+    """What entities of these persons keep of their names, by the entity's id, as last written: nothing remembered."""
+    ids = sorted({made for family in families.values() for made in family.values()})
+    names = ("sealed.name", f"sealed.{TERMS}")
+    return [(one, held) for index in where for one, (held, _) in (await index.get(ids, names)).items()]
 
 
 class Indexed:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from infra.settings import settings
+from tests.command import wardstream
+from tests.ports import free_port
 from tests.postgres import server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,10 +47,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("servers")
 
 
-def wardstream(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*WARDSTREAM, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=280)
-
-
 @pytest.fixture(scope="session")
 def command(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command as a person would."""
@@ -69,12 +67,6 @@ def postgres() -> Iterator[str]:
     """URL of a running PostgreSQL with an empty database."""
     with server() as url:
         yield url
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @contextmanager

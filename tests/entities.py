@@ -32,7 +32,7 @@ def sent(said: Said, number: int) -> list[Sent]:
     of_record = "told_at" in said or said.get("trigger") == "Encounter"
     content = derived.CONTENT_TYPE if of_record else events.CONTENT_TYPE
     head = Envelope("e", "operations:x", "*|*", content, "", rfc3339(RECEIVED), "", "t", ("s",), (1,), (), b"")
-    record = allocation.read(json.dumps({"site": SITE} | dict(said)).encode(), head, Peers())
+    record = allocation.read(json.dumps({"site": SITE} | dict(said)).encode(), head, Peers(), None)
     when = rfc3339(record.event_time or RECEIVED)
     made = []
     for change in allocation.analyse(record, [], when):

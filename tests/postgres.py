@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 NOBODY = 65534
 
 
@@ -29,7 +31,7 @@ def server() -> Iterator[str]:
     data = folder / "data"
     initialise = [binaries / "initdb", "-D", data, "-U", "wardstream", "--auth=trust", "--no-sync", "-E", "UTF8"]
     subprocess.run(initialise, check=True, capture_output=True, cwd=folder, **as_user)
-    port = _free_port()
+    port = free_port()
     settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", f"port={port}", "fsync=off")
     command = [binaries / "postgres", "-D", data, *(part for one in settings for part in ("-c", one))]
     with (folder / "log").open("w") as log:
@@ -57,12 +59,6 @@ def _binaries(folder: Path, as_user: dict[str, Any]) -> Path:
             copied = folder / "lib" / "server" / one
             shutil.copytree(installed / one, copied.resolve(), symlinks=True)
         return folder / "lib" / "server" / "pginstall" / "bin"
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _await(port: int, running: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +22,9 @@ from infra.kafka import Reader
 from infra.keystore import KeyStore
 from schemas.signal import SignalEnvelope
 from schemas.topics import SIGNALS
+from tests.command import wardstream
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-ROOT = Path(__file__).resolve().parents[1]
-WARDSTREAM = [sys.executable, str(ROOT / "wardstream.py")]
 PASSWORD = "correct horse battery staple"
 SEEN = (
     "MSH|^~\\&|ACCESS|ER|US|HERE|20260301120000||ORU^R01|{control}|P|2.5\r"
@@ -142,8 +140,7 @@ def test_only_one_is_first(accounts: Accounts) -> None:
 
 def as_(home: Path, token: str, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"WARDSTREAM_HOME": str(home), "WARDSTREAM_TOKEN": token}
-    run = [*WARDSTREAM, *arguments]
-    return subprocess.run(run, env=environment, input=typed, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    return wardstream(*arguments, environment=environment, typed=typed)
 
 
 def audit(home: Path) -> list[dict[str, Any]]:
@@ -187,9 +184,7 @@ def test_login_and_logout(tokens: dict[str, str], stack: Path, tmp_path: Path) -
 
     def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
         given = os.environ | environment | {"WARDSTREAM_HOME": str(tmp_path)}
-        return subprocess.run(
-            [*WARDSTREAM, *arguments], env=given, input=typed, capture_output=True, text=True, cwd=ROOT, timeout=120
-        )
+        return wardstream(*arguments, environment=given, typed=typed)
 
     assert run("whoami").returncode == 10
     wrong = run("login", "only-clinician", "--password-stdin", typed="a wrong one\n")
@@ -231,6 +226,9 @@ DENIED: dict[str, tuple[str, tuple[str, ...]]] = {
     "a number in one field": ("researcher", ("search", "identifiers:AC1")),
     "a person": ("researcher", ("search", 'name:"Ilse Vandenakker 1980-01-01"')),
     "a time, in research": ("researcher", ("search", "observed_at:2026-03-01")),
+    "a place, in research": ("researcher", ("search", 'unit:"Springfield, IL 62701"')),
+    "a place by filter, in research": ("researcher", ("search", "*", "--filter", "department=62701")),
+    "figures of a place, in research": ("researcher", ("stats", "prior_unit:62701")),
     "a span, in research": ("researcher", ("search", "*", "--since", "2w")),
     "an order by time, in research": ("researcher", ("search", "*", "--sort", "observed_at")),
     "a reveal without the right": ("quality_officer", ("reveal", "AC1", "--field", "name", "--purpose", "HOPERAT")),
@@ -316,11 +314,13 @@ def test_a_search_is_audited_before_it_is_shown(sent: dict[str, str], tokens: di
 
 @pytest.fixture(scope="module")
 def cohort(stack: Path, command: Run, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """13 patients with one code, one of them with 12 results of another."""
+    """13 patients with one code, two ages and a day; one of them with 12 results of another."""
     folder = tmp_path_factory.mktemp("cohort")
     for n in range(13):
         body = SEEN.format(control=f"CO{n}", number=f"CO{n}", name="Adriaans").replace("ACCESSWARD", "COHORT")
         results = "".join(f"OBX|{3 + m}|NM|9999-{m}^Rare^LN||{m}|mg|||||F\r" for m in range(12)) if n == 0 else ""
+        results += "OBX|20|NM|21612-7^Age^LN||93|a|||||F\rOBX|21|NM|PTAGE^Age of patient^L||94||||||F\r"
+        results += "OBX|22|CE|DUE^Due^L||20260301^Day^L||||||F\r"
         (folder / f"{n}.hl7").write_text(body + results, newline="")
     assert command("produce", "files", str(folder)).returncode == 0
 
@@ -336,7 +336,22 @@ def test_research_sees_a_safe_harbor_view(cohort: None, tokens: dict[str, str], 
     assert len({hit["patient_ref"] for hit in found["hits"]}) == 10
 
 
-@pytest.mark.parametrize("query", ["unit:COHORT code:9999-1", "unit:COHORT value_type:NM -code:2093-3", "unit:NOWHERE"])
+AGES = {"code:21612-7": "value_number:>=90", "code:PTAGE": "value_number:94", "code:DUE": "value_code:20260301"}
+
+
+@pytest.mark.parametrize("query", AGES)
+def test_research_sees_and_finds_no_age_above_89_and_no_day(
+    cohort: None, tokens: dict[str, str], stack: Path, query: str
+) -> None:
+    found = shown(stack, tokens["researcher"], f"unit:COHORT {query}")
+    assert {hit.get("value_number", hit.get("value_code")) for hit in found["hits"]} <= {90.0, 2026}
+    assert len(found["hits"]) == 10
+    asked = f"unit:COHORT {query} {AGES[query]}"
+    assert shown(stack, tokens["clinician"], asked)["total"] == 13
+    assert shown(stack, tokens["researcher"], asked) == {"total": "<11", "hits": []}
+
+
+@pytest.mark.parametrize("query", ["unit:COHORT code:9999-1", "unit:COHORT units:mg -code:2093-3", "unit:NOWHERE"])
 def test_research_sees_no_small_group(cohort: None, tokens: dict[str, str], stack: Path, query: str) -> None:
     """One result, twelve results of one patient, and none at all look alike."""
     assert shown(stack, tokens["researcher"], query) == {"total": "<11", "hits": []}

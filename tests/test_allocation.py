@@ -47,7 +47,7 @@ def envelope(content_type: str = events.CONTENT_TYPE) -> Envelope:
 
 
 def record(said: Mapping[str, Any], content_type: str = events.CONTENT_TYPE) -> Record:
-    return allocation.read(json.dumps(said).encode(), envelope(content_type), Peers())
+    return allocation.read(json.dumps(said).encode(), envelope(content_type), Peers(), None)
 
 
 def problem(said: Mapping[str, Any]) -> tuple[str, str]:
@@ -226,7 +226,7 @@ def ends(*paths: Path, defaults: Mapping[str, str] | None = None) -> list[tuple[
 
 
 def test_samples_are_read() -> None:
-    found = folder.files([SAMPLES], operations.JSON + operations.LINES + operations.CSV)
+    found = folder.files([SAMPLES], operations.ENDINGS)
     reasons = [reason for _, _, reason in ends(*found) if reason]
     assert reasons == ["negative_price", "bad_interval", "unknown_type", "unknown_field", "bad_json"]
     assert len(ends(*found)) > 60
@@ -271,6 +271,7 @@ def test_bad_csv(tmp_path: Path, text: bytes, reasons: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "reasons"),
     [
+        ("[]", ["no_event"]),
         ("[1, 2]", ["bad_json"]),
         ('"location"', ["bad_json"]),
         ('{"type": "location", "type": "shift"}', ["bad_json"]),

@@ -65,3 +65,29 @@ async def test_a_slow_taker_gets_all_in_order() -> None:
         await asyncio.sleep(0.002)
         numbers += [event.number for event in batch]
     assert numbers == list(range(50))
+
+
+async def test_the_next_is_collected_meanwhile_and_no_more() -> None:
+    given = 0
+
+    async def counted() -> AsyncIterator[Event]:
+        nonlocal given
+        async for event in events(*[1] * 50):
+            given += 1
+            yield event
+
+    batches = take(counted(), 7, 10**9, 5.0)
+    assert [event.number for event in await anext(batches)] == list(range(7))
+    await asyncio.sleep(0.05)
+    assert given == 14
+    assert [event.number for event in await anext(batches)] == list(range(7, 14))
+    await batches.aclose()  # type: ignore[attr-defined]
+
+
+async def test_closed_it_leaves_no_task_behind() -> None:
+    before = asyncio.all_tasks()
+    batches = take(events(*[1] * 50, pause=0.01), 7, 10**9, 5.0)
+    await anext(batches)
+    await batches.aclose()  # type: ignore[attr-defined]
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers import figures
 from consumers.cohort import Cohort, Column, describe, groups, histogram, shares_persons, shown, start, trend, versus
 from infra.errors import UsageError
 
@@ -157,6 +158,30 @@ def test_extremes_are_not_told_nor_a_quantile_beyond_ten_patients() -> None:
     assert (row["median"], row["mean"]) == (None, 210.0)
 
 
+def test_no_quantile_is_one_patients_value() -> None:
+    """Half of an odd number have 100, the other half 300, and the one in the middle 177: told is a mean of eleven."""
+    values = [100.0] * 12 + [177.0] + [300.0] * 12
+    rows = [CHOLESTEROL | {"patient": n, "value_number": value} for n, value in enumerate(values)]
+    assert described(rows)[0]["median"] == 177.0
+    (row,) = described(rows, limited=True)
+    assert row["median"] == round((5 * 100 + 177 + 5 * 300) / 11, 0) == 198.0
+    moved = described([*rows[:12], rows[12] | {"value_number": 178.0}, *rows[13:]], limited=True)
+    assert moved[0]["median"] == 198.0, "what one patient has is rounded away"
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=80), st.sampled_from(sorted(figures.LEVELS.values())))
+def test_a_quantile_over_eleven_lies_among_them_and_changes_with_each_little(values: list[float], share: float) -> None:
+    made = figures.quantile_over(np.array(values), share, 11)
+    if min(share, 1 - share) * len(values) < 11:
+        assert made is None
+        return
+    order, place = np.sort(values), (len(values) - 1) * share
+    about = [order[k - 5 : k + 6] for k in (int(place), int(np.ceil(place)))]
+    assert [len(one) for one in about] == [11, 11]
+    low, high = (one.mean() for one in about)
+    assert min(low, high) - 1e-6 <= made <= max(low, high) + 1e-6
+
+
 def test_numbers_are_of_one_value_a_patient() -> None:
     """One patient with 500 results does not make the mean."""
     many = [CHOLESTEROL | {"patient": 0, "value_number": 1000.0} for _ in range(500)]
@@ -269,6 +294,7 @@ def test_a_limited_comparison_tells_two_digits_and_pools_small_categories() -> N
     )
     assert versus(side(0, "F" * 40 + "U" * 5), side(100, "F" * 20 + "U" * 3), [SEX], limited=True) == []
     numbers, categories = rows
+    assert not {"hodges_lehmann", "hodges_lehmann_interval"} & numbers.keys(), "of two patients each"
     assert categories["first"]["values"] == {"(others)": 45, "M": 30}
     for row in rows:
         assert all(float(f"{row[name]:.2g}") == row[name] for name in ("p", "q", "size"))

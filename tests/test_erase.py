@@ -34,6 +34,7 @@ from schemas.registry import DOMAINS
 from schemas.signal import SignalEnvelope
 from schemas.stores import STORES
 from schemas.topics import SIGNALS
+from tests.command import wardstream
 from tests.test_promises import found_in
 
 Run = Callable[..., Any]
@@ -264,11 +265,11 @@ def test_a_backup_restored_the_documented_way_opens_nothing_of_the_person(
         "WARDSTREAM_ELASTICSEARCH": settings().elasticsearch_url(),
     }
     environment = os.environ | {"WARDSTREAM_HOME": str(home)} | addresses
-    restore = [sys.executable, str(ROOT / "wardstream.py"), "restore", str(kept.backup)]
-    done = subprocess.run(restore, env=environment, capture_output=True, text=True, cwd=ROOT)
+    restore = ("restore", str(kept.backup))
+    done = wardstream(*restore, environment=environment)
     assert (done.returncode, "ledger" in done.stderr) == (2, True), "without the ledger nothing is restored"
     environment["WARDSTREAM_LEDGER"] = str(stack / "ledger")
-    done = subprocess.run([*restore, "--json"], env=environment, capture_output=True, text=True, cwd=ROOT)
+    done = wardstream(*restore, "--json", environment=environment)
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert counts["there"] > 0

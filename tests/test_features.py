@@ -8,6 +8,7 @@ import pytest
 
 from streams.ehr import features, targets
 from streams.ehr.targets import Happened
+from streams.fold import Change, Entity, family_at, fold, history_of, position
 
 EVENT = {"kind": "event", "sex": "F", "age": 71, "race": ["2106-3"], "language": "de", "payers": ["Acme"]}
 LATE = "2026-12-31T00:00:00.000Z"
@@ -319,3 +320,51 @@ def test_a_stay_that_is_told_again_is_one_row() -> None:
 def test_intensive_care_from_the_first_day_is_no_deterioration() -> None:
     told = [(at(1), [visit("A01", unit="ICU")]), (at(1, 7), [PULSE])]
     assert [label for _, label in labels("deterioration", *told)] == ["no"]
+
+
+# ------------------------------------------------------------------------------------------------------ merged persons
+
+
+def test_a_survivor_knows_the_priors_history_from_the_merge_on() -> None:
+    """Of the prior an earlier stay and a diagnosis; the survivor is admitted before the merge and after it."""
+    earlier = [EVENT, visit("A01", admitted_at=at(1)), {"kind": "diagnosis", "code": "I50.9"}]
+    ended = [EVENT, visit("A03", admitted_at=at(1), discharged_at=at(5))]
+    told = [
+        Happened("e1", at(1), earlier, ref="prior", received=1.0),
+        Happened("e2", at(5), ended, ref="prior", received=2.0),
+        Happened("e3", at(8), [EVENT, visit("A01", admitted_at=at(8))], ref="survivor", received=3.0),
+        Happened("e4", at(9), [EVENT, visit("A03", admitted_at=at(8), discharged_at=at(9))], (), "survivor", 4.0),
+        Happened("e5", at(10), [EVENT], ref="survivor", received=5.0),  # the merge
+        Happened("e6", at(12), [EVENT, visit("A01", admitted_at=at(12))], ref="survivor", received=6.0),
+    ]
+    merges = [("prior", "survivor", 5.0)]
+    rows = targets.rows("length_of_stay", "survivor", told, LATE, merges)
+    assert [(row.at, row.label) for row in rows] == [(at(1), "3-7"), (at(8), "0-2"), (at(12), "8+")]
+    known = [(row.features["stays_last_year"], row.features.get("known=I50", 0.0)) for row in rows]
+    assert known == [(0.0, 0.0), (0.0, 0.0), (2.0, 1.0)]
+    unmerged = targets.rows("length_of_stay", "survivor", told, LATE)
+    assert [row.features["stays_last_year"] for row in unmerged] == [0.0, 0.0, 1.0]
+
+
+def test_training_and_stream_know_the_same_of_a_merged_patient() -> None:
+    """Event by event: what the fold keeps under each reference, joined, gives the features that training makes."""
+    told = [
+        Happened("e1", at(1, 8), [EVENT, *ALL_SEVEN[:3]], ref="a", received=1.0),
+        Happened("e2", at(1, 9), [EVENT, *ALL_SEVEN[3:5], {"kind": "diagnosis", "code": "E11.9"}], (), "b", 2.0),
+        Happened("e3", at(1, 10), [EVENT | {"age": 72}, ALL_SEVEN[5]], ref="b", received=4.0),
+        Happened("e4", at(1, 11), [{"kind": "event"}, ALL_SEVEN[6]], ref="c", received=6.0),
+        Happened("e5", at(2, 9), [EVENT, PULSE], ref="a", received=7.0),
+    ]
+    merges = [("a", "b", 3.0), ("c", "b", 5.0)]
+    rows = {row.at: row.features for row in targets.rows("deterioration", "b", told, LATE, merges)}
+    entities: dict[str, Entity] = {}
+    for one in told:
+        where = position(one.at, one.event_id)
+        change = Change("patient", "", 0, {}, {}, features.entries(one.documents, one.at))
+        entities[one.ref] = fold(entities.get(one.ref), change, where, {}, str)
+        others = sorted(family_at(one.ref, merges, one.received) - {one.ref})
+        history = history_of(entities[one.ref], [entities[ref] for ref in others if ref in entities], where)
+        assert features.features("deterioration", one.documents, history, one.at) == rows[one.at]
+    assert "missing=news2" in rows[at(1, 10)]
+    assert rows[at(1, 11)]["news2"] > 0, "six signs of two others, and the seventh"
+    assert rows[at(1, 11)]["age"] == 72.0

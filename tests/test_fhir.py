@@ -28,6 +28,7 @@ from schemas.wire.fhir import CONTENT_TYPE, Focus, dump
 from schemas.wire.hl7v2 import Message
 from streams import ehr
 from streams.ehr import codes, fhir, fhir_person, hl7v2
+from streams.ehr.notes import ASSERTIONS
 from streams.fold import Change, Entity, fold, position
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -414,14 +415,18 @@ def test_encounter() -> None:
         ("valueQuantity", {"value": 5, "comparator": "<", "unit": "mg"}, ("SN", "<", 5.0, "mg")),
         ("valueCodeableConcept", concept("260385009", "Negative", SNOMED), ("CWE", "260385009", "Negative")),
         ("valueString", "clear", ("ST", "clear")),
-        ("valueBoolean", False, ("ID", "N")),
+        ("valueBoolean", False, ("ID", "N", "no")),
+        ("valueBoolean", True, ("ID", "Y", "yes")),
         ("valueInteger", 7, ("NM", 7.0)),
         ("valueRange", {"low": {"value": 1}, "high": {"value": 2, "unit": "g"}}, ("SN", "-", 1.0, 2.0, "g")),
+        ("valueRange", {"high": {"value": 2, "unit": "g"}}, ("SN", "<=", 2.0, "g")),
+        ("valueRange", {"low": {"value": 0, "unit": "g"}}, ("SN", ">=", 0.0, "g")),
         ("valueRatio", {"numerator": {"value": 1}, "denominator": {"value": 128}}, ("SN", ":", 1.0, 128.0)),
         ("valueSampledData", {"origin": {"value": 0, "unit": "mV"}, "period": 2, "dimensions": 1}, ("NA", "mV")),
         ("valueTime", "07:30:00", ("TM", "07:30:00")),
         ("valueDateTime", "2026-02", ("DTM", datetime(2026, 2, 1, tzinfo=UTC))),
         ("valuePeriod", {"start": "2026-02-03"}, ("DR", datetime(2026, 2, 3, tzinfo=UTC))),
+        ("valuePeriod", {"end": "2026-02-04"}, ("DR", datetime(2026, 2, 4, tzinfo=UTC))),
     ],
 )  # fmt: skip
 def test_values(element: str, value: Any, made: tuple[Any, ...]) -> None:
@@ -437,6 +442,16 @@ def test_values(element: str, value: Any, made: tuple[Any, ...]) -> None:
         "units",
     )
     assert tuple(found[name] for name in names if name in found) == made
+
+
+@pytest.mark.parametrize(("value", "name"), [(True, "affirmed"), (False, "negated")])
+def test_a_yes_or_no_is_about_what_was_asked(value: bool, name: str) -> None:
+    said = resource("Observation", code=concept("64234-8", "Current smoker"), valueBoolean=value)
+    (made,) = ehr.document(record(said))
+    assert {one for one in ASSERTIONS if one in made.clear} == {name}
+    assert made.clear["value_text"] == ("yes" if value else "no")
+    v2_says = v2("R01", "OBR|1||1|1^X^L", f"OBX|1|ID|64234-8^Current smoker^LN||{'Y' if value else 'N'}||||||F")
+    shared(parts(v2_says, "observation")[0], parts(record(said), "observation")[0], "value_code", "value_text")
 
 
 def test_components_are_of_a_kind_of_their_own() -> None:
@@ -521,6 +536,37 @@ def test_allergy() -> None:
     assert (found["allergen_type"], found["severity"], found["criticality"], found["status"], found["reactions"]) == (
         "FA", "SV", "high", "I", ("Hives",),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("clinical", "verified", "status", "name"),
+    [("active", "confirmed", "C", "affirmed"), ("resolved", "confirmed", "I", "affirmed"),
+     ("", "refuted", "D", "negated"), ("inactive", "", "I", "affirmed"), ("active", "unconfirmed", "U", "uncertain"),
+     ("", "entered-in-error", "E", "")],
+)  # fmt: skip
+def test_an_allergy_is_judged_as_a_condition_is(clinical: str, verified: str, status: str, name: str) -> None:
+    said = resource("AllergyIntolerance", code=concept("227493005", "Cashew nuts", SNOMED))
+    said |= {"clinicalStatus": concept(clinical)} if clinical else {}
+    said |= {"verificationStatus": concept(verified)} if verified else {}
+    (made,) = ehr.document(record(said))
+    assert {one for one in ASSERTIONS if one in made.clear} == ({name} if name else set())
+    assert (made.clear["status"], made.clear.get("confirmation", "")) == (status, verified)
+    assert ("cancel" in made.clear.get("flags", ())) == (verified == "entered-in-error")
+
+
+@pytest.mark.parametrize("kind", ["MedicationRequest", "ServiceRequest"])
+def test_an_order_not_to_is_no_order(kind: str) -> None:
+    what = "medicationCodeableConcept" if kind == "MedicationRequest" else "code"
+    said = resource(kind, status="active", doNotPerform=True, **{what: concept("1191", "Aspirin")})
+    made = ehr.document(record(said))[0].clear
+    assert made["do_not_perform"] is True
+    assert made.get("stage", "prohibited") == "prohibited"
+    assert "affirmed" not in made
+    plain = ehr.document(record(said | {"doNotPerform": False}))[0].clear
+    assert "do_not_perform" not in plain
+    assert plain.get("stage", "ordered") == "ordered"
+    if kind == "MedicationRequest":
+        assert (made["negated"], plain["affirmed"]) == (["Aspirin"], ["Aspirin"])
 
 
 def test_report_with_its_texts() -> None:
@@ -704,6 +750,23 @@ def test_dates_go_as_far_as_they_go(text: str, made: datetime | None, flags: tup
     assert (found.get("diagnosed_at"), found.get("flags", ())) == (made, flags)
 
 
+def test_versions_of_one_thing_say_so() -> None:
+    """FHIR by id, its first part alone; HL7 v2 by the filler's number, code, sub-id, time and patient."""
+    one = record(resource("Observation", id="o1", note=[{"text": "x"}], **OF_P1))
+    assert one.versions == ("Observation/o1",)
+    assert record(resource("Observation")).versions == ()
+    pid, obr, obx = "PID|1||7001^^^HOSP^MR", "OBR|1|P1|F1|1^X^L|||20260301100000", "OBX|1|NM|718-7^Hb^LN|{}|{}||||||{}"
+    final = v2("ORU^R01", pid, obr, obx.format("", 7, "P"), obx.format("", 8, "F"))
+    other = v2("ORU^R01", pid, obr, obx.format("a", 7, "F"))
+    assert [one.kind for one in final.parts] == ["event", "order", "observation", "observation"]
+    assert final.versions[:2] == ("", "")
+    assert final.versions[2] == final.versions[3] != ""
+    assert other.versions[2] != final.versions[2]
+    somebody = v2("ORU^R01", pid.replace("7001", "7002"), obr, obx.format("", 7, "F"))
+    assert somebody.versions[2] != final.versions[2]
+    assert set(v2("ORU^R01", pid, obr.replace("F1", ""), obx.format("", 7, "F")).versions) == {""}
+
+
 def test_a_date_is_of_the_peers_zone() -> None:
     made = record(resource("Condition", recordedDate="2026-02-01"), peer=Peer(zone="Europe/Berlin"))
     assert made.event_time == datetime(2026, 1, 31, 23, tzinfo=UTC)
@@ -813,11 +876,70 @@ def test_texts_that_cannot_be_had_are_flagged(data: str, kind: str, why: str) ->
         text_of(data, media, parameters)
 
 
-@pytest.mark.parametrize("kind", ["application/pdf", "image/png", "text/xml", ""])
+@pytest.mark.parametrize("kind", ["application/pdf", "image/png", "text/xml", "", "Ilse Vant/x"])
 def test_others_are_told_by_type_and_size(kind: str) -> None:
+    """And flagged, so that nobody takes them for read."""
     made = document(b"content", kind)
     assert "body" not in made
     assert made["attachment_bytes"] == 7
+    assert made["flags"][0] == f"attachment_not_read:{kind if '/' in kind and 'I' not in kind else 'unknown'}"
+    assert "ilse" not in str(made)
+
+
+def test_what_lies_elsewhere_is_flagged() -> None:
+    attachment = {"contentType": "text/plain", "url": "Binary/1"}
+    made = part(resource("DocumentReference", content=[{"attachment": attachment}]), "note")
+    assert made["flags"] == ("attachment_not_read:text/plain",)
+    made = part(resource("DocumentReference", content=[{"attachment": {"title": "none"}}]), "note")
+    assert "flags" not in made
+    made = part(resource("Binary", contentType="application/pdf", data="QQ=="), "resource")
+    assert made["flags"] == ("attachment_not_read:application/pdf",)
+
+
+CDA = """<?xml version="1.0" encoding="UTF-8"?><ClinicalDocument xmlns="urn:hl7-org:v3">
+<recordTarget><patientRole><id root="1.2" extension="MRN7001"/>
+<addr><streetAddressLine>Elm Road 5</streetAddressLine></addr>
+<telecom value="tel:+49-555-0101"/><patient><name><given>Ilse</given><family>Vant</family></name>
+<guardian><guardianPerson><name>Otto Quillfeather</name></guardianPerson></guardian></patient>
+</patientRole></recordTarget>
+<component><structuredBody>
+<component><section><title>Assessment</title><text><paragraph>Ilse Vant (MRN7001) is well.</paragraph>
+<list><item>no <content>fever</content></item><item><content revised="delete">sepsis</content>flu</item></list>
+<table><tr><td>pulse</td><td>72</td></tr></table>Otto Quillfeather of Elm Road 5 called +49 555 0101.</text>
+<entry><act><text>coded, not narrative</text></act></entry></section></component>
+</structuredBody></component></ClinicalDocument>"""
+
+
+@pytest.mark.parametrize("charset", ["UTF-8", "ISO-8859-1", "UTF-16"])
+def test_the_narrative_of_cda_is_read(charset: str) -> None:
+    content = CDA.replace("UTF-8", charset).encode(charset)
+    (note,) = ehr.document(record(resource("DocumentReference", content=[
+        {"attachment": {"contentType": "application/hl7-v3+xml", "data": b64encode(content).decode()}}
+    ])))  # fmt: skip
+    lines = note.clear["body"].split("\n")
+    assert lines[0] == "Assessment"
+    assert "no fever" in lines
+    assert "flu" in lines
+    assert "pulse 72" in lines
+    for word in ("sepsis", "coded", "Ilse", "Vant", "7001", "Quillfeather", "Elm Road", "0101"):
+        assert word not in note.clear["body"], word
+    assert "flags" not in note.clear
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<a>x</a>", CDA[:-9], '<!DOCTYPE a SYSTEM "file:///etc/passwd">' + CDA.partition("?>")[2],
+        '<!DOCTYPE a [<!ENTITY x "xxxxxxxxxx"><!ENTITY y "&x;&x;&x;">]><a>&y;</a>',
+        CDA.replace("flu", "<content>" * 300 + "flu" + "</content>" * 300), CDA.replace("UTF-8", "UTF-99"),
+        CDA.replace("urn:hl7-org:v3", "urn:x"), "", "\x00",
+    ],
+)  # fmt: skip
+def test_other_xml_is_not_read(content: str) -> None:
+    made = document(content.encode(), "text/xml")
+    assert "body" not in made
+    if content:
+        assert made["flags"] == ("attachment_not_read:text/xml",)
 
 
 @pytest.mark.parametrize(
@@ -876,6 +998,37 @@ def test_a_chinese_name_leaves_the_text(name: Json) -> None:
     shown = clear(record(said, {"Patient/p1": who}))
     assert "小明" not in shown
     assert "无发热" in shown
+
+
+@pytest.mark.parametrize(
+    ("code", "system", "kept"),
+    [
+        ("718-7", LOINC, True), ("E11.9", "http://hl7.org/fhir/sid/icd-10", True), ("HGB", "", True),
+        ("I 25 9", "", True), ("7001", "", True), ("Positive", "", True), ("Vant", "", False),
+        ("dx-VANT", LOINC, False),
+        ("Ilse Vant", "", False),
+        ("Jane Doe", LOINC, False), ("Mr. X. Y. Zed", "", False), ("5550101", "", False), ("Vantage", "", True),
+    ],
+)  # fmt: skip
+def test_a_code_that_names_somebody_is_none(code: str, system: str, kept: bool) -> None:
+    """Wherever a Coding stands. "Positive" is no name of anybody whom the event names; "7001" may be a code as well."""
+    coding = {"coding": [{"code": code} | ({"system": system} if system else {})]}
+    said = resource("Observation", **OF_P1, code=coding, valueCodeableConcept=coding, method=coding, bodySite=coding)
+    (made,) = ehr.document(record(said, CONTEXT))
+    fields = ("code", "value_code", "method", "body_site")
+    assert [made.clear.get(name, "") for name in fields] == [code if kept else ""] * 4
+    assert {f"not_a_code:{name}" for name in fields} & {*made.clear.get("flags", ())} == (
+        set() if kept else {f"not_a_code:{name}" for name in fields}
+    )
+    for word in ("Vant", "Ilse", "Zed", "Doe"):
+        assert kept or word not in clear(record(said, CONTEXT)), word
+
+
+def test_words_in_place_of_a_code_are_text() -> None:
+    words = {"coding": [{"code": "blood sugar"}]}
+    said = resource("Observation", **OF_P1, code=words, valueQuantity={"unit": "beats per minute"})
+    made = part(said, "observation", CONTEXT)
+    assert (made["display"], made["units"]) == ("blood sugar", "beats per minute")
 
 
 def test_narrative_is_never_shown() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import resource
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -264,6 +265,7 @@ REFUSED = {
     "charset": (b"{}", "/", {"Content_Type": "application/json; charset=gb18030"}, 400, "bad_charset"),
     "GB18030": ('{"a":"张"}'.encode("gb18030"), "/", {}, 400, "bad_charset"),
     "wants XML": (b"{}", "/", {"Accept": "application/fhir+xml"}, 406, "not_acceptable"),
+    "asks for XML": (b"{}", "/Patient?_format=application/fhir+xml", {}, 406, "not_acceptable"),
     "no such type": (b"{}", "/Nonsense", {}, 404, "no_such_path"),
     "no such path": (b"{}", "/Patient/1/x", {}, 404, "no_such_path"),
     "other type": (patient(), "/Observation", {}, 400, "bad_resource"),
@@ -283,6 +285,13 @@ async def test_refused(client: Client, edge: Edge, name: str) -> None:
     status, outcome, _ = await client(body, path, **headers)
     assert (status, issue(outcome)[0]) == (wanted, reason)
     assert not edge.broker.sent
+
+
+@pytest.mark.parametrize("said", ["application/fhir+json", "application/fhir%2Bjson", "json", "text/json"])
+async def test_json_may_be_asked_for_in_the_query(client: Client, said: str) -> None:
+    """With Accept for XML, which `_format` goes before (http.html#parameters)."""
+    status, _, _ = await client(patient(), f"/Patient?_format={said}", Accept="application/fhir+xml")
+    assert status == 201
 
 
 @pytest.mark.parametrize(
@@ -451,10 +460,85 @@ def test_documents(tmp_path: Path) -> None:
     assert read(tmp_path / "f.txt") == [(0, "ADT^A01", "")]
 
 
+def test_a_bundle_on_a_line_is_cut(tmp_path: Path) -> None:
+    """One bad entry is one row, as in a file of its own."""
+    made = bundle(patient(), {"resourceType": "X"}, observation())
+    cut_off = json.dumps(bundle(patient()))[:-9]
+    (tmp_path / "a.ndjson").write_text(f"{json.dumps(made)}\n{cut_off}\n{json.dumps(patient('2'))}")
+    wanted = [(0, "Patient", ""), (0, "", "unknown_resource"), (0, "Observation", ""), (1, "", "bad_json")]
+    assert read(tmp_path) == [*wanted, (2, "Patient", "")]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r\n\r\n \t\n"])
+@pytest.mark.parametrize("name", ["a.ndjson", "a.json"])
+def test_blank_lines_and_byte_order_marks_are_nothing(tmp_path: Path, name: str, ending: str) -> None:
+    lines = [json.dumps(patient(str(n))) for n in range(2)]
+    for start in ("\ufeff", "\ufeff" + ending, ending):
+        (tmp_path / name).write_text(start + ending.join(lines) + ending, encoding="utf-8", newline="")
+        assert [one[1:] for one in read(tmp_path)] == [("Patient", "")] * 2, repr(start)
+
+
+@pytest.mark.parametrize("name", ["a.ndjson.gz", "a.JSONL.GZ", "a.json.gz", "a.gz"])
+def test_gzip_is_read_as_what_is_in_it(tmp_path: Path, name: str) -> None:
+    lines = [json.dumps(patient(str(n))) for n in range(3)] + ["{"]
+    packed = gzip.compress("\n".join(lines[:2]).encode() + b"\n") + gzip.compress("\n".join(lines[2:]).encode())
+    (tmp_path / name).write_bytes(packed)  # of two members, as parallel writers make it
+    path = tmp_path if name != "a.gz" else tmp_path / name
+    assert read(path) == [*((n, "Patient", "") for n in range(3)), (3, "", "bad_json")]
+    (tmp_path / name).write_bytes(gzip.compress(json.dumps(bundle(patient(), observation()), indent=1).encode()))
+    if name in ("a.json.gz", "a.gz"):
+        assert read(path) == [(0, "Patient", ""), (1, "Observation", "")]
+
+
+def test_gzip_that_is_cut_off_or_grows_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "\n".join(json.dumps(observation(valueInteger=n)) for n in range(20_000))
+    (tmp_path / "a.ndjson.gz").write_bytes(gzip.compress(lines.encode())[:-2000])
+    found = read(tmp_path)
+    assert found[-1][1:] == ("", "bad_gzip")
+    assert len(found) > 10_000
+    assert {one[1:] for one in found[:-1]} == {("Observation", "")}
+    (tmp_path / "a.ndjson.gz").write_bytes(lines.encode())
+    assert read(tmp_path) == [(0, "", "bad_gzip")]
+    monkeypatch.setattr(folder, "FREE", 1_000_000)
+    for name in ("a.ndjson.gz", "a.json.gz"):
+        (tmp_path / "a.ndjson.gz").unlink(missing_ok=True)
+        (tmp_path / name).write_bytes(gzip.compress(b"{" + b" " * 200_000_000))  # 1,000 times as much
+        before = peak()
+        assert {one[1:] for one in read(tmp_path)} == {("", "too_large")}
+        assert peak() - before < 60_000, "KB: inflated piece by piece, and given up"
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_no_named_file_is_silent(tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").touch()
+    (tmp_path / "b.hl7.gz").write_bytes(gzip.compress(b"MSH|^~\\&|A"))
+    (tmp_path / "c.xml").write_text("<Patient xmlns='http://hl7.org/fhir'/>")
+    (tmp_path / "d.ndjson").write_text(json.dumps(patient()))
+    paths = folder.files([tmp_path / name for name in ("a.ndjson", "b.hl7.gz", "c.xml", "d.ndjson")])
+    (tmp_path / "d.ndjson").unlink()  # after it was found
+    rows = [(one.file.name, one.made) for one in folder.items(paths, READERS)]
+    told = {name: (made.reason, made.where) for name, made in rows if isinstance(made, BadMessage)}
+    assert told["a.ndjson"] == ("no_resource", "")
+    assert told["b.hl7.gz"] == ("bad_media_type", "")
+    assert "c.xml" in {name for name, _ in rows}, "no HL7 v2: a dead letter, by the same reader as on the wire"
+    assert told["d.ndjson"] == ("unreadable_file", "ENOENT")
+
+
+def test_other_endings_are_told(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    for name in ("a.ndjson", "b.json.gz", "c.xml", "more/d.csv", "more/e", "f.hl7"):
+        (tmp_path / name).touch()
+    assert [one.name for one in folder.skipped([tmp_path])] == ["c.xml", "d.csv", "e"]
+    assert [one.name for one in folder.files([tmp_path])] == ["a.ndjson", "b.json.gz", "f.hl7"]
+
+
 def test_patients_of_a_bulk_export_come_first(tmp_path: Path) -> None:
     for name in ("Condition", "1.Encounter", "Observation.000", "Patient.000", "Practitioner", "Organization"):
-        (tmp_path / f"{name}.ndjson").touch()
-    found = [path.name.removesuffix(".ndjson") for path in folder.files([tmp_path])]
+        (tmp_path / f"{name}.ndjson{'.gz' * name.startswith('P')}").touch()
+    found = [path.name.removesuffix(".gz").removesuffix(".ndjson") for path in folder.files([tmp_path])]
     assert found[:4] == ["Patient.000", "Organization", "Practitioner", "1.Encounter"]
 
 

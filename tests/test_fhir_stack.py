@@ -83,6 +83,50 @@ def test_what_came_before_its_patient_is_joined(endpoint: str, command: Run) -> 
     assert {before["value_number"], after["value_number"]} == {hit["value_number"] for hit in shown["hits"]}
 
 
+def test_a_note_sent_alone_is_searchable_once_its_patient_is_known(endpoint: str, command: Run) -> None:
+    """Known before it: at once. Known after it: once an index was made anew."""
+
+    def note(word: str) -> dict[str, Any]:
+        code = {"coding": [{"system": "http://snomed.info/sct", "code": "904904"}]}
+        said = {"resourceType": "Condition", "subject": {"reference": "Patient/p904"}, "code": code}
+        return said | {"note": [{"text": f"Quetzalia {word} in the ward"}]}
+
+    assert post(endpoint, note("staggered904"), "/Condition")[0] == 201
+    wait_for(command, "code:904904", 1, "--kind", "diagnosis")
+    assert post(endpoint, patient("904", name=[{"family": "Quetzalia"}]), "/Patient")[0] == 201
+    wait_for(command, "id:MRN904", 1, "--kind", "event")
+    assert post(endpoint, note("stumbled904"), "/Condition")[0] == 201
+    (known,) = wait_for(command, "stumbled904", 1)
+    assert known["body"] == "[removed] stumbled904 in the ward"
+    assert found(command, "staggered904")["total"] == 0
+    assert command("replay", "--into", "ehr-named").returncode == 0
+    (later,) = wait_for(command, "staggered904", 1)
+    assert later["body"] == "[removed] staggered904 in the ward"
+
+
+def test_what_was_corrected_counts_once(endpoint: str, mllp: int, command: Run) -> None:
+    """By FHIR and by HL7 v2: all versions are there, the newest alone counts, and nothing is found by what it was."""
+    assert post(endpoint, patient("905", name=[{"family": "Quorrelby"}]), "/Patient")[0] == 201
+    for day, value in ((1, 9051), (3, 9053), (2, 9052)):  # the last version does not come last
+        meta = {"versionId": str(day), "lastUpdated": f"2026-03-0{day}T11:00:00Z"}
+        said = observation("Patient/p905", id="o905", meta=meta, valueInteger=value, note=[{"text": f"read {value}"}])
+        assert post(endpoint, said, "/Observation")[0] == 201
+    for minute, value, status in ((1, 9061, "P"), (2, 9062, "F"), (3, 9063, "C")):
+        message = HL7.replace("20260301120000", f"2026030112{minute:02}00").replace("|F1|", "|F905|")
+        message = message.replace("7.1|g/dL|12-16|LL|||F", f"{value}|g/dL|12-16|LL|||{status}").replace("S910", "S906")
+        (answer,) = exchange(mllp, framed(message.replace("ORU^R01|F905", f"ORU^R01|F905{minute}") + "\r"))
+        assert code(answer) == "AA"
+    wait_for(command, "value_number:9051..9063", 6, "--kind", "observation")
+    assert {one["value_number"] for one in wait_for(command, "value_number:9051..9063", 2, "--newest")} == {9053, 9063}
+    assert found(command, "value_number:9051..9052", "--newest")["total"] == 0
+    assert found(command, '"read 9051"', "--newest")["total"] == 0, "a note of an older version"
+    assert found(command, '"read 9053"', "--newest")["total"] == 1
+    done = command("stats", "value_number:9051..9063", "--kind", "observation", "--field", "value_number", "--json")
+    report = json.loads(done.stdout)
+    assert report["cohort"] == {"documents": 2, "patients": 2}
+    assert sorted(row["mean"] for row in report["fields"]) == [9053, 9063]
+
+
 def test_a_refused_transaction_leaves_nothing(endpoint: str, command: Run) -> None:
     status, outcome = post(endpoint, bundle(patient("902"), observation(URN)))
     assert status == 400

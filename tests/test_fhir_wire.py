@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.errors import BadMessage
+from schemas.peers import DEFAULT
 from schemas.wire.bundle import Bundle, Cut, Event, single
 from schemas.wire.fhir import Focus, dump, focus, load, validate
+from streams.ehr import fhir_person
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data" / "fhir"
@@ -252,6 +254,22 @@ def test_a_patient_that_cannot_be_told_is_refused(name: str) -> None:
     assert second.made is not None, "the others of a bundle stay"
     with pytest.raises(BadMessage, match="bad_reference"):
         single(json.dumps(resource).encode())
+
+
+@pytest.mark.parametrize("kind", ["Group", "Device", "Location", "Substance", "HealthcareService"])
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_subject_that_is_no_patient(kind: str, answered: bool) -> None:
+    """Observation.subject and its like may be a group, a device, a place: an event of nobody, and no refusal."""
+    more = {"Group": {"type": "person", "actual": True, "member": [{"entity": {"reference": "Patient/p1"}}]}}
+    more["Substance"] = {"code": {"text": "water"}}
+    thing = {"resourceType": kind, "id": "t1", "text": {"status": "empty", "div": "<div>x</div>"}} | more.get(kind, {})
+    raw = bundle({"resource": observation(URN)}, {"fullUrl": URN, "resource": thing}, kind="transaction")
+    made = events(raw, answered=answered)[0].made
+    assert made is not None
+    assert made.context[URN]["resourceType"] == kind
+    assert fhir_person.subjects(made, "fhir:test", DEFAULT) == ((), [])
+    if kind != "Location":
+        assert made.context[URN] == {"resourceType": kind}
 
 
 def test_another_dangling_urn_is_an_error_in_a_transaction() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.fold import Change, Entity, fold, position
+from streams.fold import Change, Entity, family_at, fold, history_of, position, without
 
 names = st.sampled_from(["unit", "bed", "status"])
 changes = st.lists(
@@ -76,3 +76,53 @@ def test_an_event_read_again_changes_no_history() -> None:
     again = ("1|a", {}, {}, {("admissions", "t"): ""})
     state = run([again])
     assert fold(state, Change("patient", "", 0, {}, {}, again[3]), "1|a", {}, str) is state
+
+
+# ------------------------------------------------------------------------------------- one person, several references
+
+
+def test_a_family_is_what_was_joined_by_then() -> None:
+    merges = [("a", "b", 1.0), ("c", "b", 2.0), ("x", "y", 1.0), ("d", "c", 3.0)]
+    assert [family_at("a", merges, when) for when in (0.5, 1.0, 2.0, 3.0)] == [
+        {"a"},
+        {"a", "b"},
+        {"a", "b", "c"},
+        {"a", "b", "c", "d"},
+    ]
+    assert family_at("d", merges, 9.0) == family_at("a", merges, 9.0)
+    assert family_at("z", merges, 9.0) == {"z"}
+
+
+@given(made=changes, owners=st.lists(st.booleans(), min_size=8, max_size=8), until=st.integers(0, 8))
+def test_histories_of_two_references_are_the_one_that_both_would_have_made(
+    made: list[tuple[int, Any, Any, Any]], owners: list[bool], until: int
+) -> None:
+    """Own and other up to an event, the other folded further: as if all of it had been told of one reference."""
+    events = sorted((position(f"2026-01-01T00:0{minute}", f"e{n}"), *said) for n, (minute, *said) in enumerate(made))
+    before = events[:until]
+    at = before[-1][0] if before else ""
+    own = run([event for event, mine in zip(events, owners, strict=False) if mine and event in before])
+    other = run([event for event, mine in zip(before, owners, strict=False) if not mine])
+    assert history_of(own, [other], at) == run(before).get("history", {})
+    assert history_of(own, [], at) == own.get("history", {})
+
+
+def test_of_another_reference_nothing_counts_that_came_later() -> None:
+    own = run([("2|b", {}, {}, {("vitals", "pulse"): 80})])
+    other = run([("1|a", {}, {}, {("diagnoses", "I50"): True}), ("3|c", {}, {}, {("person", "age"): 90})])
+    assert history_of(own, [other], "2|b") == {"vitals": {"pulse": 80}, "diagnoses": {"I50": True}}
+    withdrawn = run([("1|a", {}, {}, {("vitals", "pulse"): 70}), ("1|z", {}, {}, {("vitals", "pulse"): None})])
+    assert history_of(run([("1|b", {}, {}, {("vitals", "pulse"): 80})]), [withdrawn], "2|b") == {}
+
+
+@given(made=changes, gone=st.integers(0, 8))
+def test_without_the_oldest_events_a_history_is_what_the_others_make(
+    made: list[tuple[int, Any, Any, Any]], gone: int
+) -> None:
+    events = sorted((position(f"2026-01-01T00:0{minute}", f"e{n}"), *said) for n, (minute, *said) in enumerate(made))
+    state, names = run(events), {at.split("|")[1] for at, *_ in events[:gone]}
+    left = without(state, names) or state
+    assert left.get("history", {}) == run(events[gone:]).get("history", {})
+    assert left.get("sealed") == state.get("sealed")
+    assert without(left, names) is None
+    assert without(None, names) is None

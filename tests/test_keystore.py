@@ -197,6 +197,21 @@ def test_undoing_one_merge_leaves_the_others(store: KeyStore, monkeypatch: pytes
     assert (store.family(p), store.family(r), store.family(q)) == ({p}, {r}, {q, s})
 
 
+def test_merges_of_a_family_with_when_they_came_in(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keystore, "CACHE_SECONDS", 0)
+    p, q, r, s, t = (key.ref for key in store.resolve([patient(one) for one in "pqrst"]) if key)
+    assert store.alias(p, q, at=10.0, told_at=20.0)
+    assert not store.alias(p, q, at=10.0, told_at=99.0), "read again, it came in when it came in"
+    assert store.alias(q, r, told_at=30.0)
+    assert store.alias(s, t, told_at=40.0)
+    assert sorted(store.merges_of({r})) == sorted([(p, q, 20.0), (q, r, 30.0)])
+    assert store.merges_of({p, s}) == store.merges_of({s, p, q})
+    assert len(store.merges_of({p, s})) == 3
+    assert store.unalias(q)
+    assert store.merges_of({p}) == [(p, q, 20.0)]
+    assert store.merges_of({r}) == store.merges_of(set()) == []
+
+
 def test_nobody_is_merged_into_an_erased_person(store: KeyStore) -> None:
     """A batch that was in hand: the living one must not be lost with the other."""
     living, gone = (key.ref for key in store.resolve([patient("1"), patient("2")]) if key)

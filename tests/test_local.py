@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,18 +18,16 @@ from rich.console import Console
 from infra.elastic import client
 from infra.local.artifacts import Jar, install, locked
 from infra.local.stack import MARK
+from tests.command import wardstream
 
 Run = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[1]
-WARDSTREAM = [sys.executable, str(ROOT / "wardstream.py")]
 
 
 def in_home(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WARDSTREAM_")}
     environment["WARDSTREAM_HOME"] = str(home)
-    return subprocess.run(
-        [*WARDSTREAM, *arguments], env=environment, capture_output=True, text=True, cwd=ROOT, timeout=120
-    )
+    return wardstream(*arguments, environment=environment)
 
 
 def test_status_of_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pickle
 import shutil
 import stat
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +38,7 @@ from infra.errors import ModelAltered, ModelOutdated, ModelTypes, NotBetter, Usa
 from infra.keyring import Keyring
 from streams import models
 from streams.models import Card, Data, Figure, Models, drift, rules, why_not
+from tests.command import wardstream
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -482,8 +482,7 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def command(*given: str, home: Path = tmp_path, said: str = "") -> subprocess.CompletedProcess[str]:
         environment = clean | {"WARDSTREAM_HOME": str(home)}
-        call = [sys.executable, str(ROOT / "wardstream.py"), *given]
-        return subprocess.run(call, env=environment, cwd=ROOT, capture_output=True, text=True, input=said, timeout=120)
+        return wardstream(*given, environment=environment, typed=said)
 
     roles = ("--role", "data_scientist", "--role", "privacy_officer")
     assert command("users", "add", "anna", *roles, "--password-stdin", said=word).returncode == 0

@@ -231,6 +231,17 @@ def test_a_coded_diagnosis_is_what_its_status_says(confirmation: str, status: st
     assert (made["code"], made["code_system"]) == ("44054006", "SCT")
 
 
+@pytest.mark.parametrize(
+    ("action", "status", "name"),
+    [("A", "C", "affirmed"), ("A", "I", "affirmed"), ("A", "U", "uncertain"), ("A", "D", "uncertain")]
+    + [("A", "S", "uncertain"), ("A", "E", ""), ("D", "C", "")],
+)  # fmt: skip
+def test_an_allergy_is_what_its_status_says(action: str, status: str, name: str) -> None:
+    """IAM-17, table 0438; IAM-6, table 0206."""
+    made = document(f"IAM|1|DA|1191^Aspirin^RXNORM|||{action}{'|' * 11}{status}", kind="allergy")
+    assert {one: made[one] for one in ASSERTIONS if one in made} == ({name: ["Aspirin"]} if name else {})
+
+
 def test_a_code_for_the_family_is_of_the_family() -> None:
     made = document("DG1|1||Z83.3^Family history of diabetes mellitus^I10", kind="diagnosis")
     assert made["family"] == ["Family history of diabetes mellitus"]

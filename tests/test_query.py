@@ -79,17 +79,122 @@ def test_a_day_is_all_of_it() -> None:
         ("", "empty"),
         ('"chest', "character 1"),
         ('""', "quotes"),
-        ("unti:ICU", "unit"),
+        ("unti:ICU", "do you mean unit"),
+        ("value_nmber:4711", "value_number"),
+        ("mnr:4711", "do you mean mrn"),
+        ("Zzz:4711", "--fields"),
+        ("value-number:5", "value_number"),
         ("phones:Smith", "no searchable field"),
         ("sealed:x", "no searchable field"),
         ("value_number:high", "number"),
+        ("value_number:nan", "number"),
+        ("value_number:5..3", "turned round: value_number:3..5"),
         ("event_time:yesterday", "time"),
+        ("event_time:2024-02-30", "there is no 2024-02-30"),
+        ("event_time:>=2024-13", "there is no 2024-13"),
+        ("event_time:2024-01-01..2024-02-30", "there is no 2024-02-30"),
+        ("event_time:2024-01-01T25:00", "there is no 2024-01-01T25:00"),
+        ("event_time:0000", "there is no 0000"),
+        ("event_time:2024-01-01T", "is a time"),
+        ("event_time:2024-03-02..2024-03-01", "turned round: event_time:2024-03-01..2024-03-02"),
+        ("event_time:2024-04..2024-03", "turned round"),
+        ("event_time:2024-03-01T09:00Z..2024-03-01T10:00+02:00", "turned round"),
+        ("event_time:now-1d..now-7d", "turned round"),
+        ("unit:A..B", "no number"),
+        ("unit:>=5", "no number"),
         ("deceased:maybe", "true or false"),
+        ("unit:", "unit: has no value"),
+        ("unit: code:2823-3", "unit: has no value"),
+        ("has:", "has: has no value"),
+        ("has:-fever", "-has:fever"),
+        ("has: –fever", "-has:fever"),
+        ("display:-pain", "-display:pain"),
+        ("unit:-ED", "-unit:ED"),
+        ("pain OR fever", "OR is no operator"),
+        ("pain AND fever", "AND is no operator"),
+        ("NOT pain", "-word"),
+        ("pain & fever", "neither letter nor digit"),
+        ("pain - fever", "right before"),
+        ("-(pain fever)", "brackets"),
+        ("diab*", "wildcards"),
+        ("unit=ICU", "unit:ICU"),
+        ("value_number≥5", "value_number:>=5"),
+        ("has:fever -negatd", "-negated"),
+        ("has:fever -Uncertian", "-uncertain"),
+        ("“chest “pain”", "character 1"),
     ],
 )
 def test_bad_query_says_what_is_wrong(query: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         parsed(query)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("unit: ICU", "unit:ICU"),
+        ("Unit:ICU", "unit:ICU"),
+        ("unit：ICU", "unit:ICU"),
+        ("pain -unit: ICU fever", "pain -unit:ICU fever"),
+        ("ID: 0047-11", "id:0047-11"),
+        ("“chest pain”", '"chest pain"'),
+        ("„chest pain“", '"chest pain"'),
+        ("«chest pain»", '"chest pain"'),
+        ('“chest pain"', '"chest pain"'),
+        ("display:“chest pain” fever", 'display:"chest pain" fever'),
+        ("pain –fever", "pain -fever"),
+        ("pain —unit:ED", "pain -unit:ED"),
+        ("pain −“chest wall”", 'pain -"chest wall"'),
+        ("value_number:–3..–1", "value_number:-3..-1"),
+        ("value_number:3…4", "value_number:3..4"),
+        ("value_number: ≥5", "value_number:>=5"),
+        ("deceased:True", "deceased:true"),
+        ("HAS: fever –Negated -FAMILY", "has:fever -negated -family"),
+        ("Affirmed: fever", "affirmed:fever"),
+    ],
+)
+def test_what_is_typed_otherwise_means_the_same(typed: str, meant: str) -> None:
+    assert parsed(typed) == parsed(meant)
+    assert asked(typed) == asked(meant)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "event_time:2024-02-29",
+        "event_time:2026-03..2026-03-01",
+        "event_time:2026-03-02T00:30+02:00..2026-03-01",
+        "event_time:2026..2026",
+        "event_time:now/d..now",
+        "event_time:now-7d..now-1d",
+        "event_time:2026-01-01..now",
+        "value_number:3..3",
+    ],
+)
+def test_a_range_that_can_hold_something(query: str) -> None:
+    assert "range" in must(query)[0]
+
+
+def test_in_quotes_all_of_it_is_text() -> None:
+    for text in ("OR", "diab*", "unit=ICU", "follow–up", "10:30"):
+        assert must(f'"{text}"')[0]["multi_match"] == {
+            "query": text,
+            "fields": ["text", "display^2"],
+            "type": "phrase",
+            "operator": "and",
+        }
+    assert must('unit:"-ED"') == [{"term": {"unit": {"value": "-ED"}}}]
+    assert must("10:30 comparator:>=")[1] == {"term": {"comparator": {"value": ">="}}}
+
+
+def test_has_of_a_phrase_denied_and_of_words_that_nobody_uses() -> None:
+    assert has("has:“chest pain” -negated")["query"] == "chest pain"
+    found = parsed('unit:ED -has:"chest pain" -negated')["bool"]
+    (denied,) = found["must_not"]
+    assert (denied["multi_match"]["query"], "negated" in denied["multi_match"]["fields"]) == ("chest pain", False)
+    assert len(found["must"]) == 1
+    assert has("has:xyzzy")["query"] == "xyzzy"
+    assert parsed("has:fever -negative")["bool"]["must_not"][0]["multi_match"]["query"] == "negative"
 
 
 def test_sub_field() -> None:

@@ -118,6 +118,23 @@ def entities(of: Domain) -> int:
         return int(server.count(index=of.alias, query={"term": {"part": -1}})["count"])
 
 
+def histories(of: Domain) -> list[dict[str, Any]]:
+    """What patients' entities keep of earlier events, and where each entry comes from."""
+    with client() as server:
+        server.indices.refresh(index=of.alias)
+        hits = server.search(index=of.alias, query={"term": {"kind": "patient"}}, size=100)["hits"]["hits"]
+    return sorted(
+        (
+            {
+                "history": one["_source"].get("history", {}),
+                "from": {place: at for place, at in one["_source"]["folded"].items() if place.startswith("history/")},
+            }
+            for one in hits
+        ),
+        key=repr,
+    )
+
+
 def audited() -> list[dict[str, Any]]:
     path = settings().home / "audit" / "audit.jsonl"
     return [one for one in events(path) if one["subtype"][0]["code"] == "retention"]
@@ -129,6 +146,8 @@ async def test_expired_events_go_and_no_replay_brings_them_back(domain: Domain) 
     parts, folded = counted(domain), entities(domain)
     made = await retention.plan([domain], [])
     (expiry,) = made.expiries
+    cut = expiry.before
+    assert any(at < cut for one in histories(domain) for at in one["from"].values()), "there is something to take out"
     assert (expiry.days, expiry.documents) == (YEAR, parts * OLD // (OLD + YOUNG))
     done = await applied(domain)
     assert (done.documents, done.sealed) == ({domain.alias: expiry.documents}, {domain.alias: OLD})
@@ -145,8 +164,12 @@ async def test_expired_events_go_and_no_replay_brings_them_back(domain: Domain) 
     ends = {key: some[-1] for key, some in sealed_of(domain.sealed.name).items()}
     assert sorted(one.value() is None for one in ends.values()) == [False] * YOUNG + [True] * OLD
     assert all(len({one.partition() for one in some}) == 1 for some in sealed_of(domain.sealed.name).values())
+    left = histories(domain)
+    assert all(at >= cut for one in left for at in one["from"].values())
+    assert all(day >= cut[:10] for one in left for day in (code[-10:] for code in one["history"]["diagnoses"]))
     assert await rebuilt(domain, 3) == YOUNG
     assert counted(domain) == parts - expiry.documents
+    assert histories(domain) == left, "what the others make"
 
 
 async def test_without_tombstones_a_replay_would_bring_them_back(

@@ -25,6 +25,8 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"prior_unit": "Springfield, IL 62701"}, "Springfield"),
         ({"pending_unit": "62701"}, "62701"),
         ({"prior_unit": "4 East, room 136, bed B 4E"}, "136"),  # seen on the wire
+        ({"prior_unit": "MERCY-ICU", "facility": "Mercy Hospital"}, "MERCY"),
+        ({"department": "icu harbour", "sending_facility": "HARBOUR"}, "harbour"),
         ({"sealed": {"addresses": "Kerkstraat 7"}}, "Kerkstraat"),
     ],
     "C": [
@@ -35,6 +37,8 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"value_code": "20260301"}, "0301"),
         ({"value_code": "202603010815-0500"}, "0301"),
         ({"value_code": "19310505", "event_time": "2026-03-01"}, "1931"),
+        ({"value_code": "03/01/2026"}, "03/01"),
+        ({"value_code": "01.03.26"}, "01.03"),
         ({"birth_date": "1980-01-01"}, "1980"),
     ],
     "D": [({"sealed": {"phones": "555-0199"}}, "555-0199"), ({"kin_phones": ["555-0199"]}, "555-0199")],
@@ -102,6 +106,32 @@ def test_codes_survive() -> None:
     assert seen(document) == document
 
 
+@pytest.mark.parametrize("code", ["30525-0", "21612-7", "29553-5", "39016-1"])
+@pytest.mark.parametrize("name", ["value_number", "value_high"])
+def test_ages_by_loinc(code: str, name: str) -> None:
+    assert seen({"code": code, name: 93.0, "units": "a"})[name] == 90.0
+    assert seen({"code": "AGE-1", "alternate_code": code, name: 93.0})[name] == 90.0
+    assert "value_code" not in seen({"code": code, "value_code": "93"})
+
+
+@pytest.mark.parametrize(
+    ("document", "wanted"),
+    [
+        ({"code": "PT-7", "value_number": 93.0, "units": "Years"}, 90.0),  # a code of the house's own
+        ({"code": "PT-7", "display": "Age at menarche", "value_number": 93.0}, 90.0),
+        ({"code": "AGE", "value_number": 93.0}, 90.0),
+        ({"code": "PT-7", "display": "\u5e74\u9f84", "value_number": 93.0}, 90.0),
+        ({"code": "PT-7", "value_number": 93.0, "units": "\u5c81"}, 90.0),
+        ({"code": "8867-4", "display": "Heart rate", "value_number": 93.0, "units": "/min"}, 93.0),
+        ({"code": "PT-8", "display": "Average dosage", "value_number": 93.0}, 93.0),
+        ({"code": "PT-9", "display": "Weight-for-age", "value_number": 93.0, "units": "%"}, 93.0),
+        ({"code": "18185-9", "display": "Gestational age", "value_number": 40.0, "units": "wk"}, 40.0),
+    ],
+)
+def test_ages_by_unit_and_by_name(document: dict[str, Any], wanted: float) -> None:
+    assert seen(document)["value_number"] == wanted
+
+
 @pytest.mark.parametrize(
     ("value", "units", "wanted"),
     [
@@ -130,6 +160,11 @@ def test_a_number_that_reads_like_a_day_becomes_its_year() -> None:
 @pytest.mark.parametrize("ward", ["MED", "4 EAST", "3WEST", "CARDIO 3", "TraumaCentre", "\u4f4f\u9662\u90e8", "0012"])
 def test_a_ward_is_no_subdivision_of_a_state(ward: str) -> None:
     assert seen({"unit": ward, "department": ward}) == {"unit": ward, "department": ward}
+
+
+def test_a_ward_may_be_called_what_sites_have_in_common() -> None:
+    for facility in ("GENERAL HOSPITAL", "University Medical Center", "MH"):
+        assert seen({"unit": "General Medical 3", "facility": facility}) == {"unit": "General Medical 3"}
 
 
 def test_the_reference_becomes_a_pseudonym() -> None:

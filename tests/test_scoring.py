@@ -171,6 +171,52 @@ def test_the_stream_scores_as_training_would(command: Command, trained: Models, 
     assert min(counts[name] for name in ("news2", *loaded)) > 10, counts
 
 
+SIGNS = {
+    "8867-4": "118|/min",
+    "9279-1": "22|/min",
+    "59408-5": "93|%",
+    "8480-6": "105|mm[Hg]",
+    "8310-5": "38.5|Cel",
+    "3151-8": "2|L/min",
+}
+
+
+def signs(control: str, number: str, minute: int, some: dict[str, str]) -> str:
+    head = f"MSH|^~\\&|MERGED|HERE|US|X|2026030100{minute:02}00+0000||ORU^R01|{control}|P|2.5\r"
+    results = "".join(f"OBX|{n}|NM|{code}^x^LN||{value}|||||F\r" for n, (code, value) in enumerate(some.items(), 1))
+    return f"{head}PID|1||{number}^^^HOSP^MR||Oyelaran^Ife||19500101|F\rPV1|1|I|W1\rOBR|1||L|P\r{results}"
+
+
+def merged_scores(index: str) -> dict[str, int | None]:
+    """NEWS2 of each event of the two numbers, by the minute of the event."""
+    with client() as server:
+        server.indices.refresh(index=index)
+        query = {"bool": {"filter": [{"term": {"source": "hl7v2:MERGED|HERE"}}, {"range": {"part": {"gte": 0}}}]}}
+        hits = [one["_source"] for one in scan(server, index=index, query={"query": query})]
+    points = {one["event_time"]: one["points"] for one in hits if one["kind"] == "score" and one["model"] == "news2"}
+    return {at[14:16]: points.get(at) for at in sorted({one["event_time"] for one in hits})}
+
+
+def test_a_merged_patient_is_scored_with_both_histories(command: Command, stack: Path, tmp_path: Path) -> None:
+    """Six signs under the prior's number and one under the survivor's, before the merge and after; and made anew."""
+    alert = {"80288-4": "Alert"}
+    merge = (
+        "MSH|^~\\&|MERGED|HERE|US|X|20260301002000+0000||ADT^A40^ADT_A39|MG4|P|2.5\rEVN|A40|20260301002000+0000\r"
+        "PID|1||MG-S^^^HOSP^MR||Oyelaran^Ife||19500101|F\rMRG|MG-P^^^HOSP^MR\r"
+    )
+    parts = [signs("MG1", "MG-P", 0, SIGNS), signs("MG2", "MG-S", 10, alert), merge, signs("MG5", "MG-S", 30, alert)]
+    for n, part in enumerate(parts):
+        (tmp_path / f"{n}.hl7").write_text(part.replace("|NM|80288-4", "|ST|80288-4"), newline="")
+        assert command("produce", "files", str(tmp_path / f"{n}.hl7")).returncode == 0
+    deadline = time.monotonic() + 60
+    while (found := merged_scores("ehr")).get("30") is None:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.3)
+    assert found["00"] is found["10"] is None, "six signs, one sign"
+    assert command("replay", "--into", "ehr-merged", "--from", "2020-01-01", "--json").returncode == 0
+    assert merged_scores("ehr-merged") == found, "what came before the merge has no score then either"
+
+
 def test_a_model_altered_on_the_disk_scores_nothing_and_stops_nothing(
     command: Command, stack: Path, trained: Models, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.fold import Change, Entity, fold, position
+from streams.fold import Change, Entity, fold, position, without
 from streams.state import Fold, Held, Put, advance
 
 KEYS = ("ward", "theatre", "clinic")
@@ -155,3 +155,29 @@ def test_without_compare_and_set_a_zombie_wins() -> None:
 
     asyncio.run(both())
     assert store.state() != clean(log)
+
+
+@given(st.lists(st.sampled_from("w-"), max_size=12))
+def test_what_is_taken_out_of_a_history_stays_out_beside_a_worker(steps: list[str]) -> None:
+    """The worker may hold the state from before: the store refuses what it makes of that, and it folds again."""
+    store = Memory()
+    old = Change("patient", "", 0, {}, {}, {("diagnoses", "I50|2020"): True})
+    young = Change("patient", "", 0, {}, {}, {("diagnoses", "E11|2026"): True})
+
+    def folding(change: Change, at: str) -> Fold:
+        def run(entity: Entity | None) -> Entity | None:
+            made = fold(entity, change, at, {}, str)
+            return made if made is not entity else None
+
+        return run
+
+    asyncio.run(advance(store, {"p": folding(old, "T0|a")}))
+    store.steps = steps
+
+    async def both() -> None:
+        await asyncio.gather(
+            advance(store, {"p": folding(young, "T1|b")}), advance(store, {"p": lambda entity: without(entity, {"a"})})
+        )
+
+    asyncio.run(both())
+    assert store.state()["p"]["history"] == {"diagnoses": {"E11|2026": True}}

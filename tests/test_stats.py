@@ -13,7 +13,7 @@ import pytest
 
 import consumers.stats
 from consumers.access import permit
-from consumers.search import domain
+from consumers.search import Narrow, domain
 from consumers.stats import Asked, stats
 from infra.audit import events
 
@@ -106,7 +106,7 @@ def test_read_and_counted_agree(sent: None, command: Run, monkeypatch: pytest.Mo
     for asked in (
         Asked("unit:STATA", fields=["value_number"]),
         Asked("unit:STATA", fields=["value_number", "unit", "value_type"], by="unit"),
-        Asked("message_type:ORU", filters=["version=2.5"], fields=["sex", "age"]),
+        Asked("message_type:ORU", narrow=Narrow(["version=2.5"]), fields=["sex", "age"]),
     ):
         monkeypatch.setattr(consumers.stats, "EXACT", 200_000)
         read = stats(caller, asked, ehr)

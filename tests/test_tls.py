@@ -27,7 +27,9 @@ from cryptography import x509
 from infra import tls
 from infra.settings import settings
 from tests.certificates import Authority
-from tests.conftest import ROOT, WARDSTREAM, free_port, wardstream
+from tests.command import wardstream
+from tests.conftest import ROOT, WARDSTREAM
+from tests.ports import free_port
 from tests.test_mllp import PID, code, framed, message
 
 EXPIRY = "wardstream_certificate_expiry_timestamp_seconds"

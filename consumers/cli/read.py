@@ -20,7 +20,7 @@ from consumers import replay as replay_sealed
 from consumers.access import permit
 from consumers.cli.access import Role
 from consumers.reveal import reveal as reveal_field
-from consumers.search import domain, line, why
+from consumers.search import Narrow, domain, line, why
 from consumers.search import search as search_index
 from infra.audit import Audit
 from infra.errors import UsageError
@@ -28,6 +28,9 @@ from infra.runtime import run_to_end
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OfDomain = Annotated[str, typer.Option("--domain", help="Which domain's index.")]
+Kind = Annotated[str | None, typer.Option(help="event, visit, observation, order, note, patient, ...")]
+Filters = Annotated[list[str] | None, typer.Option("--filter", help="field=value, exact. Repeatable.")]
+Since = Annotated[str | None, typer.Option(help="Only what happened in the last 30m, 24h, 7d.")]
 Purpose = Annotated[str, typer.Option(help="Why: TREAT, ETREAT, HOPERAT, PATRQT, ... (HL7 v3 PurposeOfUse). Audited.")]
 MaybePurpose = Annotated[str | None, typer.Option("--purpose", help="Why; default: the role's first purpose. Audited.")]
 CONTROLS = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)}  # no escape sequence of a message
@@ -43,12 +46,13 @@ def register(app: typer.Typer) -> None:
             ),
         ] = "*",
         of: OfDomain = "ehr",
-        kind: Annotated[str | None, typer.Option(help="event, visit, observation, order, note, patient, ...")] = None,
-        filters: Annotated[list[str] | None, typer.Option("--filter", help="field=value, exact. Repeatable.")] = None,
-        since: Annotated[str | None, typer.Option(help="Only what happened in the last 30m, 24h, 7d.")] = None,
+        kind: Kind = None,
+        filters: Filters = None,
+        since: Since = None,
         size: Annotated[int, typer.Option(help="Hits shown.")] = 20,
         sort: Annotated[str | None, typer.Option(help="A field; -field turns the order.")] = None,
         explain: Annotated[bool, typer.Option("--explain", help="Say how each score came about.")] = False,
+        newest: Annotated[bool, typer.Option("--newest", help="Leave out what was told again since.")] = False,
         fields: Annotated[bool, typer.Option("--fields", help="List the fields you may search and end.")] = False,
         purpose: MaybePurpose = None,
         role: Role = None,
@@ -60,9 +64,8 @@ def register(app: typer.Typer) -> None:
             may = caller.fields(where, "search")
             _fields({name: one for name, one in where.mapping()["properties"].items() if name in may}, as_json)
             return
-        found = search_index(
-            caller, query, where, filters=filters or (), kind=kind, since=since, size=size, sort=sort, explain=explain
-        )
+        narrow = Narrow(filters or (), kind, since)
+        found = search_index(caller, query, where, narrow, size=size, sort=sort, explain=explain, newest=newest)
         if as_json:
             typer.echo(json.dumps({"total": found.total, "hits": found.hits}, ensure_ascii=False))
             return

@@ -20,6 +20,8 @@ WIDTH = 40  # of the longest bar
 def show(console: Console, report: Row) -> None:
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"{_sizes(report['cohort'])} in the cohort")
+    if report["versions"] == "all":
+        say("what was told again counts again: too many documents to tell which are the newest")
     if "second" in report:
         said = "left out of the second" if report["both"]["left_out_of_second"] else "in both, which no test allows for"
         say(f"{_sizes(report['second'])} in the second; {report['both']['patients']} patients of both, {said}")
@@ -87,6 +89,9 @@ def _compared(console: Console, rows: list[Row]) -> None:
         if "hodges_lehmann" in row:
             effect += f", shift {_number(row['hodges_lehmann'])}"
             interval = row["hodges_lehmann_interval"]
+        elif "difference_of_means" in row:
+            effect += f", means {_number(row['difference_of_means'])} apart"
+            interval = row.get("difference_of_means_interval")
         name = ("has " if row["of"] == "presence" else "") + charts.title(row)
         said = " to ".join(_number(one) for one in interval) if interval else ""
         table.add_row(_safe(name), *sides, effect, said, row["test"], _number(row["p"]), _number(row["q"]))

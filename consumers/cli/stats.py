@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from consumers.access import permit
 from consumers.cli.access import Role
-from consumers.cli.read import Json, MaybePurpose, OfDomain
-from consumers.search import domain
+from consumers.cli.read import Filters, Json, Kind, MaybePurpose, OfDomain, Since
+from consumers.search import Narrow, domain
 from infra.errors import UsageError
 
 
@@ -22,9 +22,9 @@ def register(app: typer.Typer) -> None:
     def stats(
         query: Annotated[str, typer.Argument(help="As for search: which documents, or whose.")] = "*",
         of: OfDomain = "ehr",
-        kind: Annotated[str | None, typer.Option(help="event, visit, observation, order, note, patient, ...")] = None,
-        filters: Annotated[list[str] | None, typer.Option("--filter", help="field=value, exact. Repeatable.")] = None,
-        since: Annotated[str | None, typer.Option(help="Only what happened in the last 30m, 24h, 7d.")] = None,
+        kind: Kind = None,
+        filters: Filters = None,
+        since: Since = None,
         measure: Annotated[
             str, typer.Option(help="Figures of these documents of the patients found, in place of what is found.")
         ] = "",
@@ -54,9 +54,8 @@ def register(app: typer.Typer) -> None:
 
         if png is not None and not (histogram or over):
             raise UsageError("--png draws --histogram or --over: say which")
-        asked = Asked(
-            query, filters or (), kind, since, measure, fields or (), by, versus, overlap, over, histogram, top
-        )
+        narrow = Narrow(filters or (), kind, since)
+        asked = Asked(query, narrow, measure, fields or (), by, versus, overlap, over, histogram, top)
         caller, where = permit("search", purpose, role), domain(of)
         columns = (TextColumn("{task.completed:.0f} of {task.total:.0f} documents"), BarColumn(), TimeElapsedColumn())
         console = Console(stderr=True)

@@ -1,4 +1,5 @@
-"""Files and folders of messages: HL7 v2, one a file, many, framed or in a batch envelope; FHIR, as JSON or NDJSON.
+"""Files and folders of messages: HL7 v2, one a file, many, framed or in a batch envelope; FHIR, as JSON or NDJSON,
+each also in gzip.
 
 FHIR is read as a stream: a bulk export of any size takes no more memory than its largest resource.
 """
@@ -6,11 +7,16 @@ FHIR is read as a stream: a bulk export of any size takes no more memory than it
 from __future__ import annotations
 
 import asyncio
+import gzip
+import io
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from errno import errorcode
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from infra.errors import BadMessage, UsageError, WardstreamError
 from infra.settings import settings
@@ -21,9 +27,17 @@ from schemas.wire.hl7v2 import message_type, split_batch
 
 HL7 = (".hl7", ".hl7v2", ".er7")
 LINES = (".ndjson", ".jsonl")
-FHIR = (".json", *LINES)
+JSON = (".json", *LINES)
+GZIP = ".gz"
+FHIR = (*JSON, *(one + GZIP for one in JSON))
 AHEAD = 256  # messages that may wait for the broker
 PIECE = 1 << 20
+FIRST_LINES = 100  # of which two tell NDJSON from a document
+# A gzip file may grow this much (zlib's format allows 1,032 times), beyond what any file may: exports grow 10 to 30
+# times, and what grows more is a bomb.
+MOST_TIMES, FREE = 200, 64_000_000
+BOM = b"\xef\xbb\xbf"
+BUNDLE = b'"Bundle"'
 # Whom others are about comes first, then where and by whom: a bulk export has a file or more of each type.
 FIRST = ("Patient", "Organization", "Location", "Practitioner", "PractitionerRole", "Encounter")
 
@@ -84,7 +98,7 @@ def files(paths: Iterable[Path], suffixes: tuple[str, ...] = HL7 + FHIR) -> list
         if path.is_file():
             found.append(path)
         elif path.is_dir():
-            found += sorted(one for one in path.rglob("*") if one.suffix.lower() in suffixes and one.is_file())
+            found += sorted(one for one in path.rglob("*") if _ending(one) in suffixes and one.is_file())
         else:
             raise UsageError(f"there is no {path}")
     if not found:
@@ -92,9 +106,21 @@ def files(paths: Iterable[Path], suffixes: tuple[str, ...] = HL7 + FHIR) -> list
     return sorted(found, key=_rank)
 
 
+def skipped(paths: Iterable[Path], suffixes: tuple[str, ...] = HL7 + FHIR) -> list[Path]:
+    """The files of other endings that lie in folders: they are not read."""
+    inside = (one for path in paths if path.is_dir() for one in path.rglob("*"))
+    return sorted(one for one in inside if _ending(one) not in suffixes and one.is_file())
+
+
+def _ending(path: Path) -> str:
+    """.ndjson, and .ndjson.gz of what is in gzip."""
+    name = path.name.lower().removesuffix(GZIP)
+    return Path(name).suffix + GZIP * path.name.lower().endswith(GZIP)
+
+
 def _rank(path: Path) -> int:
-    """Patient.ndjson, 3.Patient.000.ndjson, Patient-example.json."""
-    kind = next(iter(re.findall(r"[A-Za-z]+", path.stem)), "") if path.suffix.lower() in FHIR else ""
+    """Patient.ndjson, 3.Patient.000.ndjson, Patient-example.json, Patient.ndjson.gz."""
+    kind = next(iter(re.findall(r"[A-Za-z]+", path.stem)), "") if _ending(path) in FHIR else ""
     return FIRST.index(kind) if kind in FIRST else len(FIRST)
 
 
@@ -106,21 +132,72 @@ def messages(found: Iterable[Path]) -> Iterator[Message]:
 
 
 def items(found: Iterable[Path], readers: Readers) -> Iterator[Item]:
-    """Everything in files, in order: by suffix, and where that tells nothing by the first byte."""
+    """Everything in files, in order: by ending, and where that tells nothing by the first byte. No file is silent."""
     for path in found:
-        suffix = path.suffix.lower()
-        if suffix in LINES:
-            yield from _lines(path, readers)
-        elif suffix in FHIR or (suffix not in HL7 and first_byte(path) in (b"{", b"[")):
-            yield from _document(path, readers)
-        else:
-            yield from _messages(path, readers)
+        position = -1
+        try:
+            for item in _of(path, readers):
+                position = item.position
+                yield item
+            if position < 0:
+                raise BadMessage("no_resource")
+        except BadMessage as bad:
+            yield Item(path, position + 1, "", bad)
+        except OSError as error:  # its errno's name; its text has the path
+            yield Item(path, position + 1, "", BadMessage("unreadable_file", errorcode.get(error.errno or 0, "")))
+
+
+def _of(path: Path, readers: Readers) -> Iterator[Item]:
+    ending = _ending(path).removesuffix(GZIP)
+    if ending in LINES:
+        yield from _lines(path, readers)
+    elif ending in JSON or (ending not in HL7 and first_byte(path) in (b"{", b"[")):
+        yield from _document(path, readers)
+    elif path.suffix.lower() == GZIP:
+        raise BadMessage("bad_media_type")  # HL7 v2 comes as it is
+    else:
+        yield from _messages(path, readers)
+
+
+# --------------------------------------------------------------------------------------------------------------- bytes
+
+
+class _Inflated(io.RawIOBase):
+    """A gzip file as it was before. Raises BadMessage: bad_gzip (broken, cut off), too_large (a bomb)."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = gzip.GzipFile(path)
+        self._left = MOST_TIMES * path.stat().st_size + FREE
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        try:
+            read = self._file.readinto(into)
+        except (gzip.BadGzipFile, EOFError, zlib.error):
+            raise BadMessage("bad_gzip") from None
+        self._left -= read
+        if self._left < 0:
+            raise BadMessage("too_large")
+        return read
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _open(path: Path) -> BinaryIO:
+    """A file's bytes, inflated where its name says that it is gzip."""
+    if path.suffix.lower() == GZIP:
+        return io.BufferedReader(_Inflated(path), PIECE)
+    return path.open("rb")
 
 
 def first_byte(path: Path) -> bytes:
     """The first byte that is no blank; nothing of an empty file."""
-    with path.open("rb") as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    with _open(path) as file:
+        return file.read(4096).removeprefix(BOM).lstrip()[:1]
 
 
 def _messages(path: Path, readers: Readers) -> Iterator[Item]:
@@ -136,17 +213,12 @@ def _messages(path: Path, readers: Readers) -> Iterator[Item]:
 
 
 def _document(path: Path, readers: Readers) -> Iterator[Item]:
-    """A bundle or a single resource. NDJSON under this name is told by its first line."""
+    """A bundle or a single resource. NDJSON under this name is told by its first lines."""
     if _is_lines(path):
         yield from _lines(path, readers)
         return
-    position = 0
-    try:
-        for position, event in enumerate(_events(lambda: _pieces(path))):
-            yield _item(path, position, event, readers)
-            position += 1
-    except BadMessage as bad:  # of the document, so what follows cannot be read
-        yield Item(path, position, "", bad)
+    for position, event in enumerate(_events(lambda: _pieces(path))):
+        yield _item(path, position, event, readers)
 
 
 def _events(open: Callable[[], Iterable[bytes]]) -> Iterator[Event]:
@@ -156,43 +228,42 @@ def _events(open: Callable[[], Iterable[bytes]]) -> Iterator[Event]:
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with _open(path) as file:
         while piece := file.read(PIECE):
             yield piece
 
 
 def _is_lines(path: Path) -> bool:
     """Whether the first line is one whole object and another begins after it."""
-    with path.open("rb") as file:
-        first, second = file.readline(PIECE).strip(), file.readline(PIECE).strip()
+    with _open(path) as file:
+        said = (line for _ in range(FIRST_LINES) if (line := file.readline(PIECE).strip().removeprefix(BOM)))
+        first, second = next(said, b""), next(said, b"")
     return first[-1:] == b"}" and second[:1] == b"{"
 
 
 def _lines(path: Path, readers: Readers) -> Iterator[Item]:
-    """One resource a line; a bad line is refused, and the next is read."""
+    """One resource a line, or a bundle, which is cut as any is; a bad line is refused, and the next is read.
+
+    Blank lines are none, wherever they stand.
+    """
     for position, line in enumerate(read_lines(path, settings().mllp_max_bytes)):
         if line is None:
             yield Item(path, position, "", BadMessage("too_large"))
-        elif line.strip():
+        elif (line.removeprefix(BOM) if position == 0 else line).strip():
             try:
-                made = single(line)
-            except BadMessage as bad:
-                yield Item(path, position, "", bad)
-                continue
-            kind = made.resource["resourceType"]
-            if kind == "Bundle":
-                try:
+                if BUNDLE in line:
                     for event in _events(lambda line=line: [line]):  # type: ignore[misc]
                         yield _item(path, position, event, readers)
-                except BadMessage as bad:
-                    yield Item(path, position, kind, bad)
-            else:
-                yield _item(path, position, Event(0, kind, "", made), readers)
+                else:
+                    made = single(line)
+                    yield _item(path, position, Event(0, made.resource["resourceType"], "", made), readers)
+            except BadMessage as bad:
+                yield Item(path, position, "", bad)
 
 
 def read_lines(path: Path, limit: int) -> Iterator[bytes | None]:
     """The lines of a file, None for one above the limit."""
-    with path.open("rb") as file:
+    with _open(path) as file:
         while line := file.readline(limit + 2):
             if line.endswith(b"\n") or len(line) <= limit:
                 yield line

@@ -293,7 +293,8 @@ def _negotiate(request: web.Request) -> None:
     )
     if given.get("fhirVersion", "4.0").strip('"') not in VERSIONS:
         raise BadMessage("fhir_version", "Content-Type")
-    wanted = request.query.get("_format", "") or request.headers.get("Accept", "*/*")
+    # A plus in a query string stands for a blank, and clients write application/fhir+json there as it is.
+    wanted = request.query.get("_format", "").replace(" ", "+") or request.headers.get("Accept", "*/*")
     kinds = {one.split(";")[0].strip().lower() for one in wanted.split(",")}
     if not kinds & (JSON_TYPES | {"*/*", "application/*", "text/*", "json", ""}):
         raise BadMessage("not_acceptable", "Accept")

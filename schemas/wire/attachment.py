@@ -1,4 +1,4 @@
-"""The text of an attachment: plain text, Markdown, HTML and RTF.
+"""The text of an attachment: plain text, Markdown, HTML, RTF and HL7 CDA.
 
 One pass each: a text of any length and content costs time in proportion to its length.
 """
@@ -13,6 +13,8 @@ from html import unescape
 
 from infra.errors import BadMessage
 from schemas.lexicon import words
+from schemas.wire import cda
+from schemas.wire.cda import Text
 from schemas.wire.hl7v2 import codec_of
 
 
@@ -20,16 +22,25 @@ class Unreadable(Exception):
     """Why a text cannot be had: `bad_base64`, `bad_charset` (unknown, or the bytes are none of it)."""
 
 
-def text_of(data: str, media_type: str, parameters: str = "") -> str:
-    """The text of Attachment.data (base64) by its media type; empty for a type that is no text. Raises Unreadable."""
+class NotRead(Exception):
+    """A type that is no text, or XML that is no CDA."""
+
+
+def text_of(data: str, media_type: str, parameters: str = "") -> Text:
+    """The text of Attachment.data (base64) by its media type. Raises NotRead, Unreadable."""
     reader = _READERS.get(media_type)
-    if reader is None:
-        return ""
+    if reader is None and media_type not in cda.MEDIA_TYPES:
+        raise NotRead
     try:
         content = b64decode("".join(data.split()), validate=True)
     except ValueError:
         raise Unreadable("bad_base64") from None
-    return reader(content, _charset(parameters)).strip("\n\r\t \x00\ufeff")
+    if reader is None:
+        try:
+            return cda.read(content)
+        except cda.NotCda:
+            raise NotRead from None
+    return Text(reader(content, _charset(parameters)).strip("\n\r\t \x00\ufeff"))
 
 
 def _charset(parameters: str) -> str:

@@ -23,6 +23,8 @@ from schemas.wire.fhir import Focus, Resource, canonical, known, load, reference
 CONTEXT = frozenset(
     ("Patient", "Encounter", "Location", "Organization", "Practitioner", "PractitionerRole", "Medication")
 )
+# What `subject` may point at in R4 beside those: of it the type alone, which says that it is no patient.
+THINGS = frozenset(("Device", "Group", "HealthcareService", "Substance"))
 MAX_CONTEXT = 256_000_000  # bytes
 MAX_NESTING = 8  # of bundles in bundles
 _FOLLOWED = ("Encounter", "PractitionerRole")  # context whose own references are context too: place, person
@@ -40,7 +42,7 @@ _LITERAL = re.compile(
     r"(?:https?://\S+|(?:\S+/)?[A-Z][A-Za-z]+/[A-Za-z0-9.\-]{1,64}(?:/_history/[A-Za-z0-9.\-]{1,64})?)"
 )
 _HISTORY = re.compile(r"/_history/[^/]*\Z")
-_KEPT_TYPE = re.compile(rb'"resourceType"\s*:\s*"(?:%s)"' % "|".join(sorted(CONTEXT)).encode())
+_KEPT_TYPE = re.compile(rb'"resourceType"\s*:\s*"(?:%s)"' % "|".join(sorted(CONTEXT | THINGS)).encode())
 _RESOURCE = re.compile(rb'"resource"\s*:')
 
 Open = Callable[[], Iterable[bytes]]
@@ -147,7 +149,8 @@ class Context:
     def add(self, url: str, resource: Resource) -> None:
         """The first of several versions stays: histories are newest first. Raises too_large beyond MAX_CONTEXT."""
         kind = resource["resourceType"]
-        raw = canonical({name: value for name, value in resource.items() if name not in _LEFT_OUT})
+        kept = {"resourceType"} if kind in THINGS else resource.keys() - set(_LEFT_OUT)
+        raw = canonical({name: value for name, value in resource.items() if name in kept})
         self._size += len(raw)
         if self._size > MAX_CONTEXT:
             raise BadMessage("too_large", "Bundle.entry")
@@ -274,7 +277,7 @@ class Bundle:
             for one in _list(resource.get("entry")):
                 if type(one) is dict:
                     self._remember(one, nesting + 1)
-        elif kind in CONTEXT:
+        elif kind in CONTEXT or kind in THINGS:
             with contextlib.suppress(BadMessage):  # one that is refused is nobody's context
                 validate(resource)
                 self._context.add(url, resource)

@@ -6,7 +6,8 @@ staff, stays and requests become by it. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,8 +39,8 @@ TOLD = "told"  # history of a request: when each event of it was
 PLACE = frozenset(("unit", "room", "bed"))  # of a stay these follow from its history
 
 
-def read(body: bytes, envelope: Envelope, peers: Peers) -> Record:
-    """Raises BadMessage."""
+def read(body: bytes, envelope: Envelope, peers: Peers, known: Collection[str] | None) -> Record:
+    """Raises BadMessage. No text here is a patient's, so nobody's words need be `known`."""
     event = events.read(load(body), envelope.source, derived=envelope.content_type == derived.CONTENT_TYPE)
     part, at, received = event.part, event.at, envelope.received()
     if at is not None and at > received + CLOCK_SKEW:
@@ -76,11 +77,9 @@ def change(part: AllocationPart, at: str, told: str = "") -> Change:
             number = _number(part.site, part.payer, part.code_system, part.code, begins)
             return Change("price", number, None, _clear(part), at=told)
         case RequestEvent():
-            sealed = _sealed(placer_number=part.placer_number)
-            number = _number(part.site, part.placer_number)
-            staff = _members("surgeon", part.surgeon)
-            entries: dict[tuple[str, str], Any] = {(TOLD, at): ""}
-            return Change("request", number, part.subject, _clear(part), sealed, entries, told, staff, _first_told)
+            number, sealed = _number(part.site, part.placer_number), _sealed(placer_number=part.placer_number)
+            made = Change("request", number, part.subject, _clear(part), sealed, {(TOLD, at): ""}, told)
+            return replace(made, staff=_members("surgeon", part.surgeon), resolve=_first_told)
         case PlacementEvent():
             clear = {name: value for name, value in _clear(part).items() if name not in PLACE | {"state"}}
             number = part.visit_number or "unnumbered"  # all stays without a number are one after the other

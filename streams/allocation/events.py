@@ -38,6 +38,7 @@ LARGEST = 1e12
 REFUSALS: dict[str, int] = {
     "bad_json": 400,  # no object, or no JSON
     "bad_charset": 400,
+    "no_event": 400,  # a file without any
     "bad_csv": 400,  # no header, a name twice in it, more values than names
     "json_too_deep": 400,
     "json_too_wide": 400,

@@ -4,7 +4,7 @@ patients and encounters become by it, `derive` what somebody should hear of. Pur
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from schemas.record import Record
 from schemas.signal import Signal
 from schemas.wire.fhir import CONTENT_TYPE as FHIR
 from schemas.wire.hl7v2 import Message, control
-from streams.ehr import beds, features, fhir, hl7v2, notes
+from streams.ehr import beds, features, fhir, hl7v2, notes, person
 from streams.ehr.news2 import news2
 from streams.fold import Change
 
@@ -62,11 +62,11 @@ STATES_R4 = {
 CRITICAL = frozenset(("HH", "LL", "AA"))  # table 0078: beyond panic limits, very abnormal
 
 
-def read(body: bytes, envelope: Envelope, peers: Peers) -> Record:
-    """Raises BadMessage."""
+def read(body: bytes, envelope: Envelope, peers: Peers, known: Collection[str] | None = None) -> Record:
+    """`known`: words that give its patients away, for a FHIR resource that was sent without them. Raises BadMessage."""
     if envelope.content_type == FHIR:
         peer = peers.of(envelope.source.removeprefix(fhir.SOURCE), "")
-        return fhir.read(body, peer, envelope.received(), envelope.source)
+        return fhir.read(body, peer, envelope.received(), envelope.source, known)
     message = Message.read(body, envelope.charset or None)
     header = control(message)
     peer = peers.of(header.sending_application, header.sending_facility)
@@ -98,9 +98,9 @@ def analyse(record: Record, made: Sequence[Document], at: str) -> list[Change]:
             clear = _said(part, PATIENT_CLEAR) | {name: None for name, at in PATIENT_NULLS.items() if at in part.nulls}
             sealed: dict[str, str | None] = {n: sealable(v) for n in PATIENT_SEALED if (v := getattr(part, n))}
             sealed |= {name: None for name, at in PATIENT_SEALED.items() if at in part.nulls}
-            into = entries.pop(part.subject, {})
-            if clear or sealed or into:
-                changes.append(Change("patient", "", part.subject, clear, sealed, into, told))
+            into, terms = entries.pop(part.subject, {}), frozenset(person.known_terms(part))
+            if clear or sealed or into or terms:
+                changes.append(Change("patient", "", part.subject, clear, sealed, into, told, terms))
             accounts[part.subject] = part.account_number
         elif isinstance(part, Visit) and part.message_type in ("ADT", "Encounter"):
             number = part.visit_number or part.visit_account or accounts.get(part.subject, "")

@@ -43,6 +43,7 @@ _SYSTEMS = {
     "http://dicom.nema.org/resources/ontology/DCM": "DCM",
     "1.2.840.10008.2.16.4": "DCM",
 }
+_NAMES = frozenset(_SYSTEMS.values())
 # What senders of HL7 v2 write in place of the code of table 0396, levelled: capitals, no separators.
 _SYNONYMS = {
     "LOINC": "LN",
@@ -70,6 +71,12 @@ def system(name: str) -> str:
         if name.startswith(start) and (number := name[len(start) :]).isdigit():
             return f"HL7{number:0>4}"
     return name
+
+
+@lru_cache(4096)
+def known(name: str) -> bool:
+    """Whether a code system is one of those, a table of HL7's, or a code system that HL7 publishes."""
+    return name in _NAMES or name.startswith(("HL7", "http://terminology.hl7.org/", "http://hl7.org/", "urn:ietf:"))
 
 
 SEX = {"male": "M", "female": "F", "other": "O", "unknown": "U"}  # table 0001
@@ -126,6 +133,7 @@ APPOINTMENT_STATUS = {  # table 0278
     "waitlist": "Waitlist",
     "entered-in-error": "Deleted",
 }
+YES_NO = {"Y": "yes", "N": "no"}  # table 0136, in words
 DIAGNOSIS_TYPE = {"AD": "A", "DD": "F"}  # table 0052
 DOCUMENT_STATUS = {"preliminary": "IP", "final": "LA", "amended": "LA"}  # table 0271
 AVAILABILITY = {"current": "AV", "superseded": "OB"}  # table 0273

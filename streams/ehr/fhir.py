@@ -7,19 +7,21 @@ its type, status, code and time. docs/fhir-fields.md has the mapping.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 from schemas import ehr
 from schemas.ehr import EhrPart
+from schemas.marks import Clinical
 from schemas.peers import Peer
 from schemas.record import Merge, Record
 from schemas.scrub import Scrubber
-from schemas.wire.attachment import Unreadable, text_of
+from schemas.wire.attachment import NotRead, Unreadable, text_of
 from schemas.wire.fhir import Focus, canonical, focus
 from schemas.wire.fhir import Resource as Json
-from streams.ehr import codes, fhir_person
+from streams.ehr import codes, fhir_person, person
 from streams.ehr.fhir_person import each, resolved, type_of
 from streams.ehr.fhir_types import (
     age,
@@ -67,9 +69,12 @@ PLACES = {"bd": "bed", "ro": "room", "wa": "unit", "si": "facility", "bu": "faci
 LONGEST_CHAIN = 8  # of places within places
 
 
-def read(body: bytes, peer: Peer, received_at: datetime, source: str) -> Record:
-    """The record of one event. Raises BadMessage where the body is no resource, or of too many patients."""
-    return _Reading(focus(body), peer, received_at, source).record()
+def read(body: bytes, peer: Peer, received_at: datetime, source: str, known: Collection[str] | None = None) -> Record:
+    """The record of one event. `known`: words that give its patients away, where they are known from elsewhere.
+
+    Raises BadMessage where the body is no resource, or of too many patients.
+    """
+    return _Reading(focus(body), peer, received_at, source).record(known)
 
 
 def occurred(resource: Json, peer: Peer) -> datetime | None:
@@ -100,6 +105,19 @@ UNNAMED = "names_unknown"
 NAMED_PLACES = frozenset(
     ("unit", "facility", "room", "bed", "rooms", "discharged_to", "prior_unit", "hospital_service")
 )
+# Fields without mark `text` that no Coding fills: places have their own rule, organisations have names.
+_NO_CODES = NAMED_PLACES | {"manufacturer", "about"}
+_UNITS = frozenset(("units",))  # "beats per minute" is a unit
+_OURS = frozenset(("status",))  # words of HL7 tables, such as Booked
+_TEXT_OF = {"code": "display", "value_code": "value_text"}
+_LETTERS = re.compile(r"[^\W\d_]{2}")
+_NAMELIKE = re.compile(r"[^\W\d_a-z][^\W\d_A-Z]{2,}(?:[-'’ ][^\W\d_]+)*")
+_MEDIA_TYPE = re.compile(r"(?:application|audio|image|multipart|text|video)/[a-z0-9][a-z0-9.+-]{0,60}")
+
+
+def _not_read(media_type: str) -> str:
+    """The flag; a type that is none may be anything, even a name."""
+    return f"attachment_not_read:{media_type if _MEDIA_TYPE.fullmatch(media_type) else 'unknown'}"
 
 
 class _Reading:
@@ -111,8 +129,9 @@ class _Reading:
         self.type: str = str(made.resource.get("resourceType", ""))
         self.drafts: list[tuple[type[EhrPart], Draft]] = []
         self.place: Draft = {}
+        self.names: list[str] = []  # that only a document inside it tells
 
-    def record(self) -> Record:
+    def record(self, known: Collection[str] | None) -> Record:
         subjects, merges = fhir_person.subjects(self.focus, self.source, self.peer)
         at = occurred(self.resource, self.peer)
         flags: list[str] = []
@@ -121,11 +140,14 @@ class _Reading:
             flags.append("future_time")
         self.encounter()
         _TYPES.get(self.type, _Reading.other)(self)
-        terms = tuple(dict.fromkeys(fhir_person.terms(self.focus)))
-        scrubber, unnamed = Scrubber(terms), bool(subjects) and not self._named(len(subjects))
+        terms = tuple(dict.fromkeys((*fhir_person.terms(self.focus), *self.names, *(known or ()))))
+        scrubber = Scrubber(terms)
+        unnamed = bool(subjects) and known is None and not self._named(len(subjects))
+        self._codes(EhrPart, self.place, scrubber, unnamed)
+        self.place.pop("flags", None)
+        doubted = [self._codes(kind, draft, scrubber, unnamed) for kind, draft in self.drafts]
         self._withhold(EhrPart, self.place, scrubber, unnamed)
-        for kind, draft in self.drafts:
-            self._withhold(kind, draft, scrubber, unnamed)
+        held = [self._withhold(kind, draft, scrubber, unnamed) for kind, draft in self.drafts]
         whose: list[int | None] = [0] if self.type == "Patient" else list(range(len(subjects))) or [None]
         told = instant(at_path(self.resource, ("meta", "lastUpdated")), self.peer.zone)
         return Record(
@@ -135,7 +157,42 @@ class _Reading:
             terms=terms,
             event_time=at,
             told_at=min(told or self.received_at, self.received_at),
+            unnamed=any(held) or any(doubted),
+            versions=(f"{self.type}/{id}",) if (id := self.resource.get("id")) else (),
         )
+
+    def _codes(self, kind: type[EhrPart], draft: Draft, scrubber: Scrubber, unnamed: bool) -> bool:
+        """Take out what stands where a code should and may name somebody; gives whether a name that nobody knows might.
+
+        A code is one word, or words of which one at most is of letters (FHIR's type `code` allows blanks, so names
+        too). Words of a thing that has no other go to its text, which is scrubbed. None of the persons whom the event
+        names, or who are known, may stand in it; and where nobody is known, it is no word that begins as names do,
+        unless a system that we know stands beside it.
+        """
+        doubted = False
+        for name in sorted(draft.keys() & kind.marks.keys() - _NO_CODES):
+            mark, said = kind.marks[name], draft[name]
+            if not isinstance(mark, Clinical) or mark.text or not isinstance(said, str | tuple):
+                continue
+            kept = []
+            for one in (said,) if isinstance(said, str) else said:
+                if name not in _UNITS and sum(_LETTERS.search(word) is not None for word in one.split()) > 1:
+                    text = _TEXT_OF.get(name, "")
+                    if text in kind.marks and not draft.get(text):
+                        draft[text] = one
+                elif (
+                    unnamed
+                    and name not in _OURS
+                    and _NAMELIKE.fullmatch(one)
+                    and not codes.known(draft.get("code_system") or "")
+                ):
+                    doubted = True
+                elif not scrubber.holds(one):
+                    kept.append(one)
+            if len(kept) < (1 if isinstance(said, str) else len(said)):
+                draft[name] = (kept or [""])[0] if isinstance(said, str) else tuple(kept)
+                draft["flags"] = [*draft.get("flags", ()), f"not_a_code:{name}"]
+        return doubted
 
     def _named(self, subjects: int) -> bool:
         """Whether the event says what its patients are called."""
@@ -144,8 +201,8 @@ class _Reading:
         told = any(at_path(self.resource, (name, "display")) for name in ("subject", "patient"))
         return self.type == "Patient" or named >= subjects or (told and subjects == 1)
 
-    def _withhold(self, kind: type[EhrPart], draft: Draft, scrubber: Scrubber, unnamed: bool) -> None:
-        """Leave to the sealed original what may name somebody.
+    def _withhold(self, kind: type[EhrPart], draft: Draft, scrubber: Scrubber, unnamed: bool) -> bool:
+        """Leave to the sealed original what may name somebody; gives whether text was.
 
         Free text whose patient's name is not known here (a resource sent alone), since nothing could be removed from
         it; and places whose names hold one: "Home of ...".
@@ -160,6 +217,8 @@ class _Reading:
                 for name in held:
                     del draft[name]
                 draft["flags"] = [*draft.get("flags", ()), UNNAMED]
+                return True
+        return False
 
     def _finished(self, kind: type[EhrPart], draft: Draft, subject: int | None, flags: list[str]) -> EhrPart:
         said = {name: value for name, value in draft.items() if value not in (None, "", ()) and name != "flags"}
@@ -424,15 +483,19 @@ class _Reading:
         draft |= {"value_type": "ST", "value_text": value}
 
     def value_boolean(self, draft: Draft, value: bool) -> None:
-        draft |= {"value_type": "ID", "value_code": "Y" if value else "N"}  # table 0136
+        said = "Y" if value else "N"
+        draft |= {"value_type": "ID", "value_code": said, "value_text": codes.YES_NO[said]}
 
     def value_integer(self, draft: Draft, value: int) -> None:
         draft |= {"value_type": "NM", "value_number": float(value)}
 
     def value_range(self, draft: Draft, value: Json) -> None:
         low, high = value.get("low") or {}, value.get("high") or {}
-        draft |= {"value_type": "SN", "comparator": "-", "value_number": amount(low), "value_high": amount(high)}
-        draft["units"] = units(low) or units(high)
+        if low and high:
+            draft |= {"comparator": "-", "value_number": amount(low), "value_high": amount(high)}
+        else:  # its ends belong to it
+            draft |= {"comparator": ">=" if low else "<=", "value_number": amount(low or high)}
+        draft |= {"value_type": "SN", "units": units(low) or units(high)}
 
     def value_ratio(self, draft: Draft, value: Json) -> None:
         first, second = value.get("numerator") or {}, value.get("denominator") or {}
@@ -446,17 +509,18 @@ class _Reading:
     def value_time_of_day(self, draft: Draft, value: str) -> None:
         draft |= {"value_type": "TM", "value_text": value}
 
-    def value_time(self, draft: Draft, value: str) -> None:
+    def value_time(self, draft: Draft, value: str, element: str = "valueDateTime") -> None:
         draft["value_type"] = "DTM"
         if (made := instant(value, self.peer.zone)) is None:
-            draft["flags"].append("bad_date:valueDateTime")
+            draft["flags"].append(f"bad_date:{element}")
             return
         draft["value_time"] = made
         if len(value) < 10:
-            draft["flags"].append("partial_date:valueDateTime")
+            draft["flags"].append(f"partial_date:{element}")
 
     def value_period(self, draft: Draft, value: Json) -> None:
-        self.value_time(draft, value.get("start") or value.get("end") or "")
+        """Its beginning; of one without, its end."""
+        self.value_time(draft, value.get("start") or value.get("end") or "", "valuePeriod")
         draft["value_type"] = "DR"
 
     # ------------------------------------------------------------------------------ diagnoses, procedures, allergies
@@ -522,6 +586,7 @@ class _Reading:
                 if said
             ),
             "status": codes.ALLERGY_STATUS.get(verified, verified) or clinical,
+            "confirmation": verified,
         }
         if clinical in ("inactive", "resolved") and draft["status"] in ("C", clinical):
             draft["status"] = "I"  # confirmed but inactive
@@ -579,6 +644,7 @@ class _Reading:
 
     def _ordered(self, draft: Draft) -> None:
         """What requests have in common: ORC."""
+        draft["do_not_perform"] = self.resource.get("doNotPerform") or None
         status, priority = self.resource.get("status") or "", self.resource.get("priority") or ""
         draft |= {
             "order_status": codes.ORDER_STATUS.get(status, status),
@@ -592,7 +658,7 @@ class _Reading:
     # ------------------------------------------------------------------------------------------------- drugs, vaccines
 
     def medication_request(self) -> None:
-        draft = self._drug("ordered")
+        draft = self._drug("prohibited" if self.resource.get("doNotPerform") else "ordered")
         self._ordered(draft)
         supply = self.resource.get("dispenseRequest") or {}
         refills = supply.get("numberOfRepeatsAllowed")
@@ -710,20 +776,35 @@ class _Reading:
             self.attach(note, content.get("attachment") or {}, "content.attachment")
 
     def attach(self, note: Draft, attachment: Json, where: str) -> None:
-        """The text of an attachment, where it is one that reads as text; of all others what they are and their size."""
+        """The text of an attachment, where it is one that reads as text; of all others what they are and their size.
+
+        What is there and was not read is flagged, also where it lies elsewhere (`url`), so that nobody takes the
+        document for empty. Whom a document's own header names is nobody's to find in its text.
+        """
         kind, _, parameters = str(attachment.get("contentType") or "").partition(";")
         first, _, second = kind.strip().lower().partition("/")
         data = attachment.get("data")
         note |= {"attachment_type": first, "attachment_subtype": second}
         if isinstance(size := attachment.get("size"), int) and size < 2**31:
             note["attachment_bytes"] = size
+        said = f"{first}/{second}"
+        not_read = _not_read(said)
         if not isinstance(data, str) or not data:
+            if attachment.get("url"):
+                note["flags"].append(not_read)
             return
         note |= {"attachment_encoding": "Base64", "attachment_bytes": len(data) * 3 // 4 - data[-2:].count("=")}
         try:
-            note["body"] = text_of(data, f"{first}/{second}", parameters)
+            read = text_of(data, said, parameters)
+        except NotRead:
+            note["flags"].append(not_read)
         except Unreadable as unreadable:
             note["flags"].append(f"{unreadable}:{where}")
+        else:
+            note["body"] = read.text
+            self.names += [term for name in read.names for term in person.spoken_terms(name)]
+            self.names += [term for street in read.streets for term in person.place_words(street)]
+            self.names += [term for number in read.numbers for term in (number, *person.phone_words(number))]
 
     def composition(self) -> None:
         """One note for the document and one a section: titles and codes. Their narrative may name the patient in any
@@ -793,6 +874,9 @@ class _Reading:
             "occurred_at": occurred(resource, self.peer),
             "resource_bytes": len(canonical(resource)),
         }
+        if self.type == "Binary" and (resource.get("data") or resource.get("contentType")):
+            said = str(resource.get("contentType") or "").partition(";")[0].strip().lower()
+            draft["flags"].append(_not_read(said))
         if self.type in ("Location", "Organization"):
             draft["title"] = resource.get("name")
         if self.type == "Location":

@@ -49,8 +49,6 @@ _TYPES = ("v2-0203", "v2/0203")  # the code system of identifier types, now and 
 _TELECOM = frozenset(("phone", "fax", "pager", "sms", "other", "email"))
 _LITERAL = re.compile(r"(?:\A|/)([A-Z][A-Za-z]{1,40})/([A-Za-z0-9.-]{1,64})(?:/_history/[^/]*)?\Z")
 _CONDITIONAL = re.compile(r"(?:\A|/)([A-Z][A-Za-z]{1,40})\?")
-_TITLE = re.compile(r"\A(?:(?:Dr|Prof|Mr|Mrs|Ms|Miss|Frau|Herr)\b\.?\s*)+")
-_NAMED = re.compile(r"[^\W\d_][\w'’-]+")
 
 
 # ---------------------------------------------------------------------------------------------------------- references
@@ -250,7 +248,7 @@ def _carer(
     number = next((one for one in numbers if one.type == "NPI"), next(iter(numbers), None))
     if number is None and text and text[0] != "#" and "?" not in text:
         number = Identifier(authority=source, type=LOGICAL, value=_plain(text))
-    name = next(names((there or {}).get("name")), "") or _TITLE.sub("", display)
+    name = next(names((there or {}).get("name")), "") or person.untitled(display)
     return StaffMember(role=role, identifier=number, name=name) if number or name else None
 
 
@@ -274,7 +272,7 @@ def names(given: Any) -> Iterator[str]:
             suffix = " ".join(word for word in one.get("suffix") or () if word)
             yield person.spoken(family, " ".join(first[:1]), " ".join(first[1:]), suffix)
         elif one.get("text"):
-            yield _TITLE.sub("", one["text"])
+            yield person.untitled(one["text"])
 
 
 def addresses(given: Any) -> Iterator[str]:
@@ -325,7 +323,7 @@ def _telling(name: str, node: Resource, focus: Focus) -> Iterator[str]:
         given = [word for word in node.get("given") or () if word]
         yield from person.words(str(node.get("family") or ""), *given)
     if name in ("name", "valueHumanName") and isinstance(said := node.get("text"), str):
-        yield from _words_of(said)
+        yield from person.spoken_terms(said)
     if name in ("address", "valueAddress") and isinstance(said := node.get("text"), str):
         yield from (part for part in (one.strip() for one in said.split(",")) if len(part) > 2)
     if "line" in node or "postalCode" in node or "city" in node:
@@ -341,21 +339,13 @@ def _telling(name: str, node: Resource, focus: Focus) -> Iterator[str]:
     elif isinstance(said := node.get("display"), str) and not node.keys() & {"code", "system"}:
         kind = type_of(node, focus)
         if kind in PERSONS or (not kind and name in PEOPLE):
-            yield from _words_of(said)
+            yield from person.spoken_terms(said)
     if isinstance(born := node.get("birthDate"), str):
         yield from person.date_terms(born.replace("-", ""))
     if isinstance(said := node.get("authorString"), str):
-        yield from _words_of(said)
+        yield from person.spoken_terms(said)
     if node.get("url") == MAIDEN_NAME and isinstance(said := node.get("valueString"), str):
-        yield from _words_of(said)
+        yield from person.spoken_terms(said)
 
 
 MAIDEN_NAME = "http://hl7.org/fhir/StructureDefinition/patient-mothersMaidenName"
-
-
-def _words_of(said: str) -> Iterator[str]:
-    """A name as written, without its title, and its words each alone but for the small ones between (van, de)."""
-    plain = _TITLE.sub("", said)
-    first, *others = [word for word in _NAMED.findall(plain) if len(word) > 3 or not word.islower()] or [""]
-    yield plain
-    yield from person.words(first, *others)

@@ -31,7 +31,7 @@ from schemas.ehr import (
     Visit,
 )
 from schemas.peers import Peer
-from schemas.record import Merge, Record
+from schemas.record import Merge, Record, Subject
 from schemas.wire.hl7v2 import Control, Dialect, Message, Segment, control, parse_ts, pick, values
 from streams.ehr import codes, person
 
@@ -185,10 +185,15 @@ class _Reading:
                 self.unread[segment.name] += 1
                 self.unread_size[segment.name] += _size(segment)
         subjects, merges = person.subjects(self.message, self.header, self.peer)
-        at = self._event_time()
+        at, drafts = self._event_time(), list(self._ordered())
+        parts = tuple(self._finished(kind, draft, at) for kind, draft in drafts)
         return Record(
             subjects=subjects,
-            parts=tuple(self._finished(kind, draft, at) for kind, draft in self._ordered()),
+            parts=parts,
+            versions=tuple(
+                _version(part, draft.get("_filler", ""), subjects)
+                for (_, draft), part in zip(drafts, parts, strict=True)
+            ),
             merges=tuple(Merge(prior=prior, survivor=survivor) for prior, survivor in merges),
             terms=tuple(dict.fromkeys(self.terms)),
             event_time=at,
@@ -600,6 +605,7 @@ class _Reading:
             for name, source in (("panel", "code"), ("specimen", "specimen"), ("observed_at", "observed_at")):
                 if source in order:
                     draft[name] = order[source]
+            draft["_filler"] = order.get("filler_number", "")
         self._time(draft, "observed_at", segment, 14, key=True)
         self._time(draft, "analysed_at", segment, 19)
         self._staff(draft, "observer", segment, 16)
@@ -622,7 +628,8 @@ class _Reading:
             self._number(draft, "value_high", segment, 5, 4)
         elif kind in CODED_TYPES:
             draft["value_code"] = segment.value(5) or segment.value(5, 4)
-            draft["value_text"] = "; ".join(_said(segment, 5))
+            said = draft["value_code"] if kind == "ID" else ""
+            draft["value_text"] = codes.YES_NO.get(said) or "; ".join(_said(segment, 5))
         elif kind in TIME_TYPES:
             self._time(draft, "value_time", segment, 5)
         elif kind in ATTACHED_TYPES:
@@ -860,6 +867,21 @@ _SEGMENTS: dict[str, Callable[[_Reading, Segment], None]] = {
         + ("SCH", "AIS", "AIG", "AIL", "AIP", "RXA", "RXO", "RXE", "RXD", "RXG", "RXR", "RXC", "FT1")
     )
 }
+
+
+def _version(part: EhrPart, filler: str, subjects: tuple[Subject, ...]) -> str:
+    """What a result that is told again (preliminary, final, corrected) has in common with itself: the order that was
+    filled, of whom, what was measured, and when. Without the filler's number nothing says so."""
+    if (
+        not filler
+        or not isinstance(part, Observation)
+        or part.subject is None
+        or not subjects[part.subject].identifiers
+    ):
+        return ""
+    who, code = subjects[part.subject].identifiers[0], part.code or part.display
+    when = part.observed_at.isoformat() if part.observed_at else ""
+    return "\x1f".join((who.authority, who.type, who.value, filler, part.code_system, code, part.sub_id, when))
 
 
 def _take(draft: Draft, segment: Segment, table: Table) -> None:

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+from schemas.ehr import Event
 from schemas.peers import Peer
 from schemas.record import Identifier, StaffMember, Subject
 from schemas.wire.hl7v2 import Control, Dialect, Message, Segment, pick, values
@@ -197,6 +198,41 @@ def words(family: str, *given: str) -> Iterator[str]:
             pieces = _WORDS.findall(unicodedata.normalize("NFKC", name))
             if len(pieces) > 1:  # Smith-Jones is called Smith; what is short (van, de, O') is no name alone
                 yield from (piece for piece in pieces if len(piece) > 3)
+
+
+_TITLE = re.compile(r"\A(?:(?:Dr|Prof|Mr|Mrs|Ms|Miss|Frau|Herr)\b\.?\s*)+")
+_NAMED = re.compile(r"[^\W\d_][\w'’-]+")
+
+
+def untitled(said: str) -> str:
+    """A name as written, without its title."""
+    return _TITLE.sub("", said)
+
+
+def spoken_terms(said: str) -> Iterator[str]:
+    """A name as written, without its title, and its words each alone but for the small ones between (van, de)."""
+    plain = untitled(said)
+    first, *others = [word for word in _NAMED.findall(plain) if len(word) > 3 or not word.islower()] or [""]
+    yield plain
+    yield from words(first, *others)
+
+
+def known_terms(part: Event) -> Iterator[str]:
+    """What gives a patient away by what one event tells: for texts that come later, and alone."""
+    for said in (*part.name, *part.prior_names, part.mothers_maiden_name, *part.kin_names, *part.guarantor_names):
+        yield from spoken_terms(said)
+    for said in part.insured_names:
+        yield from spoken_terms(said)
+    for written in (*part.addresses, *part.kin_addresses, *part.guarantor_addresses, *part.insured_addresses):
+        yield from place_words(*written.split(", "))
+    for phone in (*part.phones, *part.kin_phones, *part.guarantor_phones):
+        yield from phone_words(phone)
+    yield from part.mails
+    numbered = (*part.identifiers, *part.prior_identifiers, *part.mothers_identifiers, *part.guarantor_identifiers)
+    for number in (*numbered, *part.insured_identifiers, part.account_number, part.ssn, part.drivers_license):
+        if len(number) > 3 and any(one.isdigit() for one in number):
+            yield number
+    yield from date_terms(part.birth_date)
 
 
 def address_terms(segment: Segment, *fields: int) -> Iterator[str]:

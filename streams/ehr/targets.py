@@ -15,6 +15,7 @@ from typing import Any
 from schemas.envelope import rfc3339
 from streams.ehr import features as of
 from streams.ehr.features import Document
+from streams.fold import Merge, family_at
 from streams.learn import Row
 
 YES, NO = "yes", "no"
@@ -37,17 +38,24 @@ class Happened:
     at: str  # RFC 3339 in UTC with milliseconds: text order is time order
     documents: Sequence[Document] = field(repr=False)
     blind: tuple[str, ...] = ()
+    ref: str = ""  # whose it is, before any merge
+    received: float = 0.0  # when it came in, seconds since 1970
 
 
-def rows(target: str, patient: str, events: Iterable[Happened], until: str) -> list[Row]:
-    """The labelled rows of one patient. `until`: where the data ends; what is later is not looked at."""
+def rows(target: str, patient: str, events: Iterable[Happened], until: str, merges: Sequence[Merge] = ()) -> list[Row]:
+    """The labelled rows of one patient. `until`: where the data ends; what is later is not looked at.
+
+    `merges` are those that joined the patient's references. An event knows, as on the stream, the histories that were
+    joined by the time it came in; what became of the patient is told by all events.
+    """
     told = sorted((one for one in events if one.at <= until), key=lambda one: (one.at, one.event_id))
     course = _course(told)
     last = later(until, -HORIZON[target])
-    history: dict[str, Any] = {}
+    past = _Past(merges)
     stays: set[str] = set()  # a stay's length is asked for once, where it begins: later tellings know that it went on
     made: list[Row] = []
     for one in told:
+        history = past.at(one)
         found = of.features(target, one.documents, history, one.at) if one.at <= last else None
         if found is not None and target == of.STAY:
             begun = next((d["admitted_at"] for d in one.documents if d.get("admitted_at")), one.at)
@@ -55,8 +63,33 @@ def rows(target: str, patient: str, events: Iterable[Happened], until: str) -> l
             stays.add(begun)
         if found is not None and (label := _label(target, one, course)) is not None:
             made.append(Row(found, label, patient, one.at, one.blind))
-        of.remember(history, one.documents, one.at)
+        past.add(one)
     return made
+
+
+class _Past:
+    """Histories, brought forward event by event: one for each group of references that were joined at some event."""
+
+    def __init__(self, merges: Sequence[Merge]) -> None:
+        self._merges = merges
+        self._seen: list[Happened] = []
+        self._held: dict[frozenset[str], dict[str, Any]] = {}
+
+    def at(self, event: Happened) -> dict[str, Any]:
+        """What was known when the event came in."""
+        family = frozenset(family_at(event.ref, self._merges, event.received))
+        if family not in self._held:
+            made = self._held[family] = dict[str, Any]()
+            for one in self._seen:
+                if one.ref in family:
+                    of.remember(made, one.documents, one.at)
+        return self._held[family]
+
+    def add(self, event: Happened) -> None:
+        self._seen.append(event)
+        for family, history in self._held.items():
+            if event.ref in family:
+                of.remember(history, event.documents, event.at)
 
 
 @dataclass(slots=True)

@@ -46,6 +46,9 @@ YES = frozenset(("positive", "detected", "yes", "present", "reactive", "阳性",
 REFUTED = frozenset(("refuted", "ruled out", "ruled-out", "ruledout", "excluded"))
 UNSURE = frozenset(("provisional", "differential", "unconfirmed", "suspected", "possible", "probable", "rule out"))
 MISTAKEN = frozenset(("entered-in-error", "entered in error"))
+# IAM-17 (table 0438): unconfirmed, pending, suspect, doubt raised; and erroneous.
+ALLERGY_UNSURE, ALLERGY_MISTAKEN = frozenset("upsd"), "e"
+DELETED = frozenset(("D", "DE"))  # actions of DG1-21, PR1-20, IAM-6 (table 0206), RXA-21 (0323), PRB-1 (0287)
 NOT_GIVEN = frozenset(("re", "na", "not-done", "not-taken"))  # RXA-20 (table 0322), FHIR's statuses
 
 # The end of a fully specified name of SNOMED CT, which is no part of what was found.
@@ -100,7 +103,7 @@ def tell(document: Document) -> None:
         return
     found = [_answered(clear, text) if document.kind == "observation" else understand(text) for text in texts]
     if document.kind in ("diagnosis", "immunization", "procedure", "medication", "allergy"):
-        found = [_judged(clear, one) for one in found]
+        found = [_judged(clear, one, allergy=document.kind == "allergy") for one in found]
     for name in ASSERTIONS:
         if pieces := [piece for one in found for piece in getattr(one, name)]:
             clear[name] = pieces
@@ -121,14 +124,15 @@ def _answered(clear: dict[str, object], text: str) -> Understood:
     return understand(text)
 
 
-def _judged(clear: dict[str, object], found: Understood) -> Understood:
+def _judged(clear: dict[str, object], found: Understood, *, allergy: bool) -> Understood:
     """A coded statement whose status says that it does not hold, or may not."""
     said = {str(clear.get(name, "")).lower() for name in ("confirmation", "status")}
-    if said & MISTAKEN:
+    of_allergy = str(clear.get("status", "")).lower() if allergy else ""
+    if said & MISTAKEN or of_allergy == ALLERGY_MISTAKEN or clear.get("action") in DELETED:
         return Understood()
-    if said & REFUTED or said & NOT_GIVEN:
+    if said & REFUTED or said & NOT_GIVEN or clear.get("do_not_perform"):
         return Understood(negated=found.affirmed + found.uncertain + found.negated, family=found.family)
-    if said & UNSURE:
+    if said & UNSURE or of_allergy in ALLERGY_UNSURE:
         return Understood(uncertain=found.affirmed + found.uncertain, negated=found.negated, family=found.family)
     return found
 
