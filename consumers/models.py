@@ -19,6 +19,7 @@ import numpy as np
 from elasticsearch import ApiError
 from elasticsearch import ConnectionError as ConnectionLost
 
+from consumers import past
 from consumers.access import Caller
 from infra.audit import Audit
 from infra.crypto import blind_term
@@ -29,11 +30,12 @@ from infra.keystore import KeyStore
 from schemas.envelope import rfc3339
 from schemas.registry import DOMAINS
 from streams import learn
+from streams.allocation import features as resources
 from streams.ehr import features, targets
 from streams.ehr.news2 import CODES
 from streams.ehr.targets import Happened
-from streams.learn import Judge, Row, Split
-from streams.models import Card, Figure, Models
+from streams.learn import LOGISTIC, NAIVE, Judge, Row, Split
+from streams.models import BEST, GAP, Card, Compared, Figure, Models, compare
 
 EHR = DOMAINS["ehr"]
 PAGE = 5000
@@ -56,40 +58,32 @@ WANTED: dict[str, Any] = {
         "minimum_should_match": 1,
     }
 }
-BEST, GAP, NEWS2 = "best_possible_auc", "gap_to_best_possible_auc", "news2"
-SAME = 1e-9
+NEWS2, LAST = "news2", "last_status"
+TARGETS = (*features.TARGETS, *resources.TARGETS)
 
 Truth = Mapping[str, Mapping[str, float]]  # keyed hash of a control id -> probability by class
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A figure of a card, what it is on the same hold-out of today's index, and whether the two are one."""
-
-    figure: str
-    card: float | None
-    now: float | None
-
-    @property
-    def same(self) -> bool:
-        return self.card is not None and self.now is not None and abs(self.card - self.now) <= SAME
-
-
 def name_of(target: str) -> str:
-    return f"ehr-{target}"
+    return f"{EHR.name if target in features.TARGETS else past.OF.name}-{target}"
 
 
-def train(
-    caller: Caller, target: str, algorithms: Sequence[str] = learn.ALGORITHMS, truth: Path | None = None
-) -> list[Card]:
+def algorithms_for(target: str) -> tuple[str, ...]:
+    """Those that are trained where nobody asks for others."""
+    return learn.ALGORITHMS if target in features.TARGETS else ("decision_tree", NAIVE, LOGISTIC)
+
+
+def train(caller: Caller, target: str, algorithms: Sequence[str], truth: Path | None = None) -> list[Card]:
     """Train models for a target and add them to the store, the best by cross-validation last: it becomes the shadow.
 
     `truth`: JSON lines of control_id, target and probability (or class: probability), as the simulator writes them.
     Raises Untrainable for rows that no model can be made of, UsageError, Denied and StackDown.
     """
     _known(target, algorithms)
+    if truth is not None and target not in features.TARGETS:
+        raise UsageError("a simulator's truth is told of health records alone")
     best = _truth(truth, target) if truth else {}
-    Audit.local().write(caller.act("E", entities=(name_of(target),), fields=FIELDS))
+    Audit.local().write(caller.act("E", entities=(name_of(target),), fields=_fields(target)))
     store, until = Models.local(), rfc3339(datetime.now(UTC))
     rows = _rows(caller, target, until, blind=bool(best))
     return train_rows(store, caller.account, target, rows, algorithms, best)
@@ -112,7 +106,7 @@ def train_rows(
         card = _judged(target, split, judge, one.algorithm, one.estimator, others, truth)
         folds = f"{min(one.folds):.3f} to {max(one.folds):.3f}"
         notes = (
-            f"AUC in {learn.FOLDS} folds of the training patients, before calibration: {crossed}; its own {folds}",
+            f"AUC in {learn.FOLDS} folds of the training {card.of}, before calibration: {crossed}; its own {folds}",
             *_remarks(card, judge, truth),
         )
         difference = _over(judge, one.estimator, before) if before is not None else None
@@ -136,9 +130,9 @@ def check(caller: Caller, name: str, version: str) -> list[Compared]:
     """
     store = Models.local()
     card, estimator = store.card(name, version), store.load(name, version)
-    if card.target not in features.TARGETS or card.holdout is None:
-        raise UsageError(f"{name} was not trained on health records")
-    Audit.local().write(caller.act("E", entities=(f"{name}/{version}",), fields=FIELDS))
+    if card.target not in TARGETS or card.holdout is None:
+        raise UsageError(f"{name} was not trained here")
+    Audit.local().write(caller.act("E", entities=(f"{name}/{version}",), fields=_fields(card.target)))
     return check_rows(card, estimator, _rows(caller, card.target, rfc3339(datetime.now(UTC))))
 
 
@@ -150,8 +144,7 @@ def check_rows(card: Card, estimator: Any, rows: Sequence[Row]) -> list[Compared
     logistic = learn.fit(learn.LOGISTIC, split.training).estimator
     others = _baselines(card.target, split, judge, logistic)
     now = _judged(card.target, split, judge, card.algorithm, estimator, others, {})
-    known, found = _flat(card), _flat(now)
-    return [Compared(one, known.get(one), found.get(one)) for one in known]
+    return compare(card, now)
 
 
 # -------------------------------------------------------------------------------------------------------------- figures
@@ -176,6 +169,9 @@ def _baselines(target: str, split: Split, judge: Judge, logistic: Any) -> dict[s
         scores = np.array([float(row.features["news2"]) for row in judge.rows])
         if known.any():
             made[NEWS2] = _Other(judge.ranking(scores, known), np.column_stack((-scores, scores)), known)
+    if target == resources.STATUS:  # that it stays as it is, or becomes what such a status usually becomes
+        p, names = learn.by_one(split.training, judge.rows, "now=")
+        made[LAST] = _Other(judge.figures(p, names), p)
     return made
 
 
@@ -196,6 +192,7 @@ def _judged(
     return Card(
         algorithm=algorithm,
         target=target,
+        of="patients" if target in features.TARGETS else "resources",
         trained_at="",
         trained_by="",
         data=learn.data(split.training),
@@ -235,8 +232,8 @@ def _over(judge: Judge, estimator: Any, incumbent: Any) -> Figure | None:
 
 
 def _remarks(card: Card, judge: Judge, truth: Truth) -> Iterator[str]:
-    yield f"intervals: 2.5th to 97.5th percentile of {learn.RESAMPLES} resamples of patients"
-    yield f"hold-out: the last {learn.HOLDOUT_TIME:.0%} of the time, of patients who are in no training"
+    yield f"intervals: 2.5th to 97.5th percentile of {learn.RESAMPLES} resamples of {card.of}"
+    yield f"hold-out: the last {learn.HOLDOUT_TIME:.0%} of the time, of {card.of} that are in no training"
     if NEWS2 in card.baselines:
         known = sum("missing=news2" not in row.features for row in judge.rows)
         yield f"NEWS2 and the difference to it: on the {known} rows of the hold-out that have all seven vital signs"
@@ -248,29 +245,18 @@ def _remarks(card: Card, judge: Judge, truth: Truth) -> Iterator[str]:
         yield f"best possible AUC: the generator's own probabilities, on {told} rows of the hold-out"
 
 
-def _flat(card: Card) -> dict[str, float]:
-    """Every figure of a card that can be measured again, under a name, with counts."""
-    mine = {name: one for name, one in card.figures.items() if name not in (BEST, GAP)}  # of a truth that is elsewhere
-    made = {name: one.value for name, one in mine.items()}
-    made |= {f"{name}.low": one.low for name, one in mine.items()}
-    made |= {f"{name}.high": one.high for name, one in mine.items()}
-    made |= {f"{other} {name}": one.value for other, some in card.baselines.items() for name, one in some.items()}
-    made |= {f"over {other}": one.value for other, one in card.differences.items() if other != "incumbent"}
-    for group, some in card.subgroups.items():
-        made |= {f"{group} {name}": one.value for name, one in some.figures.items()}
-    if card.holdout:
-        made |= {"holdout rows": float(card.holdout.rows), "holdout patients": float(card.holdout.patients)}
-    return made
-
-
 # ----------------------------------------------------------------------------------------------------------------- read
 
 
 def _known(target: str, algorithms: Iterable[str]) -> None:
-    if target not in features.TARGETS:
-        raise UsageError(f"there is no target {target!r}: take one of {', '.join(features.TARGETS)}")
-    if strange := sorted(set(algorithms) - set(learn.ALGORITHMS)):
-        raise UsageError(f"there is no algorithm {strange[0]!r}: take one of {', '.join(learn.ALGORITHMS)}")
+    if target not in TARGETS:
+        raise UsageError(f"there is no target {target!r}: take one of {', '.join(TARGETS)}")
+    if strange := sorted(set(algorithms) - set(learn.ESTIMATORS)):
+        raise UsageError(f"there is no algorithm {strange[0]!r}: take one of {', '.join(learn.ESTIMATORS)}")
+
+
+def _fields(target: str) -> tuple[str, ...]:
+    return FIELDS if target in features.TARGETS else past.THING_FIELDS
 
 
 def _truth(path: Path, target: str) -> Truth:
@@ -291,7 +277,9 @@ def _truth(path: Path, target: str) -> Truth:
 
 
 def _rows(caller: Caller, target: str, until: str, blind: bool = False) -> list[Row]:
-    """Labelled rows of everybody whom the caller may look at. Raises Denied, UsageError and StackDown."""
+    """Labelled rows of everybody whom the caller may look at, or of beds and equipment. Raises Denied, StackDown."""
+    if target in resources.TARGETS:
+        return past.rows(caller, until)
     caller.require(EHR, "see", FIELDS)
     _, keys = KeyStore.local()
     made: list[Row] = []

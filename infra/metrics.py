@@ -83,6 +83,9 @@ OCCUPANCY = Gauge(
 )
 WAITING = Gauge("wardstream_waiting_requests", "Patients who wait for a bed, by priority.", ["site", "priority"])
 CONFLICTS = Gauge("wardstream_bed_conflicts", "What events tell and cannot be so, by kind.", ["site", "kind"])
+SITE_SIGNALS = Gauge(
+    "wardstream_site_signals", "Signals of a site that are raised and not over, by kind.", ["site", "unit", "signal"]
+)
 
 CATALOGUE = (
     RECEIVED,
@@ -114,6 +117,7 @@ CATALOGUE = (
     OCCUPANCY,
     WAITING,
     CONFLICTS,
+    SITE_SIGNALS,
 )
 
 page = make_wsgi_app()  # the catalogue in Prometheus' text format

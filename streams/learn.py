@@ -26,6 +26,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.naive_bayes import BernoulliNB
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -55,10 +56,12 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "decision_tree": lambda: DecisionTreeClassifier(max_depth=6, min_samples_leaf=20, random_state=SEED),
     "support_vector_machine": lambda: _scaled(LinearSVC(C=0.01, max_iter=5000, random_state=SEED)),
     "random_forest": lambda: RandomForestClassifier(50, max_depth=12, min_samples_leaf=5, random_state=SEED, n_jobs=1),
+    # Of words and codes that hold or not, and of numbers that are above their mean or not.
+    "naive_bayes": lambda: _scaled(BernoulliNB(binarize=0.0)),
     "logistic_regression": lambda: _scaled(LogisticRegression(C=0.1, max_iter=1000)),
 }
-ALGORITHMS = tuple(ESTIMATORS)
-LOGISTIC, MAJORITY = "logistic_regression", "majority"
+LOGISTIC, MAJORITY, NAIVE = "logistic_regression", "majority", "naive_bayes"
+ALGORITHMS = tuple(name for name in ESTIMATORS if name != NAIVE)  # of patients, unless others are asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +228,22 @@ def majority(rows: Sequence[Row]) -> Pipeline:
     return model.fit([{} for _ in rows], [row.label for row in rows])
 
 
+def by_one(training: Sequence[Row], rows: Sequence[Row], feature: str) -> tuple[Floats, NDArray[np.str_]]:
+    """The baseline that looks at one word alone: shares of the classes among the training rows that have the same one,
+    with one row of each class added."""
+    names = np.array(classes(training))
+    at = {str(name): place for place, name in enumerate(names)}
+    counts: dict[str, Floats] = defaultdict(lambda: np.ones(len(names)))
+    for row in training:
+        counts[_word_of(row, feature)][at[row.label]] += 1
+    told = np.array([counts[_word_of(row, feature)] for row in rows])
+    return told / told.sum(1, keepdims=True), names
+
+
+def _word_of(row: Row, feature: str) -> str:
+    return next((name for name in row.features if name.startswith(feature)), "")
+
+
 def _scaled(estimator: Any) -> Pipeline:
     return Pipeline([("scale", StandardScaler()), ("model", estimator)])
 
@@ -242,9 +261,7 @@ class Judge:
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = list(rows)
         self._y = np.array([row.label for row in rows])
-        names, self._of = np.unique([row.patient for row in rows], return_inverse=True)
-        drawn = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
-        self._counts = np.vstack((np.ones((1, len(names)), drawn.dtype), drawn))  # the first is as they are
+        self._counts, self._of = _resamples([row.patient for row in rows])
 
     def probabilities(self, estimator: Any) -> tuple[Floats, NDArray[np.str_]]:
         return estimator.predict_proba([row.features for row in self.rows]).astype(float), estimator.classes_
@@ -318,6 +335,22 @@ class Judge:
         return self._counts[:, self._of[which]].astype(float)
 
 
+def mean_of(values: Floats, patients: Sequence[str]) -> Figure | None:
+    """The mean over rows, with its interval over resamples of patients; None where there are no rows."""
+    if not len(values):
+        return None
+    counts, of = _resamples(patients)
+    weights = counts[:, of]
+    return _figure(weights @ values / weights.sum(1))
+
+
+def _resamples(patients: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How often each patient is in each resample, the first being as they are; and whose each row is."""
+    names, of = np.unique(patients, return_inverse=True)
+    drawn = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
+    return np.vstack((np.ones((1, len(names)), drawn.dtype), drawn)), of
+
+
 def data(rows: Sequence[Row]) -> Data:
     counts = Counter(row.label for row in rows)
     times = [row.at for row in rows]
@@ -349,7 +382,7 @@ def kinds(estimator: Pipeline) -> dict[str, int]:
 
 
 def _groups(features: Features) -> list[str]:
-    made = [name for name in features if name.startswith("sex=")]
+    made = [name for name in features if name.startswith(("sex=", "type="))]
     if "missing=age" not in features and isinstance(age := features.get("age"), float):
         made.append(next(f"age={name}" for below, name in _AGES if age < below))
     return made

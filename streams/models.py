@@ -27,6 +27,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -44,6 +45,8 @@ from schemas.record import Model
 
 ARTEFACT, CARD, STATE = "model.skops", "card.json", "state.json"
 CARD_USE, STATE_USE = b"wardstream model card 1\n", b"wardstream model state 1\n"  # signed first: what is signed
+BEST, GAP = "best_possible_auc", "gap_to_best_possible_auc"  # by a simulator's truth: not to be measured without it
+SAME = 1e-9  # figures that differ by less are one
 LIBRARIES = ("scikit-learn", "skops", "numpy")
 _NAME, _VERSION = re.compile(r"[a-z][a-z0-9_-]{0,63}"), re.compile(r"[1-9][0-9]{0,8}")
 
@@ -75,6 +78,7 @@ ALLOWED = frozenset(
         "sklearn.impute._base.SimpleImputer",
         "sklearn.isotonic.IsotonicRegression",
         "sklearn.linear_model._logistic.LogisticRegression",
+        "sklearn.naive_bayes.BernoulliNB",
         "sklearn.pipeline.Pipeline",
         "sklearn.preprocessing._data.MaxAbsScaler",
         "sklearn.preprocessing._data.Normalizer",
@@ -137,6 +141,7 @@ class Card(Model):
 
     algorithm: str
     target: str
+    of: str = "patients"  # what rows belong to, and no two folds share: patients, resources
     trained_at: str  # RFC 3339
     trained_by: str  # account
     data: Data
@@ -158,6 +163,19 @@ class Card(Model):
     version: str = ""
     sha256: str = ""
     libraries: dict[str, str] = Field({})
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A figure of a card, what it is on the same hold-out of today's index, and whether the two are one."""
+
+    figure: str
+    card: float | None
+    now: float | None
+
+    @property
+    def same(self) -> bool:
+        return self.card is not None and self.now is not None and abs(self.card - self.now) <= SAME
 
 
 class Step(Model):
@@ -365,6 +383,27 @@ def why_not(card: Card, incumbent: str | None) -> str | None:
     figures = [f"{card.metric} {_in_words(card.figures[card.metric])}"] if card.metric in card.figures else []
     figures += [f"against {other} {_in_words(figure, '+')}" for other, figure in card.differences.items()]
     return f"{said} ({', '.join(figures)})" if figures else said
+
+
+def compare(card: Card, now: Card) -> list[Compared]:
+    """Every figure of a card that can be measured again beside that of another measurement of the same hold-out."""
+    known, found = _flat(card), _flat(now)
+    return [Compared(one, known.get(one), found.get(one)) for one in known]
+
+
+def _flat(card: Card) -> dict[str, float]:
+    """Every figure of a card that can be measured again, under a name, with counts."""
+    mine = {name: one for name, one in card.figures.items() if name not in (BEST, GAP)}  # of a truth that is elsewhere
+    made = {name: one.value for name, one in mine.items()}
+    made |= {f"{name}.low": one.low for name, one in mine.items()}
+    made |= {f"{name}.high": one.high for name, one in mine.items()}
+    made |= {f"{other} {name}": one.value for other, some in card.baselines.items() for name, one in some.items()}
+    made |= {f"over {other}": one.value for other, one in card.differences.items() if other != "incumbent"}
+    for group, some in card.subgroups.items():
+        made |= {f"{group} {name}": one.value for name, one in some.figures.items()}
+    if card.holdout:
+        made |= {"holdout rows": float(card.holdout.rows), "holdout patients": float(card.holdout.patients)}
+    return made
 
 
 def drift(expected: Sequence[float], seen: Sequence[float]) -> float:

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import typer
 
-from consumers.cli import access, allocation, audit, keys, models, plan, privacy, read, retention, similar, stats
+from consumers.cli import (
+    access,
+    allocation,
+    audit,
+    forecast,
+    keys,
+    models,
+    plan,
+    privacy,
+    read,
+    retention,
+    similar,
+    stats,
+)
+
+PARTS = (read, allocation, forecast, plan, similar, stats, models, access, privacy, audit, keys, retention)
 
 
 def register(app: typer.Typer) -> None:
-    for part in (read, allocation, plan, similar, stats, models, access, privacy, audit, keys, retention):
+    for part in PARTS:
         part.register(app)

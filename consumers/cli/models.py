@@ -33,9 +33,12 @@ def register(app: typer.Typer) -> None:
 def _learning(commands: typer.Typer) -> None:
     @commands.command()
     def train(
-        target: Annotated[str, typer.Argument(help="department, readmission, length_of_stay or deterioration.")],
+        target: Annotated[
+            str, typer.Argument(help="department, readmission, length_of_stay, deterioration; status, leaves.")
+        ],
         algorithms: Annotated[
-            list[str] | None, typer.Option("--algorithm", help="decision_tree, ...; repeatable. Default: all.")
+            list[str] | None,
+            typer.Option("--algorithm", help="decision_tree, ...; repeatable. Default: those of the target."),
         ] = None,
         truth: Annotated[
             Path | None, typer.Option(help="What `simulate --truth` wrote: the card tells the best possible AUC.")
@@ -46,10 +49,14 @@ def _learning(commands: typer.Typer) -> None:
     ) -> None:
         """Train on the index, as your role sees it. Nothing is promoted; the best is scored in shadow."""
         caller = permit("models", purpose, role)
-        from consumers import models  # with scikit-learn 2 s: not for every command
-        from streams.learn import ALGORITHMS
+        from consumers import leaves, models  # with scikit-learn 2 s: not for every command
 
-        made = models.train(caller, target, algorithms or ALGORITHMS, truth)
+        if target == leaves.TARGET:
+            if algorithms or truth:
+                raise UsageError("leaves has one algorithm, and no simulator tells its truth")
+            made = leaves.train(caller)
+        else:
+            made = models.train(caller, target, algorithms or models.algorithms_for(target), truth)
         if as_json:
             typer.echo(json.dumps([card.model_dump(mode="json") for card in made], ensure_ascii=False))
             return
@@ -66,9 +73,9 @@ def _learning(commands: typer.Typer) -> None:
     ) -> None:
         """Measure a model again, on its own hold-out in today's index. Exit code 1 where a figure is not the card's."""
         caller, chosen = permit("models", purpose, role), version or _default(Models.local(), name)
-        from consumers import models
+        from consumers import leaves, models
 
-        found = models.check(caller, name, chosen)
+        found = leaves.check(caller, chosen) if name == leaves.NAME else models.check(caller, name, chosen)
         differing = [one for one in found if not one.same]
         if as_json:
             rows = [dataclasses.asdict(one) | {"same": one.same} for one in found]
@@ -196,11 +203,12 @@ def _print(card: Card, state: str, history: list[dict[str, Any]]) -> None:
     for what, data in (("taught on", card.data), ("judged on", card.holdout)):
         if data is not None:
             classes = ", ".join(f"{name}: {count}" for name, count in data.classes.items())
-            of = f"{data.rows} rows of {data.patients} patients, {data.first} to {data.last}; {classes}"
+            of = f"{data.rows} rows of {data.patients} {card.of}, {data.first} to {data.last}"
+            of += f"; {classes}" if classes else ""
             console.print(f"{what} {of}", highlight=False)
     names = list(dict.fromkeys((*card.figures, *(name for one in card.baselines.values() for name in one))))
     others = {card.algorithm: card.figures, **card.baselines}
-    others |= {f"only {name} ({one.patients} patients)": one.figures for name, one in card.subgroups.items()}
+    others |= {f"only {name} ({one.patients} {card.of})": one.figures for name, one in card.subgroups.items()}
     table = Table("figure (95%)", *(name.replace("_", " ") for name in names))
     for of, figures in others.items():
         table.add_row(of.replace("_", " "), *(_figure(figures[name]) if name in figures else "" for name in names))

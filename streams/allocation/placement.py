@@ -106,6 +106,16 @@ def placed(moves: Mapping[str, Mapping[str, str]], until: str = "") -> Placed:
     return Placed(now.state, now.place, now.since, tuple(walk.troubles), trail)
 
 
+def way(moves: Mapping[str, Mapping[str, str]]) -> list[tuple[Place, str, str]]:
+    """Where somebody lay, since when and until when ("": still), as all that was told since has it."""
+    walk = _Walk()
+    for key in sorted(moves):
+        _step(walk, moves[key])
+    ends = [*(step.since for step in walk.steps[1:]), ""]
+    lain = ((one.place, one.since, end) for one, end in zip(walk.steps, ends, strict=True) if one.state == IN)
+    return [one for one in lain if one[1] != one[2]]  # a change of class alone is no other place
+
+
 def _step(walk: _Walk, move: Mapping[str, str]) -> None:
     trigger, at, place = move["trigger"], move["at"], (move["unit"], move["room"], move["bed"])
     now = walk.now

@@ -1,0 +1,111 @@
+"""`forecast` and `clusters`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from consumers.access import permit
+from consumers.cli.access import Role
+from consumers.cli.allocation import Site, Unit
+from consumers.cli.read import CONTROLS, Json, MaybePurpose
+
+if TYPE_CHECKING:
+    from streams.allocation.clusters import Clustering
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def forecast(
+        site: Site = "",
+        unit: Unit = "",
+        hours: Annotated[list[int] | None, typer.Option(help="Ahead; repeatable. Default: 1, 4, 24, 72.")] = None,
+        purpose: MaybePurpose = None,
+        role: Role = None,
+        as_json: Json = False,
+    ) -> None:
+        """How many patients each unit will have, with intervals, and how good such forecasts were: MASE beside the
+        seasonal naive on the last four weeks."""
+        from consumers import forecast as ask  # numpy takes a moment: not for every command
+        from streams.allocation.forecast import HORIZONS
+
+        rows = ask.forecasts(permit("search", purpose, role), site, unit, sorted(set(hours or HORIZONS)))
+        if as_json:
+            typer.echo(json.dumps({"sites": rows}, allow_nan=False))
+            return
+        console = Console()
+        for row in rows:
+            table = Table("unit", "beds", "in", "expected", "80%", "95%", "too few beds", "MASE", "naive", "held 80%")
+            table.title = _clean(row["site"])
+            for one in row["units"]:
+                _lines(table, one)
+            console.print(table)
+            for one in row["units"]:
+                for remark in one["remarks"]:
+                    console.print(f"{_clean(one['unit']) or 'all'}: {remark}", highlight=False)
+
+    @app.command()
+    def clusters(
+        of: Annotated[
+            str, typer.Option(help="resources (beds and equipment) or demand (who comes where).")
+        ] = "resources",
+        method: Annotated[str, typer.Option(help="kmeans, dbscan or hdbscan.")] = "hdbscan",
+        site: Site = "",
+        purpose: MaybePurpose = None,
+        role: Role = None,
+        as_json: Json = False,
+    ) -> None:
+        """Groups that are alike in kind, place, price and hours of use; how stable they are; what fits nowhere."""
+        from consumers import clusters as ask  # with scikit-learn 2 s: not for every command
+
+        found = ask.groups(permit("search", purpose, role), of, method, site)
+        if as_json:
+            typer.echo(json.dumps(ask.row(found), ensure_ascii=False, allow_nan=False))
+        else:
+            _print(found)
+
+
+def _lines(table: Table, one: dict[str, Any]) -> None:
+    figures = {each["hours"]: each for each in one["figures"]}
+    for place, point in enumerate(one["forecast"]):
+        spans = [f"{each['low']:.0f} to {each['high']:.0f}" for each in point["intervals"]]
+        known = figures.get(point["hours"], {})
+        naive = known.get("naive", {}).get(str(known.get("season")))
+        cells = ("", "") if place else (_clean(one["unit"]) or "all", _said(one["beds"], "d"))
+        table.add_row(
+            *cells, f"{point['hours']} h", f"{point['expected']:.1f}", *spans, _said(point["too_few"], ".0%"),
+            _said(known.get("mase"), ".2f"), _said(naive, ".2f"), _said(known.get("coverage", {}).get("80%"), ".0%"),
+            style="" if known.get("beats", True) else "yellow",
+        )  # fmt: skip
+
+
+def _print(found: Clustering) -> None:
+    console = Console()
+    settings = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in found.settings.items())
+    table = Table("group", "rows", "silhouette", "Jaccard", "", title=f"{found.method}: {settings}")
+    for one in found.groups:
+        stable = "stable" if one.stable else "not stable"
+        size, jaccard = str(len(one.members)), f"{one.jaccard:.2f}"
+        table.add_row(_clean(one.label), size, _said(one.silhouette, ".2f"), jaccard, stable)
+    console.print(table)
+    figures = (("silhouette", found.silhouette), ("adjusted Rand index of subsets", found.ari))
+    console.print(", ".join(f"{name} {_said(value, '.2f') or 'none'}" for name, value in figures), highlight=False)
+    if found.kind_alone is not None:
+        said = f"adjusted Rand index with a division by kind alone: {found.kind_alone:.2f}"
+        console.print(said, highlight=False)
+    for outlier in found.outliers:
+        said = f"{outlier.id} fits nowhere: by {outlier.differs_by} unlike {outlier.nearest}"
+        console.print(_clean(said), highlight=False)
+
+
+def _said(value: float | None, how: str) -> str:
+    return "" if value is None else format(value, how)
+
+
+def _clean(text: str) -> str:
+    return escape(text.translate(CONTROLS))
