@@ -143,7 +143,10 @@ def test_a_division_by_hand() -> None:
     to Operations Research, the Wyndor Glass example)."""
     made = divide(
         {"plant1": 4.0, "plant2": 12.0, "plant3": 18.0},
-        [Demand("x", 3.0, 100.0, {"plant1": 1.0, "plant3": 3.0}), Demand("y", 5.0, 100.0, {"plant2": 2.0, "plant3": 2.0})],
+        [
+            Demand("x", 3.0, 100.0, {"plant1": 1.0, "plant3": 3.0}),
+            Demand("y", 5.0, 100.0, {"plant2": 2.0, "plant3": 2.0}),
+        ],
     )
     assert made.value == 36.0
     assert made.granted == {"x": 2.0, "y": 6.0}
@@ -154,7 +157,9 @@ def test_a_division_by_hand() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=5),
+    st.lists(
+        st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=5
+    ),
     st.integers(0, 40),
     st.integers(0, 40),
 )
@@ -228,7 +233,12 @@ def test_a_conflict_is_explained_by_no_rule_too_many(site: Site, rules: set[tupl
 
 def test_a_feasible_site_has_no_conflict() -> None:
     assert explain(replace(TOO_MANY, requests=())) is None
-    assert explain(replace(TOO_MANY, stays=(stay("s1", "A|1|1", leaves=2.0),), requests=(Request(Need("r", "p"), due=3.0),))) is None
+    assert (
+        explain(
+            replace(TOO_MANY, stays=(stay("s1", "A|1|1", leaves=2.0),), requests=(Request(Need("r", "p"), due=3.0),))
+        )
+        is None
+    )
 
 
 def test_a_conflict_says_no_more_than_references() -> None:

@@ -160,7 +160,9 @@ def test_a_broken_rule_of_nurses_is_named(rule: str, lines: list[Assignment]) ->
 
 def test_costs_of_nurses_by_hand() -> None:
     site = replace(STAFFED, stays=(Stay(need("s1", sex="F", skill=2), "A|1|1"),))
-    made = plan(*beds({"s1": "A|1|1", "r1": "A|1|2", "r2": "B|1|1"}).assignments, nurse("n1", "A|1"), nurse("n2", "B|1"))
+    made = plan(
+        *beds({"s1": "A|1|1", "r1": "A|1|2", "r2": "B|1|1"}).assignments, nurse("n1", "A|1"), nurse("n2", "B|1")
+    )
     breaches, costs = check(site, made)
     assert breaches == ()
     assert costs == {"skill": 20.0, "overload": 5.0}  # lacks one level; 2 units of load on 1.5
@@ -208,7 +210,14 @@ def test_a_surgeon_operates_within_the_shift() -> None:
 
 
 def test_every_rule_is_tested() -> None:
-    names = {mark for one in (test_a_broken_rule_is_named, test_a_broken_rule_of_nurses_is_named,
-                              test_a_broken_rule_of_theatres_is_named)
-             for case in one.pytestmark[0].args[1] for mark in [case[0]]}
+    names = {
+        mark
+        for one in (
+            test_a_broken_rule_is_named,
+            test_a_broken_rule_of_nurses_is_named,
+            test_a_broken_rule_of_theatres_is_named,
+        )
+        for case in one.pytestmark[0].args[1]
+        for mark in [case[0]]
+    }
     assert names == set(RULES)

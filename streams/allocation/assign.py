@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from ortools.sat.python import cp_model
 
 from streams.allocation.bound import relaxed
-from streams.allocation.columns import choose, first_worth, generate, of_placing
+from streams.allocation.columns import choose, generate, of_placing
 from streams.allocation.convert import Converter
 from streams.allocation.ground import MUST, NOWHERE, Ground, Placing
 from streams.allocation.model import build, hint, read
@@ -49,7 +51,7 @@ class Effort:
 def assign(
     site: Site,
     before: Plan | None = None,
-    effort: Effort = Effort(),  # noqa: B008  frozen
+    effort: Effort = Effort(),
     barred: frozenset[str] = frozenset(),
     better: Callable[[Plan], None] | None = None,
 ) -> Plan:
@@ -61,7 +63,7 @@ def assign(
     ends = float("inf") if fixed else started + effort.seconds
     ground = Ground(site, before, barred)
     placing = begin(ground, before)
-    told, bound = started, relaxed(ground)
+    told, (bound, worth) = started, relaxed(ground)
 
     def tell() -> Plan:
         return report(placing, bound, time.monotonic() - started, site, before)
@@ -83,7 +85,7 @@ def assign(
             told = time.monotonic()
             better(tell())
     if effort.seconds >= WHOLE and not fixed and placing.cost > bound:
-        bound = max(bound, patterns(placing, ends, effort))
+        bound = max(bound, patterns(placing, worth, ends, effort))
     return tell()
 
 
@@ -225,14 +227,14 @@ def whole(placing: Placing, seconds: float, effort: Effort, hinted: bool = True)
     return round(solver.best_objective_bound)
 
 
-def patterns(placing: Placing, ends: float, effort: Effort) -> int:
+def patterns(placing: Placing, worth: NDArray[np.float64], ends: float, effort: Effort) -> int:
     """The whole problem over patterns of rooms; gives its bound, and takes over what it finds."""
     ground = placing.ground
     half = time.monotonic() + (ends - time.monotonic()) * 0.7
     start = list(of_placing(placing))
     needs = range(len(ground.needs))
-    master, bound = generate(ground, start, half, range(len(ground.rooms)), needs, first_worth(placing))
-    chosen = choose(master, max(0.1, ends - time.monotonic()), effort.workers, effort.seed, start)
+    master, bound = generate(ground, start, half, range(len(ground.rooms)), needs, worth)
+    chosen = choose(master, max(0.1, ends - time.monotonic()), effort.workers, effort.seed, start, placing.cost - bound)
     place = [NOWHERE] * len(ground.needs)
     for one in chosen:
         for n, bed in one.beds:

@@ -38,7 +38,7 @@ def _one_by_one(site: Site, key) -> Plan:  # type: ignore[no-untyped-def]
         insert(placing, n)
     for n in sorted(range(ground.stays, len(ground.needs)), key=lambda n: key(ground, n)):
         insert(placing, n)
-    return report(placing, relaxed(ground), time.monotonic() - started, site, None)
+    return report(placing, relaxed(ground)[0], time.monotonic() - started, site, None)
 
 
 def bare(site: Site, seconds: float, workers: int = 1) -> Plan:

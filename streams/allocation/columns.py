@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from ortools.sat.python import cp_model
 from scipy.optimize import linprog
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix, hstack, identity, vstack
 
 from streams.allocation.ground import CLOSED, MUST, NOWHERE, Ground, Placing
 from streams.allocation.rules import HORIZON, alike
 
 Floats = NDArray[np.float64]
-_SMOOTH = 0.5  # of the best prices so far in those that patterns are sought with (Wentges 1997): fewer rounds
+_SMOOTH = 0.85  # of the best prices so far in those that patterns are sought with (Wentges, 1997): fewer rounds
+_MANY = 5000  # patterns in the linear programme, from which on half of them are left out
 _TINY = 0.5  # hundredths
 _AGES = 130  # years: above any span
 
@@ -82,42 +83,60 @@ def of_placing(placing: Placing) -> Iterator[Pattern]:
 
 
 class Master:
-    """The linear programme over the patterns so far."""
+    """The linear programme over the patterns so far; those that long did not pay are left out of it, and kept."""
 
     def __init__(self, ground: Ground, rooms: Sequence[int], needs: Sequence[int]) -> None:
         self.ground, self.rooms, self.needs = ground, list(rooms), list(needs)
-        self.row = {n: i for i, n in enumerate(self.needs)}
         self.out = np.array([ground.out[n] for n in self.needs], dtype=float)
-        self.patterns: dict[tuple[int, tuple[tuple[int, int], ...]], Pattern] = {}
-        self.group = {n: i for i, n in enumerate(self.needs)}
+        self.patterns: list[Pattern] = []
+        self._known: set[tuple[int, tuple[tuple[int, int], ...]]] = set()
+        self._row = {n: i for i, n in enumerate(self.needs)}
+        self._room = {room: len(self.needs) + i for i, room in enumerate(self.rooms)}
+        self._rows: list[NDArray[np.int64]] = []
+        self._active: list[int] = []
+        self.prices = np.zeros(len(self.needs) + len(self.rooms))
 
     def add(self, found: Iterable[Pattern]) -> int:
-        before = len(self.patterns)
-        self.patterns.update({(one.room, one.beds): one for one in found})
-        return len(self.patterns) - before
+        added = 0
+        for one in found:
+            if (key := (one.room, one.beds)) not in self._known:
+                self._known.add(key)
+                self._active.append(len(self.patterns))
+                self.patterns.append(one)
+                self._rows.append(np.array([*(self._row[n] for n, _ in one.beds), self._room[one.room]]))
+                added += 1
+        return added
 
     def solve(self) -> tuple[float, Floats]:
         """(cost, what each need is worth)."""
-        some = list(self.patterns.values())
-        size = len(self.needs)
-        costs = np.concatenate([[float(one.cost) for one in some], self.out])
-        rows, columns = [], []
-        for column, one in enumerate(some):
-            for n, _ in one.beds:
-                rows.append(self.row[n])
-                columns.append(column)
-        rows += range(size)
-        columns += range(len(some), len(some) + size)
-        once = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(size, len(costs)))
-        number = {room: i for i, room in enumerate(self.rooms)}
-        of_room = csr_matrix(
-            (np.ones(len(some)), ([number[one.room] for one in some], range(len(some)))),
-            shape=(len(self.rooms), len(costs)),
-        )
+        size, rooms = len(self.needs), len(self.rooms)
+        whole = self._matrix(self._active)
+        matrix = hstack([whole, vstack([identity(size), csr_matrix((rooms, size))])]).tocsr()
+        costs = np.concatenate([[float(self.patterns[i].cost) for i in self._active], self.out])
         done = linprog(
-            costs, A_eq=once, b_eq=np.ones(size), A_ub=of_room, b_ub=np.ones(len(self.rooms)), method="highs-ds"
+            costs,
+            A_eq=matrix[:size],
+            b_eq=np.ones(size),
+            A_ub=matrix[size:],
+            b_ub=np.ones(rooms),
+            method="highs-ds",
         )
+        self.prices = np.concatenate([done.eqlin.marginals, done.ineqlin.marginals])
+        if len(self._active) > _MANY:
+            more = self.excess(self._active)
+            self._active = [self._active[i] for i in np.sort(np.argsort(more, kind="stable")[: _MANY // 2])]
         return float(done.fun), np.minimum(np.asarray(done.eqlin.marginals), self.out)
+
+    def excess(self, some: Sequence[int]) -> Floats:
+        """What patterns cost above the prices of the last solution."""
+        costs = np.array([float(self.patterns[i].cost) for i in some])
+        return np.asarray(costs - self._matrix(some).T @ self.prices)
+
+    def _matrix(self, some: Sequence[int]) -> csc_matrix:
+        rows = [self._rows[i] for i in some]
+        ends = np.cumsum([0, *(len(one) for one in rows)])
+        flat = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+        return csc_matrix((np.ones(len(flat)), flat, ends), shape=(len(self.needs) + len(self.rooms), len(rows)))
 
 
 class Pricer:
@@ -180,30 +199,35 @@ class Pricer:
         other = np.ones(len(comers), dtype=bool)
         other[np.isin(comers, kept)] = False
         later = [
-            (i, bed, self._successors(kept, i, bed, comers, value, not empty, ages))
+            (bed, self._successors(kept, i, bed, comers, value, not empty, ages))
             for i, bed in enumerate(beds)
             if bed in held and ground.hour[bed] <= HORIZON
         ]
-        many = len(later)
-        after = sum(max(0.0, float(values.max(initial=0.0))) for _, _, values in later)
         now = value[:, empty].max(axis=1, initial=-1.0)
-        most, chosen = -inf, np.zeros(0, dtype=np.int64)
-        sexes = {int(self.sex[n]) for n in kept} - {-1} or {0, 1}
-        kinds = {int(self.kind[n]) for n in kept} or {int(kind) for kind in np.unique(self.kind[comers])} or {0}
-        for sex, kind in product(sorted(sexes), sorted(kinds)):
-            fit = np.flatnonzero(other & (now > 0) & (self.kind[comers] == kind) & (self.sex[comers] != 1 - sex))
-            ranked = fit[np.argsort(-now[fit], kind="stable")]
-            if base + after + float(now[ranked[: len(empty)]].sum()) - paid <= max(least, most + base + after):
+        sexes = {int(self.sex[n]) for n in kept} - {-1}
+        kinds = {int(self.kind[n]) for n in kept}
+        best, chosen, group = -inf, np.zeros(0, dtype=np.int64), np.zeros(len(comers), dtype=bool)
+        for sex, kind in product((0, 1), np.unique(self.kind[comers]).tolist() or [0]):
+            of = other & (self.kind[comers] == kind) & (self.sex[comers] != 1 - sex)
+            after = sum(max(0.0, float(won[of].max(initial=0.0))) for _, won in later)
+            if sexes <= {sex} and kinds <= {kind}:
+                fit = np.flatnonzero(of & (now > 0))
+                ranked = fit[np.argsort(-now[fit], kind="stable")]
+            else:
+                ranked = np.zeros(0, dtype=np.int64)
+            if after + float(now[ranked[: len(empty)]].sum()) - paid <= max(least - base, best):
                 continue
             won, who = _ages(now[ranked], self.age[comers[ranked]], ages, len(empty), ground.age_price)
-            if won > most:
-                most, chosen = won, comers[ranked[who]]
-        if base + after + most <= least:
+            if won + after > best:
+                best, chosen, group = won + after, comers[ranked[who]], of
+        if base + best <= least:
             return -inf, None
-        comes = [(i, bed, [int(n) for n in comers[np.argsort(-v)[: 4 + len(chosen)]]]) for i, bed, v in later]
-        successors = [(n, bed) for _, bed, some in comes for n in some]
-        assert many == len(comes)
-        return base + after + most, _made(ground, room, kept, chosen.tolist(), successors, [beds[i] for i in empty])
+        successors = [
+            (int(n), bed)
+            for bed, won in later
+            for n in comers[group][np.argsort(-won[group], kind="stable")[: 3 + len(chosen)]]
+        ]
+        return base + best, _made(ground, room, kept, chosen.tolist(), successors, [beds[i] for i in empty])
 
     def _successors(
         self,
@@ -246,25 +270,30 @@ def _ages(
     low, high = (min(kept), max(kept)) if kept else (-1, -1)
     if most == 1:
         net = values - price * np.where(ages < 0, 0, np.maximum(np.maximum(ages - high, low - ages), 0) if kept else 0)
-        best = int(net.argmax())
-        return float(net[best]) - paid, np.array([best])
-    least = values[most - 1] - price * _AGES if len(values) >= most else 0.0
+        first = int(net.argmax())
+        return float(net[first]) - paid, np.array([first])
+    least = float(values[most - 1]) - price * _AGES if len(values) >= most else 0.0
     seen: dict[int, int] = {}
-    few = []
-    for i in np.flatnonzero(values >= least):  # of one age the first are enough
-        seen[int(ages[i])] = seen.get(int(ages[i]), 0) + 1
-        if seen[int(ages[i])] <= most:
-            few.append((int(ages[i]), float(values[i]), int(i)))
-    free = [(value, i) for age, value, i in few if age < 0]
+    few: list[tuple[int, float, int]] = []
+    for i in np.flatnonzero(values >= least).tolist():  # of one age the first are enough
+        age = int(ages[i])
+        seen[age] = seen.get(age, 0) + 1
+        if seen[age] <= most:
+            few.append((age, float(values[i]), i))
+    free = sorted((value, i) for age, value, i in few if age < 0)
     aged = sorted(one for one in few if one[0] >= 0)
-    best_net, who = sum(value for value, _ in free) - paid, [i for _, i in free]
-    starts = sorted({age for age, _, _ in aged if not kept or age < low} | ({low} if kept else set()))
+    ceiling = float(values[:most].sum())  # of nobody's age being counted
+    best, who = sum(value for value, _ in free) - paid, [i for _, i in free]
+    starts = sorted({age for age, _, _ in aged if not kept or age < low} | ({low} if kept else set()), reverse=True)
     for start in starts:
-        top = sorted(free)
-        total = sum(value for value, _ in top)
+        if kept and ceiling - price * (high - start) <= best:
+            break
+        top, total = list(free), sum(value for value, _ in free)
         for age, value, i in aged:
             if age < start:
                 continue
+            if ceiling - price * (max(age, high) - start) <= best:
+                break
             if len(top) < most:
                 insort(top, (value, i))
                 total += value
@@ -275,9 +304,9 @@ def _ages(
             else:
                 continue
             net = total - price * (max(age, high) - start)
-            if net > best_net:
-                best_net, who = net, [j for _, j in top]
-    return best_net, np.array(who, dtype=np.int64)
+            if net > best:
+                best, who = net, [j for _, j in top]
+    return best, np.array(who, dtype=np.int64)
 
 
 def _made(
@@ -304,38 +333,27 @@ def _made(
     return whole
 
 
-def first_worth(placing: Placing) -> Floats:
-    """Prices to begin with: a bed is worth what the cheapest request that got one would have cost without."""
-    ground = placing.ground
-    out = np.array(ground.out, dtype=float)
-    got = [ground.out[n] for n in range(ground.stays, len(ground.needs)) if placing.place[n] != NOWHERE]
-    bed = float(min(got, default=0)) 
-    worth = np.minimum(out, bed)
-    for n in range(ground.stays):
-        own = ground.own[n]
-        worth[n] = bed + (float(ground.price[n, own]) if own != NOWHERE and ground.price[n, own] < CLOSED else 6000.0)
-    for n in range(ground.stays, len(ground.needs)):
-        if placing.place[n] == NOWHERE:
-            worth[n] = out[n]
-    return worth
-
-
 def generate(
-    ground: Ground, start: Iterable[Pattern], ends: float, rooms: Sequence[int], needs: Sequence[int], first: Floats,
+    ground: Ground,
+    start: Iterable[Pattern],
+    ends: float,
+    rooms: Sequence[int],
+    needs: Sequence[int],
+    first: Floats,
 ) -> tuple[Master, float]:
-    """(patterns, bound) until none pays any more, or time is up."""
+    """(patterns, bound) until none pays any more, or time is up. `first`: prices to begin with, of all needs."""
     master = Master(ground, rooms, needs)
     master.add(start)
     pricer = Pricer(ground, needs)
     size = len(ground.needs)
-    bound, centre = -inf, first[needs]
+    bound, centre = -inf, np.minimum(first[list(needs)], master.out)
     high = float(max((ground.out[n] for n in needs if n >= ground.stays), default=0)) + 30000
     limit = np.where(np.asarray(needs) < ground.stays, high, master.out)
     smooth = _SMOOTH
     while time.monotonic() < ends:
         cost, worth = master.solve()
         worth = np.minimum(worth, limit)
-        point = worth if centre is None or not smooth else smooth * centre + (1 - smooth) * worth
+        point = smooth * centre + (1 - smooth) * worth
         whole = np.zeros(size)
         whole[master.needs] = point
         won, added = 0.0, 0
@@ -358,11 +376,17 @@ def generate(
     return master, bound
 
 
-def choose(master: Master, seconds: float, workers: int, seed: int, hints: Iterable[Pattern]) -> list[Pattern]:
-    """The best choice of one pattern a room, as an integer programme."""
+def choose(
+    master: Master, seconds: float, workers: int, seed: int, hints: Iterable[Pattern], most: float = inf
+) -> list[Pattern]:
+    """The best choice of one pattern a room, as an integer programme; `most`: what a pattern may cost above the prices,
+    or no choice with it is better than what is known."""
     cp = cp_model.CpModel()
-    some = list(master.patterns.values())
     hint = {(one.room, one.beds) for one in hints}
+    above = master.excess(range(len(master.patterns)))
+    some = [
+        one for one, more in zip(master.patterns, above, strict=True) if more <= most or (one.room, one.beds) in hint
+    ]
     taken = [cp.new_bool_var("") for _ in some]
     out = {n: cp.new_bool_var("") for n in master.needs}
     covers: dict[int, list[cp_model.IntVar]] = {n: [out[n]] for n in master.needs}
@@ -385,7 +409,6 @@ def choose(master: Master, seconds: float, workers: int, seed: int, hints: Itera
     solver.parameters.random_seed = seed
     solver.parameters.max_time_in_seconds = seconds
     solver.parameters.linearization_level = 2
-    status = solver.solve(cp)
-    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+    if solver.solve(cp) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return []
     return [one for one, var in zip(some, taken, strict=True) if solver.boolean_value(var)]

@@ -15,7 +15,7 @@ from math import inf
 from ortools.sat.python import cp_model
 
 from streams.allocation.plan import Breach
-from streams.allocation.rules import HORIZON, RULES, alike, free_at, late, room_of, usable
+from streams.allocation.rules import HORIZON, RULES, TURNOVER, bed_of, late, room_of, usable
 from streams.allocation.site import Bed, Need, Site
 
 _SECONDS = 5.0  # of one question to the solver
@@ -73,8 +73,8 @@ class _Model:
         self.taken: dict[str, list[tuple[cp_model.IntVar, float, float]]] = defaultdict(list)
         self.lying: dict[str, list[Need]] = defaultdict(list)
         for stay in site.stays:
-            if stay.bed in site.beds:
-                self.lying[stay.bed].append(stay.need)
+            if bed := bed_of(site, stay.bed):
+                self.lying[bed.id].append(stay.need)
         beds = sorted(site.beds.values(), key=lambda one: one.id)
         for stay in site.stays:
             self._must(Breach("placed", (stay.need.ref,)), stay.need, stay.bed, 0.0, beds)
@@ -87,7 +87,7 @@ class _Model:
     def rules(self) -> list[Breach]:
         return sorted(self.literal, key=lambda one: (one.rule, one.refs, one.where))
 
-    def ask(self, rules: Sequence[Breach]) -> tuple[int, list[Breach]]:
+    def ask(self, rules: Sequence[Breach]) -> tuple[cp_model.CpSolverStatus, list[Breach]]:
         """(status, rules that contradict each other)."""
         self.cp.clear_assumptions()
         self.cp.add_assumptions([self.literal[rule] for rule in rules])
@@ -121,14 +121,14 @@ class _Model:
             hours = {0.0}
             others = self.lying[bed.id]
             if not mine and by > 0 and len(others) == 1:
-                hours |= {hour for hour in [max(others[0].leaves, 1.0)] if hour <= min(by, HORIZON)}
+                hours |= {hour for hour in [max(others[0].leaves, TURNOVER)] if hour <= min(by, HORIZON)}
             for hour in sorted(hours):
                 way = self.cp.new_bool_var("")
                 ways.append(way)
                 for literal in literals:
                     if literal is not None:
                         self.cp.add_implication(way, ~literal)
-                end = max(need.leaves, 1.0) if mine else inf
+                end = max(need.leaves, TURNOVER) if mine else inf
                 self.room[room_of(bed)].append((need, way, hour, end))
                 self.taken[bed.id].append((way, hour, end))
         literal = self._rule(rule)

@@ -1,4 +1,4 @@
-"""Rooms that change whom they are for. What a matching cannot find, since it moves nobody: three women who move to other
+"""Rooms that change whom they are for. What a matching cannot find, as it moves nobody: three women who move to other
 rooms of women make a room for four men who wait. Each try is judged by a matching of all who wait to all beds."""
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streams.allocation.ground import CLOSED, MUST, NOWHERE, Costs, Placing
 from streams.allocation.start import match, matched, urgent
@@ -122,9 +123,7 @@ class Converter:
     def _spent(self, place: list[int]) -> int:
         """What stays cost, and the ages of rooms without those who wait."""
         ground = self.ground
-        lie = sum(
-            ground.out[n] if place[n] == NOWHERE else int(ground.price[n, place[n]]) for n in range(ground.stays)
-        )
+        lie = sum(ground.out[n] if place[n] == NOWHERE else int(ground.price[n, place[n]]) for n in range(ground.stays))
         return lie + (ground.age_price * int(self.bare.span.sum()) if place is self.bare.place else self.spans)
 
     def _worth(self, n: int) -> Costs:
@@ -149,7 +148,7 @@ class Converter:
                 self.bare.put(n, was[n])
         self._refresh(touched)
 
-    def _apply(self, was: list[int], touched: set[int], room: int, others: np.ndarray) -> bool:  # type: ignore[type-arg]
+    def _apply(self, was: list[int], touched: set[int], room: int, others: NDArray[np.bool_]) -> bool:
         """For good, if the real cost is less as well."""
         ground, placing = self.ground, self.placing
         before, cost = list(placing.place), placing.cost

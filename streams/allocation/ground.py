@@ -126,7 +126,7 @@ class Ground:
     def _by_kind(self, some: Sequence[tuple[Hashable, Need]], of: Callable[[Need, Bed], bool]) -> Costs:
         """(needs, beds), 1 where `of` holds, asked once for all needs with the same key."""
         number: dict[Hashable, int] = {}
-        rows = []
+        rows: list[list[bool]] = []
         for key, need in some:
             if key not in number:
                 number[key] = len(rows)
@@ -276,7 +276,11 @@ class Placing:
     def own_cost(self, n: int) -> int:
         """Of staying: tried out, since the hours of a successor depend on it."""
         own = self.ground.own[n]
-        if own == NOWHERE or self.ground.price[n, own] >= CLOSED or any(self.place[m] == own for m in self.ground.lying[own] if m != n):
+        if (
+            own == NOWHERE
+            or self.ground.price[n, own] >= CLOSED
+            or any(self.place[m] == own for m in self.ground.lying[own] if m != n)
+        ):
             return CLOSED
         if self.newcomer[own] != NOWHERE and self.newcomer[own] < self.ground.stays:
             return CLOSED
@@ -299,4 +303,3 @@ class Placing:
             else:
                 sum_ += int(ground.price[n, bed]) + (ground.waits(n, self.hour(n)) if n >= ground.stays else 0)
         return sum_
-

@@ -116,7 +116,7 @@ def _ways(ground: Ground, model: Model, n: int, rooms: Sequence[int], members: d
 def _capacity(ground: Ground, model: Model, room: int, some: Sequence[int]) -> None:
     cp = model.cp
     for number, beds in enumerate(ground.classes[room]):
-        takes = [var for n in some if (var := model.now.get((n, room, number))) is not None]
+        takes: list[cp_model.LinearExprT] = [var for n in some if (var := model.now.get((n, room, number))) is not None]
         for bed in beds:
             lying = ground.lying[bed]
             if len(lying) == 1:
@@ -184,8 +184,10 @@ def _ages(ground: Ground, model: Model, room: int, members: Sequence[_Member]) -
             continue
         low, high = cp.new_int_var(0, _OLDEST, ""), cp.new_int_var(0, _OLDEST, "")
         cp.add(span >= high - low)
-        lie = sorted((one for one in there if one.n in model.stay and one.start == 0.0 and one.end < float("inf")),
-                     key=lambda one: ages[one.n])
+        lie = sorted(
+            (one for one in there if one.n in model.stay and one.start == 0.0 and one.end < float("inf")),
+            key=lambda one: ages[one.n],
+        )
         for one in there:
             cp.add(high >= ages[one.n] * one.present)
             cp.add(low <= _OLDEST - (_OLDEST - ages[one.n]) * one.present)

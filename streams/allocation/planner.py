@@ -36,8 +36,11 @@ def plan(
         again = first if given == surgical - first.left else operate(site, given, share / 2, workers, seed)
         if missing := given & again.left:  # cannot be but by lack of time: the first had room for all of them
             again = replace(again, lines=tuple(line for line in first.lines if line.ref in given))
-            again = replace(again, left=frozenset(), cost=sum(t.price for t in site.theatres if t.id in {
-                line.to for line in again.lines}))
+            again = replace(
+                again,
+                left=frozenset(),
+                cost=sum(t.price for t in site.theatres if t.id in {line.to for line in again.lines}),
+            )
             assert missing <= given
         made = replace(
             made,

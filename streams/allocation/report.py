@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streams.allocation.ground import CLOSED, MUST, NOWHERE, Ground, Placing
+from streams.allocation.ground import CLOSED, MUST, NOWHERE, Costs, Ground, Placing
 from streams.allocation.plan import BED, FEASIBLE, INFEASIBLE, OPTIMAL, Assignment, Plan, Reason, total
 from streams.allocation.rules import alike, check, left_out, off_service
 from streams.allocation.site import Site
@@ -85,7 +85,7 @@ def _reason(placing: Placing, n: int) -> Reason:
     return Reason(mine, decided, there, least / 100)
 
 
-def _dearer(ground: Ground, n: int, best: int, mine: dict[str, float], aged: np.ndarray) -> str:  # type: ignore[type-arg]
+def _dearer(ground: Ground, n: int, best: int, mine: dict[str, float], aged: Costs) -> str:
     """The component by which the next best costs most more."""
     if best == NOWHERE:
         return "unplaced"
@@ -96,7 +96,7 @@ def _dearer(ground: Ground, n: int, best: int, mine: dict[str, float], aged: np.
     return max(sorted(more), key=lambda name: more[name]) if more else ""
 
 
-def _forbids(placing: Placing, n: int, costs: np.ndarray, cost: int) -> str:  # type: ignore[type-arg]
+def _forbids(placing: Placing, n: int, costs: Costs, cost: int) -> str:
     """The rule that closes the bed which would have cost least, if it would have cost less."""
     ground, need = placing.ground, placing.ground.needs[n]
     wished = np.where(costs < CLOSED, CLOSED, _wished(placing, n))
@@ -114,7 +114,7 @@ def _forbids(placing: Placing, n: int, costs: np.ndarray, cost: int) -> str:  # 
     return rules[0] if rules else "one_per_bed"
 
 
-def _wished(placing: Placing, n: int) -> np.ndarray:  # type: ignore[type-arg]
+def _wished(placing: Placing, n: int) -> Costs:
     """What each bed would cost if no rule closed it."""
     ground, need = placing.ground, placing.ground.needs[n]
     off = np.array([off_service(need, bed) for bed in ground.beds], dtype=np.int64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import hypot
 
 from streams.allocation.plan import BED, NURSE, THEATRE, Assignment, Breach, Plan, total
@@ -43,6 +43,11 @@ def urgency(priority: int) -> float:
 
 def room_of(bed: Bed) -> str:
     return f"{bed.unit}|{bed.room}"
+
+
+def bed_of(site: Site, name: str | None) -> Bed | None:
+    """None of an unknown bed, as of none."""
+    return site.beds.get(name) if name is not None else None
 
 
 def rooms(site: Site) -> dict[str, list[Bed]]:
@@ -103,9 +108,9 @@ def promised(before: Plan | None, site: Site) -> dict[str, str]:
     """Stay or request -> unit|room that a plan promised it and where it does not lie yet."""
     lies = {stay.need.ref: stay.bed for stay in site.stays}
     return {
-        one.ref: room_of(site.beds[one.to])
+        one.ref: room_of(bed)
         for one in (before.assignments if before else ())
-        if one.kind == BED and one.action and one.to in site.beds and lies.get(one.ref) != one.to
+        if one.kind == BED and one.action and (bed := bed_of(site, one.to)) and lies.get(one.ref) != bed.id
     }
 
 
@@ -140,13 +145,12 @@ def _lie(site: Site, plan: Plan) -> Iterator[tuple[Need, Bed, float, float]]:
     given = plan.beds()
     for stay in site.stays:
         one = given.get(stay.need.ref)
-        if one and one.to in site.beds:
-            stays_on = one.to == stay.bed
-            yield stay.need, site.beds[one.to], 0.0, max(stay.need.leaves, TURNOVER) if stays_on else float("inf")
+        if one and (bed := bed_of(site, one.to)):
+            yield stay.need, bed, 0.0, max(stay.need.leaves, TURNOVER) if bed.id == stay.bed else float("inf")
     for request in site.requests:
         one = given.get(request.need.ref)
-        if one and one.to in site.beds:
-            yield request.need, site.beds[one.to], one.at, float("inf")
+        if one and (bed := bed_of(site, one.to)):
+            yield request.need, bed, one.at, float("inf")
 
 
 def _beds(site: Site, plan: Plan) -> Iterator[Breach]:
@@ -176,12 +180,12 @@ def _beds(site: Site, plan: Plan) -> Iterator[Breach]:
                     continue  # both were there before: "placed" is the breach
                 yield Breach("one_per_bed", tuple(sorted((need.ref, stay.need.ref))), bed.id)
     for room, there in by_room.items():
-        for (one, here, start, end), (other, beside, begins, ends) in combinations(there, 2):
+        for (who, here, start, end), (other, beside, begins, ends) in combinations(there, 2):
             if max(start, begins) < min(end, ends):
-                refs = tuple(sorted((one.ref, other.ref)))
+                refs = tuple(sorted((who.ref, other.ref)))
                 if here.id == beside.id:
                     yield Breach("one_per_bed", refs, here.id)
-                elif rule := alike(one, other):
+                elif rule := alike(who, other):
                     yield Breach(rule, refs, room)
 
 
@@ -190,26 +194,26 @@ def _bed_costs(site: Site, plan: Plan, before: Plan | None) -> Iterator[tuple[st
     promises = promised(before, site)
     for stay in site.stays:
         one = given.get(stay.need.ref)
-        if one and one.to in site.beds and one.to != stay.bed:
+        if one is None or not (bed := bed_of(site, one.to)):
+            continue
+        if bed.id != stay.bed:
             yield "move", weights.move
-            if stay.bed in site.beds:
-                (x, y), (u, v) = where[room_of(site.beds[stay.bed])], where[room_of(site.beds[one.to])]
+            if lay := bed_of(site, stay.bed):
+                (x, y), (u, v) = where[room_of(lay)], where[room_of(bed)]
                 yield "metre", weights.metre * hypot(x - u, y - v)
-            if off_service(stay.need, site.beds[one.to]):
-                yield "service", weights.service
-        elif one and one.to and off_service(stay.need, site.beds[one.to]):
+        if off_service(stay.need, bed):
             yield "service", weights.service
     for request in site.requests:
         one = given.get(request.need.ref)
-        if one is None or one.to not in site.beds:
+        if one is None or not (bed := bed_of(site, one.to)):
             yield from left_out(site, request)
             continue
         yield "waiting", weights.waiting * urgency(request.priority) * one.at
-        if off_service(request.need, site.beds[one.to]):
+        if off_service(request.need, bed):
             yield "service", weights.service
     for ref, room in promises.items():
         one = given.get(ref)
-        if one and (one.to not in site.beds or room_of(site.beds[one.to]) != room):
+        if one and ((bed := bed_of(site, one.to)) is None or room_of(bed) != room):
             yield "change", weights.change
     by_room: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
     for need, bed, start, end in _lie(site, plan):
@@ -236,16 +240,15 @@ def present(site: Site, plan: Plan, start: float, end: float) -> dict[str, list[
     given = plan.beds()
     for stay in site.stays:
         one = given.get(stay.need.ref)
-        if stay.bed in site.beds and (one is None or one.to is None):
-            found[room_of(site.beds[stay.bed])].append(stay.need)
+        if (bed := bed_of(site, stay.bed)) and (one is None or one.to is None):
+            found[room_of(bed)].append(stay.need)
     return dict(sorted(found.items()))
 
 
 def segments(nurses: Sequence[Nurse]) -> list[tuple[float, float]]:
     """The hours ahead, cut wherever a shift begins or ends, as far as anybody works."""
     cuts = sorted({max(hour, 0.0) for nurse in nurses for hour in (nurse.starts, nurse.ends) if nurse.ends > 0})
-    works = [(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
-    return [(a, b) for a, b in works if any(nurse.starts <= a and b <= nurse.ends for nurse in nurses)]
+    return [(a, b) for a, b in pairwise(cuts) if any(nurse.starts <= a and b <= nurse.ends for nurse in nurses)]
 
 
 def may_work(nurse: Nurse, room: str) -> bool:
@@ -281,8 +284,8 @@ def _staff_costs(site: Site, plan: Plan) -> Iterator[tuple[str, float]]:
         if nurse.ends <= 0:
             continue
         there = present(site, plan, max(nurse.starts, 0.0), nurse.ends)
-        mine = {one.to for one in lines if one.ref == nurse.ref and one.at == max(nurse.starts, 0.0)}
-        load = sum(need.load for room in mine if room for need in there.get(room, ()))
+        mine = {one.to for one in lines if one.to and one.ref == nurse.ref and one.at == max(nurse.starts, 0.0)}
+        load = sum(need.load for room in mine for need in there.get(room, ()))
         yield "overload", site.weights.overload * max(0.0, load - nurse.load)
         for room in sorted(mine & set(there)):
             yield "skill", nurse_costs(site, nurse, there[room])
@@ -305,19 +308,19 @@ def _theatres(site: Site, plan: Plan) -> Iterator[Breach]:
     if site.theatres and any(one.kind == THEATRE for one in plan.assignments):
         operated, given = {one.ref for one in lines}, plan.beds()
         for request in site.requests:
-            one = given.get(request.need.ref)
-            if request.minutes and one and one.to and request.need.ref not in operated:
-                yield Breach("operation", (request.need.ref,), one.to)
+            line = given.get(request.need.ref)
+            if request.minutes and line and line.to and request.need.ref not in operated:
+                yield Breach("operation", (request.need.ref,), line.to)
     minutes = {one.id: one.minutes for one in site.theatres}
     for one in lines:
-        request, end = requests.get(one.ref), one.until or 0.0
-        if request is None:
+        asked, end = requests.get(one.ref), one.until or 0.0
+        if asked is None:
             continue  # "known" has said so
-        if abs((end - one.at) * 60 - request.minutes) > 0.01 or end * 60 > minutes.get(one.to or "", 0) + 0.01:
+        if abs((end - one.at) * 60 - asked.minutes) > 0.01 or end * 60 > minutes.get(one.to or "", 0) + 0.01:
             yield Breach("theatre_minutes", (one.ref,), one.to or "")
-        hours = surgeon_hours(site, request.surgeon)
-        if request.surgeon and not any(a <= one.at + 1e-6 and end <= b + 1e-6 for a, b in hours):
-            yield Breach("surgeon", (one.ref,), request.surgeon)
+        hours = surgeon_hours(site, asked.surgeon)
+        if asked.surgeon and not any(a <= one.at + 1e-6 and end <= b + 1e-6 for a, b in hours):
+            yield Breach("surgeon", (one.ref,), asked.surgeon)
     for one, other in combinations(lines, 2):
         if max(one.at, other.at) + 1e-6 < min(one.until or 0.0, other.until or 0.0):
             refs = tuple(sorted((one.ref, other.ref)))

@@ -97,9 +97,7 @@ def match(placing: Placing, some: Iterable[int]) -> None:
         for row, column in sorted(
             pairs,
             key=lambda one: (
-                -weight[
-                    int(ground.room[beds[one[1]]]), int(ground.sex[waiting[one[0]]]), ground.kind[waiting[one[0]]]
-                ],
+                -weight[int(ground.room[beds[one[1]]]), int(ground.sex[waiting[one[0]]]), ground.kind[waiting[one[0]]]],
                 one,
             ),
         ):

@@ -60,9 +60,7 @@ def site(beds: int, waiting: int, seed: int = 1, occupancy: float = 0.9) -> Site
     )
 
 
-def person(
-    chance: random.Random, ref: str, sex: str, kind: str, features: frozenset[str] | None, service: str
-) -> Need:
+def person(chance: random.Random, ref: str, sex: str, kind: str, features: frozenset[str] | None, service: str) -> Need:
     wanted = {name for name in ("oxygen", "monitor") if chance.random() < 0.12}
     needs = frozenset(wanted & features if features is not None else wanted)
     age = min(90, max(1, round(chance.gauss(62, 19))))
