@@ -58,9 +58,14 @@ def sound(site: Site, plan: Plan, before: Plan | None = None) -> None:
 # ------------------------------------------------------------------------------------------------- against brute force
 
 _needs = st.builds(
-    lambda sex, age, kind, wants, leaves, service: dict(
-        sex=sex, age=age, isolation=kind, needs=wants, leaves=leaves, service=service
-    ),
+    lambda sex, age, kind, wants, leaves, service: {
+        "sex": sex,
+        "age": age,
+        "isolation": kind,
+        "needs": wants,
+        "leaves": leaves,
+        "service": service,
+    },
     st.sampled_from(["M", "F", ""]),
     st.sampled_from([None, 20, 45, 90]),
     st.sampled_from(["", "", "MRSA"]),
@@ -85,8 +90,12 @@ def sites(draw: st.DrawFn) -> Site:
     places = draw(st.lists(st.sampled_from([*made, None]), max_size=2))
     stays = tuple(Stay(Need(f"s{n}", f"p{n}", **draw(_needs)), place) for n, place in enumerate(places))
     requests = tuple(
-        Request(Need(f"r{n}", f"q{n}", **draw(_needs)), draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from([0.0, 9.0])),
-                draw(st.sampled_from([None, None, 2.0])))
+        Request(
+            Need(f"r{n}", f"q{n}", **draw(_needs)),
+            draw(st.sampled_from([1, 3, 5])),
+            draw(st.sampled_from([0.0, 9.0])),
+            draw(st.sampled_from([None, None, 2.0])),
+        )
         for n in range(draw(st.integers(0, 2)))
     )  # fmt: skip
     return Site("S", AT, made, stays, requests)
@@ -220,7 +229,7 @@ def test_nothing_at_all_is_a_plan() -> None:
     assert nowhere.costs == {"unplaced": 400.0}
 
 
-# -------------------------------------------------------------------------------------------------------- states gone wrong
+# ---------------------------------------------------------------------------------------------------- states gone wrong
 
 
 def one_room(*stays: Stay, beds: int = 2, **changes: str) -> Site:

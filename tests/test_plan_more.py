@@ -199,7 +199,7 @@ def test_amounts_that_cannot_be_are_refused(supply: dict[str, float], demand: De
         divide(supply, [demand])
 
 
-# ------------------------------------------------------------------------------------------------------------- conflicts
+# ------------------------------------------------------------------------------------------------------------ conflicts
 
 TWO_SEXES = Site("S", AT, beds("A|1|1", "A|1|2"), (stay("s1", "A|1|1", sex="M"), stay("s2", "A|1|2", sex="F")))
 NO_OXYGEN = Site("S", AT, beds("A|1|1", "A|1|2"), (stay("s1", "A|1|1", needs=frozenset({"oxygen"})),))

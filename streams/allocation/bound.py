@@ -1,10 +1,10 @@
 """A bound within a fraction of a second: what the site costs at least, whatever is planned.
 
 A relaxation to least-cost assignments of those who wait: to beds that are empty, to beds of those who leave in time,
-and, at the price of a move, to beds of all others. As every move takes an empty bed, no more may come in now than beds are
-empty; that is priced (a Lagrange multiplier, any is valid, the best of a few is taken). What a room's ages cost while
-all stay in it is kept, against a share of the price of moving away: either all stay and it is paid, or somebody moves
-and pays his share.
+and, at the price of a move, to beds of all others. As every move takes an empty bed, no more may come in now than
+beds are empty; that is priced (a Lagrange multiplier, any is valid, the best of a few is taken). What a room's ages
+cost while all stay in it is kept, against a share of the price of moving away: either all stay and it is paid, or
+somebody moves and pays his share.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _best(whole: Costs, now: int, empty: int, out: Costs) -> tuple[int, int]:
 
 
 def _duals(costs: Costs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(of rows, of columns): shortest paths over the assignment (Bellman and Ford); columns that stay free cost none."""
+    """(of rows, of columns): shortest paths over the assignment (Bellman and Ford); free columns cost none."""
     rows, columns = linear_sum_assignment(costs)
     matched = columns[np.argsort(rows)]
     of_column = np.zeros(costs.shape[1])

@@ -1,10 +1,10 @@
 """The whole problem as rooms that choose among patterns, by column generation: its linear relaxation is nearly exact.
 
-A pattern is who lies in one room: which of those in it stay, who comes in now, who comes when somebody leaves. Each room
-takes one pattern, everybody is in one pattern or nowhere (Dantzig and Wolfe, Operations Research 8, 1960). What ages
-and sexes in a room cost is inside a pattern, where the compact model (model.py) has only weak inequalities for it.
-Prices of the linear programme say which pattern of each room would pay; with no pattern left that pays, it is solved,
-and at any time its prices give a bound (Lagrange): what everybody is worth, less what rooms could still win.
+A pattern is who lies in one room: which of those in it stay, who comes in now, who comes when somebody leaves. Each
+room takes one pattern, everybody is in one pattern or nowhere (Dantzig and Wolfe, Operations Research 8, 1960). What
+ages and sexes in a room cost is inside a pattern, where the compact model (model.py) has only weak inequalities for
+it. Prices of the linear programme say which pattern of each room would pay; with no pattern left that pays, it is
+solved, and at any time its prices give a bound (Lagrange): what everybody is worth, less what rooms could still win.
 """
 
 from __future__ import annotations

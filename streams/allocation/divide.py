@@ -28,8 +28,9 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """`prices`: dual prices, of a little of a resource; nothing where some is left over. `worth`: of one whole unit more
-    of it, which is less where something else runs short before. `feasible` is False where what must be granted is more
+    """`prices`: dual prices, of a little of a resource; nothing where some is left over. `worth`: of one whole unit
+    more of it, which is less where something else runs short before. `feasible` is False where what must be granted is
+    more
     than there is: then nothing is."""
 
     granted: Mapping[str, float]

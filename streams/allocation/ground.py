@@ -148,7 +148,7 @@ class Ground:
     def waits(self, n: int, hour: float) -> int:
         """Of a bed for a request at that hour, beside its price."""
         overdue = MUST if n >= self.stays and late(self.site.requests[n - self.stays], hour) else 0
-        return round(self.rate[n] * hour * 100) + overdue
+        return round(float(self.rate[n]) * hour * 100) + overdue
 
 
 class Placing:
@@ -266,7 +266,8 @@ class Placing:
 
         A stay's own bed counts as empty: that he lies there is what the price of his own bed says.
         """
-        ground, costs = self.ground, self.matrix([n])[0]
+        ground = self.ground
+        costs: Costs = self.matrix([n])[0]
         if n < ground.stays:
             costs[self.at > 0] = CLOSED  # a patient moves now, or not
             if (own := ground.own[n]) != NOWHERE:

@@ -1,4 +1,4 @@
-"""A plan: who should lie where, who should work where, what is operated on where, and why. A proposal until accepted."""
+"""A plan: who should lie where, who should work where, what is operated on where, and why: a proposal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BED, NURSE, THEATRE = "bed", "nurse", "theatre"
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why here. `decided`: the hard rule (rules.RULES) that closes all that would cost less, or the component of the
-    cost that makes the next best dearer; empty where nothing else was in question. `next_best` is None for "nowhere"."""
+    cost that makes the next best dearer; empty where nothing else was in question. `next_best`: None for "nowhere"."""
 
     costs: Mapping[str, float] = field(default_factory=dict)  # what this assignment costs, by component
     decided: str = ""

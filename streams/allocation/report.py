@@ -118,4 +118,5 @@ def _wished(placing: Placing, n: int) -> Costs:
     """What each bed would cost if no rule closed it."""
     ground, need = placing.ground, placing.ground.needs[n]
     off = np.array([off_service(need, bed) for bed in ground.beds], dtype=np.int64)
-    return off * round(ground.site.weights.service * 100) + np.rint(ground.rate[n] * placing.at * 100).astype(np.int64)
+    waiting: Costs = np.rint(ground.rate[n] * placing.at * 100).astype(np.int64)
+    return off * round(ground.site.weights.service * 100) + waiting

@@ -240,8 +240,8 @@ def present(site: Site, plan: Plan, start: float, end: float) -> dict[str, list[
     given = plan.beds()
     for stay in site.stays:
         one = given.get(stay.need.ref)
-        if (bed := bed_of(site, stay.bed)) and (one is None or one.to is None):
-            found[room_of(bed)].append(stay.need)
+        if (held := bed_of(site, stay.bed)) and (one is None or one.to is None):
+            found[room_of(held)].append(stay.need)
     return dict(sorted(found.items()))
 
 

@@ -60,9 +60,12 @@ def resume(placing: Placing, before: Plan | None) -> None:
                 placing.take(n)
             if was != NOWHERE:
                 placing.put(n, was)
-        elif n >= placing.ground.stays and bed != NOWHERE:
-            if placing.matrix([n], np.array([bed]))[0, 0] < placing.ground.out[n]:
-                placing.put(n, bed)
+        elif (
+            n >= placing.ground.stays
+            and bed != NOWHERE
+            and placing.matrix([n], np.array([bed]))[0, 0] < placing.ground.out[n]
+        ):
+            placing.put(n, bed)
 
 
 def matched(costs: Costs, out: Costs) -> tuple[int, list[tuple[int, int]]]:

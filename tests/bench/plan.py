@@ -1,8 +1,8 @@
 """Plan latency and gap against size, beside greedy and a bare CP-SAT model without a warm start.
 
 Sites are drawn, not recorded: four beds to a ward room and two of ten rooms single, units meant for one service each,
-nine beds of ten taken, ages as of hospital patients, one patient of twelve isolated. Events are single: somebody leaves,
-somebody comes, a patient is isolated, a bed is closed.
+nine beds of ten taken, ages as of hospital patients, one patient of twelve isolated. Events are single: somebody
+leaves, somebody comes, a patient is isolated, a bed is closed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def site(beds: int, waiting: int, seed: int = 1, occupancy: float = 0.9) -> Site
         sex, kind = chance.choice("MF"), chance.choice(KINDS) if chance.random() < 0.08 else ""
         for bed in room_beds:
             if chance.random() < occupancy:
-                need = person(chance, f"s{len(stays)}", sex, kind, bed.features, [*bed.services][0])
+                need = person(chance, f"s{len(stays)}", sex, kind, bed.features, next(iter(bed.services)))
                 stays.append(Stay(need, bed.id, -chance.expovariate(1 / 60)))
                 made[bed.id] = replace(bed, status=OCCUPIED)
     return Site(
