@@ -34,6 +34,7 @@ from infra.kafka import Outgoing, Producer, headers, lag, read_whole
 from infra.keystore import CACHE_SECONDS, KeyStore
 from infra.ledger import FINISHED, Erasure, Ledger
 from infra.settings import settings
+from schemas.document import of_persons
 from schemas.envelope import Envelope
 from schemas.registry import DOMAINS, Domain
 from schemas.signal import SignalEnvelope
@@ -200,7 +201,7 @@ def _delete(server: Elasticsearch, index: str, refs: frozenset[str]) -> int:
     count = 0
     try:
         server.indices.refresh(index=index)
-        query = {"query": {"terms": {"patient_ref": sorted(refs)}}}
+        query = {"query": of_persons(refs)}
         ids = [hit["_id"] for hit in scan(server, index=index, query=query, _source=False)]
         for some in (ids[at : at + 1000] for at in range(0, len(ids), 1000)):
             answer = server.bulk(index=index, operations=[{"delete": {"_id": one}} for one in some])
@@ -327,7 +328,7 @@ def _of_domain(server: Elasticsearch, domain: Domain) -> list[str]:
 
 
 def _count(server: Elasticsearch, index: str, refs: frozenset[str]) -> int:
-    return int(server.count(index=index, query={"terms": {"patient_ref": sorted(refs)}})["count"])
+    return int(server.count(index=index, query=of_persons(refs))["count"])
 
 
 def _records(topic: str, tokens: set[str]) -> Iterator[Any]:

@@ -35,6 +35,7 @@ from infra.errors import BadMessage, StackDown, UsageError
 from infra.kafka import OrderedReader, read_whole
 from infra.keystore import KeyStore
 from infra.settings import settings
+from schemas.document import of_persons
 from schemas.envelope import Envelope
 from schemas.peers import Peers
 from schemas.registry import Domain
@@ -228,7 +229,7 @@ class _Rebuild:
         if await asyncio.to_thread(self._keys.epoch) != batch.epoch:
             keys = await asyncio.to_thread(self._keys.of_tokens, batch.tokens)
             gone = await asyncio.to_thread(self._keys.refs_of_tokens, [one for one, key in keys.items() if key is None])
-            await self._index.remove_of("patient_ref", gone)
+            await self._index.remove_of(of_persons(gone))
 
     def _leave_out(self, reason: str, message: Incoming) -> None:
         self.done.left_out[reason] += 1

@@ -30,6 +30,7 @@ from infra.errors import StackDown, UsageError
 from infra.kafka import Outgoing, Producer, change_topics, read_whole, topic_settings
 from infra.keystore import KeyStore
 from infra.settings import settings
+from schemas.document import of_persons
 from schemas.envelope import rfc3339
 from schemas.registry import DOMAINS, TOPICS, Domain
 from schemas.similar import ALIAS, OF
@@ -192,7 +193,7 @@ async def _forget(server: AsyncElasticsearch, refs: AbstractSet[str]) -> None:
     merged = (await asyncio.to_thread(KeyStore.local))[1].merged()
     rest = iter({merged.get(ref, ref) for ref in refs})
     while some := list(islice(rest, REMOVED_AT_ONCE)):
-        await Index(server, ALIAS).remove_of("patient_ref", some)
+        await Index(server, ALIAS).remove_of(of_persons(some))
 
 
 async def _shorten(index: Index, expired: AbstractSet[tuple[str, str]]) -> None:

@@ -262,8 +262,8 @@ class Index:
                 self.target.succeeded()
                 return found
 
-    async def remove_of(self, field: str, values: Collection[str]) -> int:
-        """Delete every document whose `field` is one of `values`, written by now or under way; gives how many.
+    async def remove_of(self, query: Mapping[str, Any]) -> int:
+        """Delete every document that a query finds, written by now or under way; gives how many.
 
         Waits for a server that is away, as all calls here do.
         """
@@ -272,9 +272,7 @@ class Index:
             await self.target.admitted()
             try:
                 await self._server.indices.refresh(index=self.name)
-                found = await self._server.search(
-                    index=self.name, query={"terms": {field: sorted(values)}}, size=REMOVED_AT_ONCE, source=False
-                )
+                found = await self._server.search(index=self.name, query=query, size=REMOVED_AT_ONCE, source=False)
                 if not (ids := [hit["_id"] for hit in found["hits"]["hits"]]):
                     self.target.succeeded()
                     return gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -25,6 +26,14 @@ class Document:
     identifying: dict[str, str] = field(default_factory=dict, repr=False)
     staff: dict[str, tuple[StaffMember, ...]] = field(default_factory=dict, repr=False)
     blind: list[tuple[str, str]] = field(default_factory=list, repr=False)  # field and value
+
+
+def of_persons(refs: Collection[str]) -> dict[str, Any]:
+    """The query for documents about these people: a patient's, what their own key closes, a member's shifts."""
+    some = sorted(refs)
+    shifts = [{"term": {"kind": "shift"}}, {"terms": {"staff_ref": some}}]
+    should = [{"terms": {"patient_ref": some}}, {"terms": {"sealed_by": some}}, {"bool": {"filter": shifts}}]
+    return {"bool": {"should": should, "minimum_should_match": 1}}
 
 
 def documents(record: Record) -> list[Document]:

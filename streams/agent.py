@@ -24,6 +24,7 @@ from infra.kafka import Outgoing, Producer, PublishFailed
 from infra.keystore import KeyStore
 from infra.retry import Target
 from infra.settings import settings
+from schemas.document import of_persons
 from schemas.peers import Peers
 from schemas.registry import Domain
 from streams.app import app
@@ -195,7 +196,8 @@ class Agent:
         indexed.
         """
         if self._sites is not None:
-            await self._sites.follow(batch.ready)
+            sites = self._sites
+            await self._until_done(self._key_store, lambda: sites.follow(batch.ready), KeyStoreBusy)
         await advance(self._entities, self._processor.folds(batch.ready))
         await self._merge(batch)
         if not batch.unnamed:
@@ -241,7 +243,7 @@ class Agent:
         gone = {token for token, key in keys.items() if key is None}
         if gone:
             refs = await asyncio.to_thread(self._keys.refs_of_tokens, gone)
-            await self._index.remove_of("patient_ref", refs)
+            await self._index.remove_of(of_persons(refs))
 
     async def _merge(self, batch: Batch) -> None:
         for merge in self._processor.merges(batch.ready):

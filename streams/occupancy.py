@@ -51,9 +51,12 @@ class Sites:
         found = await self._index.find(live.wanted(datetime.now(UTC), site=site))
         if (query := live.closed(found.values(), site)) is not None:
             found |= await self._index.find(query)
-        refs = {one["patient_ref"] for one in found.values() if "patient_ref" in one}
-        erased = await asyncio.to_thread(self._keys.erased, refs)
-        return {name: one for name, one in found.items() if one.get("patient_ref") not in erased}
+        about = {
+            name: {one["patient_ref"]} if "patient_ref" in one else set(one.get("staff_ref", ()))
+            for name, one in found.items()
+        }
+        erased = await asyncio.to_thread(self._keys.erased, set().union(*about.values()))
+        return {name: one for name, one in found.items() if about[name].isdisjoint(erased)}
 
     def forget(self) -> None:
         """Somebody was erased, and might be among them: begin again."""

@@ -77,6 +77,10 @@ class Ready:
     patient: dict[int, tuple[Entity, str]] = field(default_factory=dict)  # by subject: as folded with it, its position
 
     @property
+    def derived(self) -> list[Derived]:
+        return [one for one in self.follows if isinstance(one, Derived)]
+
+    @property
     def signals(self) -> list[Signal]:
         return [one for one in self.follows if isinstance(one, Signal)]
 
@@ -401,12 +405,7 @@ class Processor:
     def outgoing(self, batch: Batch) -> list[Outgoing]:
         """What follows from events, dead letters, and tombstones for the sealed records of what the index refused."""
         made = [self._signal(event, signal) for event in batch.ready for signal in event.signals]
-        made += [
-            self._derived(event, one, number)
-            for event in batch.ready
-            for number, one in enumerate(event.follows)
-            if isinstance(one, Derived)
-        ]
+        made += [self._derived(event, one, number) for event in batch.ready for number, one in enumerate(event.derived)]
         made += [self._alert(message) for message, why in batch.dropped if why == ErasedPerson.reason]
         made += [self._sealed(event.incoming, event.envelope.event_id, None) for event in batch.unindexed]
         for message, reason in batch.letters:

@@ -35,7 +35,7 @@ def sent(said: Said, number: int) -> list[Sent]:
     record = allocation.read(json.dumps({"site": SITE} | dict(said)).encode(), head, Peers(), None)
     when = rfc3339(record.event_time or RECEIVED)
     made = []
-    for change in allocation.analyse(record, [], when):
+    for change in allocation.analyse(record, allocation.document(record), when):
         who = record.subjects[change.subject].identifiers[0].value if change.subject is not None else ""
         if change.staff:
             refs = [one.identifier.value for some in change.staff.values() for one in some if one.identifier]

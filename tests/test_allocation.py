@@ -25,6 +25,7 @@ from schemas.wire.hl7v2 import Message
 from streams import allocation, ehr
 from streams.allocation import events
 from streams.ehr import fhir, hl7v2
+from streams.fold import Change
 
 SAMPLES = Path(__file__).resolve().parent / "samples" / "allocation"
 SOURCE = "operations:x"
@@ -40,6 +41,10 @@ PUMP = {"type": "resource", "id": "P1", "resource_type": "equipment", "price": 1
 PRICE = {"type": "price", "code": "99213", "amount": "92.05", "currency": "USD", "site": "NORTH"}
 PLACED = {"type": "placement", "id": "V1", "patient_number": "7001", "unit": "ICU", "room": "2", "bed": "1", **HEAD}
 ASKED = {"type": "request", "id": "R1", "patient_number": "7001", "priority": 2, **HEAD}
+
+
+def analysed(said: Record) -> list[Change]:
+    return allocation.analyse(said, allocation.document(said), AT)
 
 
 def envelope(content_type: str = events.CONTENT_TYPE) -> Envelope:
@@ -87,7 +92,7 @@ def test_a_resource_and_what_is_cleared() -> None:
     part = events.read(PUMP | {"room": None}, SOURCE).part
     assert isinstance(part, ResourceEvent)
     assert (part.resource_id, part.resource_type, part.price, part.nulls) == ("P1", "equipment", 12.5, ("room",))
-    (change,) = allocation.analyse(record(PUMP | {"room": None}), [], AT)
+    (change,) = analysed(record(PUMP | {"room": None}))
     assert change.clear["room"] is None
     assert change.subject is None, "it is nobody's"
 
@@ -179,7 +184,7 @@ def test_a_refusal_tells_no_value(name: str) -> None:
 
 
 def test_a_shift_is_called_off_by_its_number_alone() -> None:
-    (change,) = allocation.analyse(record({"type": "shift", "id": "S1", "action": "cancel", **HEAD}), [], AT)
+    (change,) = analysed(record({"type": "shift", "id": "S1", "action": "cancel", **HEAD}))
     assert change.clear == {"site": "NORTH", "state": "cancelled"}
 
 
@@ -203,7 +208,7 @@ def test_the_staff_s_name_is_sealed_under_its_own_key() -> None:
     (made,) = allocation.document(record(SHIFT))
     assert made.staff["member"][0].name == "Okonkwo Ada"
     assert "Okonkwo" not in json.dumps(made.clear)
-    (change,) = allocation.analyse(record(SHIFT), [], AT)
+    (change,) = analysed(record(SHIFT))
     assert change.staff["member"] == made.staff["member"]
     assert "Okonkwo" not in json.dumps(change.clear)
 

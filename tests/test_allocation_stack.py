@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from infra.elastic import client
 from infra.kafka import Reader, lag
 from schemas.registry import DOMAINS
 from tests.conftest import listening
@@ -194,3 +195,34 @@ def test_over_http(declared: Path, command: Run) -> None:
     settled()
     (one,) = [one for one in beds(command, "--unit", "U0")["beds"] if (one["room"], one["bed"]) == ("0", "1")]
     assert one["status"] == "C"
+
+
+def test_an_erased_member_of_staff_leaves_no_shift(declared: Path, command: Run, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    shift = {
+        "type": "shift", "id": "S-erased", "at": "2026-03-01T00:00:00Z", "staff_number": "N-erased", "role": "nurse",
+        "unit": "U9", "starts_at": (now - timedelta(hours=1)).isoformat(),
+        "ends_at": (now + timedelta(hours=7)).isoformat(),
+    }  # fmt: skip
+    pump = {"type": "resource", "id": "P-phone", "resource_type": "equipment", "resource_status": "available",
+            "at": "2026-03-01T00:00:00Z", "display": "Pump, ask 617-555-0134"}  # fmt: skip
+    assert produce(command, tmp_path, [shift, pump]) == {"indexed": 2}
+    settled()
+
+    def at_work() -> list[dict[str, Any]]:
+        done = command("staff", "--site", SITE, "--unit", "U9", "--json")
+        return [one for site in json.loads(done.stdout)["sites"] for one in site["staff"]]
+
+    deadline = time.monotonic() + 20
+    while not (there := at_work()) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    (member,) = {one["staff_ref"] for one in there}
+    done = command("erase", "--patient", member, "--reason", "asked for it", "--json")
+    assert done.returncode == 0, done.stderr
+    assert at_work() == []
+    with client() as server:
+        of_member = {"bool": {"should": [{"term": {"staff_ref": member}}, {"term": {"sealed_by": member}}]}}
+        assert server.count(index="allocation", query=of_member)["count"] == 0
+        pumps = server.search(index="allocation", query={"term": {"resource_id": "P-phone"}})["hits"]["hits"]
+    assert {one["_source"]["kind"] for one in pumps} == {"resource", "resource_event"}
+    assert {one["_source"]["display"] for one in pumps} == {"Pump, ask [removed]"}

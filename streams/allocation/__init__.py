@@ -6,9 +6,9 @@ staff, stays and requests become by it. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from schemas import derived
@@ -24,7 +24,6 @@ from schemas.allocation import (
 from schemas.derived import Derived
 from schemas.document import Document, documents
 from schemas.envelope import Envelope, rfc3339
-from schemas.marks import Clinical, Open
 from schemas.peers import Peers
 from schemas.record import Record, StaffMember
 from schemas.signal import Signal
@@ -57,34 +56,36 @@ def document(record: Record) -> list[Document]:
 def analyse(record: Record, made: Sequence[Document], at: str) -> list[Change]:
     """What one event says of the one thing that it is about; it happened, or was told, `at`."""
     told = rfc3339(record.told_at) if record.told_at else ""
-    return [change(part, at, told) for part in record.parts if isinstance(part, AllocationPart)]
+    parts = zip(record.parts, made, strict=True)
+    return [change(part, one.clear, at, told) for part, one in parts if isinstance(part, AllocationPart)]
 
 
-def change(part: AllocationPart, at: str, told: str = "") -> Change:
-    """The one change that a part makes."""
+def change(part: AllocationPart, clear: Mapping[str, Any], at: str, told: str = "") -> Change:
+    """The one change that a part makes; `clear` is what its document has in clear, so that an entity says no more."""
+    now = _now(part, clear)
     match part:
         case LocationEvent():
             number = _number(part.site, part.unit, part.room, part.bed)
-            return Change("location", number, None, _clear(part), at=told)
+            return Change("location", number, None, now, at=told)
         case ShiftEvent():
             number = _number(part.site, part.shift_number)
-            return Change("shift", number, None, _clear(part), staff=_members("member", part.member), at=told)
+            return Change("shift", number, None, now, staff=_members("member", part.member), at=told)
         case ResourceEvent():
             number = _number(part.site, part.resource_type, part.resource_id)
-            return Change("resource", number, None, _clear(part), at=told)
+            return Change("resource", number, None, now, at=told)
         case PriceEvent():
             begins = rfc3339(part.valid_from) if part.valid_from else ""
             number = _number(part.site, part.payer, part.code_system, part.code, begins)
-            return Change("price", number, None, _clear(part), at=told)
+            return Change("price", number, None, now, at=told)
         case RequestEvent():
             number, sealed = _number(part.site, part.placer_number), _sealed(placer_number=part.placer_number)
-            made = Change("request", number, part.subject, _clear(part), sealed, {(TOLD, at): ""}, told)
+            made = Change("request", number, part.subject, now, sealed, {(TOLD, at): ""}, told)
             return replace(made, staff=_members("surgeon", part.surgeon), resolve=_first_told)
         case PlacementEvent():
-            clear = {name: value for name, value in _clear(part).items() if name not in PLACE | {"state"}}
+            kept = {name: value for name, value in now.items() if name not in PLACE | {"state"}}
             number = part.visit_number or "unnumbered"  # all stays without a number are one after the other
             sealed, entries = _sealed(visit_number=part.visit_number), placement.entry(part, told or at, at)
-            return Change("placement", number, part.subject, clear, sealed, entries, told, resolve=placement.resolve)
+            return Change("placement", number, part.subject, kept, sealed, entries, told, resolve=placement.resolve)
     raise TypeError(type(part).__name__)
 
 
@@ -93,13 +94,9 @@ def _number(*parts: str) -> str:
     return "\x1f".join(parts)
 
 
-def _clear(part: AllocationPart) -> dict[str, Any]:
+def _now(part: AllocationPart, clear: Mapping[str, Any]) -> dict[str, Any]:
     """What the thing is from now on: fields that were said, those that were cleared, and whether it is there at all."""
-    said = {
-        name: rfc3339(value) if isinstance(value, datetime) else list(value) if isinstance(value, tuple) else value
-        for name, mark, value in part.fields()
-        if name not in MACHINERY and isinstance(mark, Clinical | Open)
-    }
+    said = {name: value for name, value in clear.items() if name not in MACHINERY}
     return dict.fromkeys(part.nulls) | said | {"state": STATES[part.action]}
 
 
