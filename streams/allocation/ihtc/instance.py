@@ -162,9 +162,6 @@ class Node:
             raise BadProblem("missing", place)
         return Node(self.value[name], place)
 
-    def has(self, name: str) -> bool:
-        return isinstance(self.value, dict) and name in self.value
-
     def entries(self) -> list[Node]:
         if not isinstance(self.value, list):
             raise BadProblem("bad_type", self.place)
