@@ -31,6 +31,7 @@ from infra.settings import Settings, settings
 
 DELIVERY_SECONDS = 15.0
 FLUSH_SECONDS = 2.0
+METADATA_SECONDS = (2, 8)
 SILENT_POLLS = 150  # of 0.2 s each
 MAX_REQUEST_BYTES = 14_000_000
 READ_AHEAD_KB = 16_384  # of a reader: one message of the largest, and some
@@ -100,15 +101,20 @@ def trouble(error: KafkaError) -> StackDown:
 def _metadata(*topic: str) -> Any:
     """All topics that we may see, or one. Raises StackDown where no broker answers, NotTrusted where one refuses us.
 
-    A wrong password is a time-out for whoever asked; only the error callback hears why.
+    A wrong password is a time-out for whoever asked; only the error callback hears why. So it is asked twice: who is
+    refused need not wait as long as whose broker starts.
     """
     heard: list[KafkaError] = []
     admin = AdminClient(connection(settings()) | {"error_cb": heard.append})
-    try:
-        found = admin.list_topics(*topic, timeout=10)
-    except KafkaException as error:
-        admin.poll(0)
-        raise trouble(next((one for one in heard if one.code() in REFUSALS), error.args[0])) from None
+    for seconds in METADATA_SECONDS:
+        try:
+            found = admin.list_topics(*topic, timeout=seconds)
+            break
+        except KafkaException as error:
+            admin.poll(0)
+            refused = next((one for one in heard if one.code() in REFUSALS), None)
+            if refused is not None or seconds == METADATA_SECONDS[-1]:
+                raise trouble(refused or error.args[0]) from None
     for one in found.topics.values():
         if one.error is not None and one.error.code() in REFUSALS:
             raise trouble(one.error)
