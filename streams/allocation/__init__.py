@@ -29,7 +29,7 @@ from schemas.peers import Peers
 from schemas.record import Record, StaffMember
 from schemas.signal import Signal
 from schemas.wire.fhir import load
-from streams.allocation import events, placement
+from streams.allocation import events, features, placement
 from streams.fold import Change, History
 
 CLOCK_SKEW = timedelta(minutes=10)  # an event further ahead of its arrival has a wrong clock
@@ -65,13 +65,13 @@ def change(part: AllocationPart, at: str, told: str = "") -> Change:
     match part:
         case LocationEvent():
             number = _number(part.site, part.unit, part.room, part.bed)
-            return Change("location", number, None, _clear(part), at=told)
+            return Change("location", number, None, _clear(part), entries=_statuses(part, told or at), at=told)
         case ShiftEvent():
             number = _number(part.site, part.shift_number)
             return Change("shift", number, None, _clear(part), staff=_members("member", part.member), at=told)
         case ResourceEvent():
             number = _number(part.site, part.resource_type, part.resource_id)
-            return Change("resource", number, None, _clear(part), at=told)
+            return Change("resource", number, None, _clear(part), entries=_statuses(part, told or at), at=told)
         case PriceEvent():
             begins = rfc3339(part.valid_from) if part.valid_from else ""
             number = _number(part.site, part.payer, part.code_system, part.code, begins)
@@ -101,6 +101,12 @@ def _clear(part: AllocationPart) -> dict[str, Any]:
         if name not in MACHINERY and isinstance(mark, Clinical | Open)
     }
     return dict.fromkeys(part.nulls) | said | {"state": STATES[part.action]}
+
+
+def _statuses(part: AllocationPart, at: str) -> dict[tuple[str, str], Any]:
+    """What a prediction looks back at."""
+    said = {name: value for name, _, value in part.fields()}
+    return features.entries([{"kind": part.kind, **said}], at)
 
 
 def _sealed(**said: str) -> dict[str, str | None]:
