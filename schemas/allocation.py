@@ -16,6 +16,7 @@ from schemas.ehr import (
     Count,
     Flag,
     Number,
+    Score,
     Secret,
     Sought,
     Soughts,
@@ -166,13 +167,14 @@ class RequestEvent(NeedPart):
     surgeon: Staff = ()
 
 
-PARTS: tuple[type[AllocationPart], ...] = (
+PARTS: tuple[type[Part], ...] = (
     LocationEvent,
     ShiftEvent,
     ResourceEvent,
     PriceEvent,
     PlacementEvent,
     RequestEvent,
+    Score,
 )
 
 # What says the unit of a number.

@@ -45,6 +45,9 @@ from streams.fold import Entity
 from streams.stages import Stage
 from streams.state import Fold
 
+# What a score tells of its event beside itself: so that the ward, or the machine, can be asked for.
+WHERE = ("unit", "facility", "patient_class", "site", "room", "bed", "resource_type", "resource_id")
+
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
@@ -74,7 +77,8 @@ class Ready:
     follows: list[Signal | Derived]
     staff: Mapping[Wanted, DataKey | None] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
-    patient: dict[int, tuple[Entity, str]] = field(default_factory=dict)  # by subject: as folded with it, its position
+    # By subject its patient, by None the bed or the machine: as folded with this event, and its position.
+    folded: dict[int | None, tuple[Entity, str]] = field(default_factory=dict)
 
     @property
     def derived(self) -> list[Derived]:
@@ -342,8 +346,8 @@ class Processor:
             known = self._terms(partial(self._keys.at_version, key), made, sealed)
             if (terms := fold.joined(known, change.terms)) != tuple(known):
                 entity = entity | {"sealed": sealed | {fold.TERMS: seal(fold.TERMS, json.dumps(terms))}}
-        if not change.number and change.subject is not None:
-            event.patient[change.subject] = entity, at
+        if not change.number or change.subject is None:
+            event.folded[change.subject] = entity, at
         return entity
 
     def _entity_id(self, event: Ready, change: fold.Change) -> str:
@@ -351,29 +355,29 @@ class Processor:
         ref = event.key_of(change.subject).ref if change.subject is not None else ""
         return entity_id(self._keyring, change.kind, ref, change.number)
 
-    def relatives(self, ready: Sequence[Ready]) -> dict[tuple[str, int], set[str]]:
+    def relatives(self, ready: Sequence[Ready]) -> dict[tuple[str, int | None], set[str]]:
         """Patient entities of the same person under other references, by event and subject: merges before the event.
 
         Before, by when both came in, and not by when they happened: so an event that is scored again, after a merge
         that was told later, is scored as it was.
         """
-        refs = {event.key_of(subject).ref for event in ready if event.patients for subject in event.patient}
+        refs = {event.key_of(subject).ref for event in ready if event.patients for subject in event.folded}
         merges = self._keys.merges_of(refs)
-        found: dict[tuple[str, int], set[str]] = {}
+        found: dict[tuple[str, int | None], set[str]] = {}
         for event in ready if merges else ():
-            for subject in event.patient if event.patients else ():
+            for subject in event.folded if event.patients else ():
                 ref, when = event.key_of(subject).ref, event.envelope.received().timestamp()
                 if others := fold.family_at(ref, merges, when) - {ref}:
                     ids = {entity_id(self._keyring, "patient", one, "") for one in others}
                     found[event.envelope.event_id, subject] = ids
         return found
 
-    def scored(self, event: Ready, number: int, subject: int, score: Part) -> Write:
+    def scored(self, event: Ready, number: int, subject: int | None, score: Part) -> Write:
         """The document of a score; `number` tells the scores of an event apart, always in the same way."""
         part = len(event.documents) + number
         made = document_id(event.envelope.event_id, part)
         where = next((one.clear for one in event.documents if one.subject == subject), {})
-        said: dict[str, Any] = {name: where[name] for name in ("unit", "facility", "patient_class") if name in where}
+        said: dict[str, Any] = {name: where[name] for name in WHERE if name in where}
         document = Document(score.kind, subject, said | {name: clear(value) for name, _, value in score.fields()})
         return Write(made, dump(self._source(event, document, part, made)))
 

@@ -86,7 +86,7 @@ class Serving:
 @dataclass(slots=True)
 class _Wanted:
     event: Ready
-    subject: int
+    subject: int | None
     number: int
     target: str
     shadow: bool
@@ -114,10 +114,10 @@ class Scorer:
         cards: dict[tuple[str, str], Card] = {}
         others = await self._relatives(ready)
         for event in ready:
-            for subject, (entity, position) in event.patient.items():
+            for subject, (entity, position) in event.folded.items():
                 history = history_of(entity, others.get((event.envelope.event_id, subject), ()), position)
                 said = [{"kind": one.kind, **one.clear} for one in event.documents if one.subject == subject]
-                first = subject * (2 * len(stage.targets) + 1)
+                first = (subject or 0) * (2 * len(stage.targets) + 1)
                 try:
                     published = stage.rules(said, history, event.event_time)
                     rows = self._rows(event, said, history)
@@ -142,7 +142,7 @@ class Scorer:
                 made += self._replied(one, [wanted for wanted, _ in some], reply, cards[one])
         return made
 
-    async def _relatives(self, ready: Sequence[Ready]) -> dict[tuple[str, int], list[Entity]]:
+    async def _relatives(self, ready: Sequence[Ready]) -> dict[tuple[str, int | None], list[Entity]]:
         """What is kept of the same persons under other references; most batches have none."""
         ids = await asyncio.to_thread(self._processor.relatives, ready)
         wanted = {one for some in ids.values() for one in some}

@@ -13,10 +13,12 @@ from schemas.peers import Peers
 from schemas.record import Part, Record
 from schemas.signal import Signal
 from streams import allocation, ehr
+from streams.allocation import features as resources
 from streams.ehr import features
 from streams.fold import Change
 
-# Of a target: clear documents of one event and patient, the patient's history, when; None: it is not to be scored.
+# Of a target: clear documents of one event and patient (or bed, or machine), the history of that, when; None: it is not
+# to be scored.
 Features = Callable[[str, Sequence[Mapping[str, Any]], Mapping[str, Any], str], Mapping[str, float | str] | None]
 # A published score, beside them.
 Rules = Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any], str], Part | None]
@@ -46,6 +48,12 @@ STAGES = {
         ehr.read, ehr.document, ehr.analyse, ehr.derive, features.TARGETS, features.features, ehr.early_warning
     ),
     "allocation": Stage(
-        allocation.read, allocation.document, allocation.analyse, allocation.derive, follows_sites=True
+        allocation.read,
+        allocation.document,
+        allocation.analyse,
+        allocation.derive,
+        resources.TARGETS,
+        resources.features,
+        follows_sites=True,
     ),
 }

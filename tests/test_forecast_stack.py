@@ -128,6 +128,31 @@ def test_status_is_trained_and_checked(command: Command, known: Path) -> None:
     assert "resources" in shown.stdout
 
 
+def test_status_is_scored_on_the_stream(command: Command, known: Path, tmp_path: Path) -> None:
+    """The event that comes after the promotion has a score beside it, of the promoted version."""
+    best = asked(command, "models", "train", "status", "--algorithm", "logistic_regression")[-1]
+    done = command("models", "promote", best["name"], best["version"], "--force")
+    assert done.returncode == 0, done.stderr
+    said = {"type": "resource", "id": "scored-1", "resource_type": "equipment", "resource_status": "in-use"}
+    said |= {"at": datetime.now(UTC).isoformat(), "unit": "A", "features": "monitor"}
+    path = tmp_path / "one.ndjson"
+    path.write_text(json.dumps(said) + "\n")
+    assert command("produce", "operations", str(path), "--site", SITE, "--json").returncode == 0
+    deadline = time.monotonic() + 60
+    while True:
+        asks = ("search", "model:status shadow:false", "--domain", "allocation", "--kind", "score")
+        hits = [one for one in asked(command, *asks)["hits"] if one.get("resource_id") == "scored-1"]
+        if hits:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    (hit,) = hits
+    assert hit["model_version"] == best["version"]
+    assert hit["site"] == SITE
+    assert hit["predicted"] in ("available", "in-use", "unavailable")
+    assert hit["reasons"]
+
+
 def test_leaves_are_trained_and_checked(command: Command, known: Path) -> None:
     (card,) = asked(command, "models", "train", "leaves")
     assert card["name"] == "allocation-leaves"

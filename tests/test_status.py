@@ -14,14 +14,19 @@ from sklearn.naive_bayes import BernoulliNB
 
 from consumers import models
 from infra.errors import NotBetter, Untrainable
+from schemas.ehr import Score
 from schemas.envelope import rfc3339
-from streams import learn
+from schemas.record import Record
+from schemas.registry import DOMAINS
+from streams import fold, learn
+from streams.allocation import events, targets
 from streams.allocation import features as of
-from streams.allocation import targets
 from streams.ehr.targets import Happened
 from streams.fold import HELD
 from streams.learn import Row
 from streams.models import Card, Models, rules
+from streams.process import WHERE
+from streams.stages import STAGES
 from tests.wards import START, machines
 
 
@@ -103,6 +108,30 @@ def test_a_bed_is_a_thing_and_a_ward_is_none() -> None:
     assert of.features(of.STATUS, [bed | {"action": "delete"}], {}, at(0)) is None
 
 
+def test_the_stage_gives_the_history_that_training_has() -> None:
+    """From events as they come over the wire, folded as a worker does."""
+    stage = STAGES["allocation"]
+    told_of = [
+        told(status, hours) for status, hours in (("available", 0), ("in-use", 2), ("available", 3), ("in-use", 9))
+    ]
+    entity: dict[str, Any] | None = None
+    for number, one in enumerate(told_of):
+        wire = {name: value for name, value in one.documents[0].items() if name not in ("kind", "resource_id")}
+        event = events.read(wire | {"type": "resource", "id": "M1", "at": one.at}, "operations")
+        record = Record(subjects=(), parts=(event.part,), event_time=event.at)
+        made = stage.document(record)
+        (change,) = stage.analyse(record, made, one.at)
+        entity = fold.fold(entity, change, fold.position(one.at, one.event_id), {}, lambda name, value: value)
+        said = [{"kind": document.kind, **document.clear} for document in made]
+        assert stage.features(of.STATUS, said, entity[fold.HISTORY], one.at) == features_of(told_of, number)
+
+
+def test_a_score_has_a_place_in_the_index() -> None:
+    properties = DOMAINS["allocation"].mapping()["properties"]
+    assert set(Score.marks) <= set(properties)
+    assert set(WHERE) - {"facility", "patient_class"} <= set(properties)
+
+
 def test_a_target_that_is_none() -> None:
     with pytest.raises(ValueError, match="no target"):
         of.features("price", [], {}, at(0))
@@ -142,7 +171,7 @@ def test_training_remembers_no_more_than_the_fold() -> None:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    return [row for name, events in machines(40) for row in targets.rows(name, events, at(40 * 24))]
+    return [row for name, some in machines(40) for row in targets.rows(name, some, at(40 * 24))]
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from schemas.peers import Peers
 from schemas.record import Record, StaffMember
 from schemas.signal import Signal
 from schemas.wire.fhir import load
-from streams.allocation import events, placement
+from streams.allocation import events, features, placement
 from streams.fold import Change, History
 
 CLOCK_SKEW = timedelta(minutes=10)  # an event further ahead of its arrival has a wrong clock
@@ -66,13 +66,13 @@ def change(part: AllocationPart, clear: Mapping[str, Any], at: str, told: str = 
     match part:
         case LocationEvent():
             number = _number(part.site, part.unit, part.room, part.bed)
-            return Change("location", number, None, now, at=told)
+            return Change("location", number, None, now, entries=_statuses(part, told or at), at=told)
         case ShiftEvent():
             number = _number(part.site, part.shift_number)
             return Change("shift", number, None, now, staff=_members("member", part.member), at=told)
         case ResourceEvent():
             number = _number(part.site, part.resource_type, part.resource_id)
-            return Change("resource", number, None, now, at=told)
+            return Change("resource", number, None, now, entries=_statuses(part, told or at), at=told)
         case PriceEvent():
             begins = rfc3339(part.valid_from) if part.valid_from else ""
             number = _number(part.site, part.payer, part.code_system, part.code, begins)
@@ -98,6 +98,12 @@ def _now(part: AllocationPart, clear: Mapping[str, Any]) -> dict[str, Any]:
     """What the thing is from now on: fields that were said, those that were cleared, and whether it is there at all."""
     said = {name: value for name, value in clear.items() if name not in MACHINERY}
     return dict.fromkeys(part.nulls) | said | {"state": STATES[part.action]}
+
+
+def _statuses(part: AllocationPart, at: str) -> dict[tuple[str, str], Any]:
+    """What a prediction looks back at."""
+    said = {name: value for name, _, value in part.fields()}
+    return features.entries([{"kind": part.kind, **said}], at)
 
 
 def _sealed(**said: str) -> dict[str, str | None]:

@@ -112,7 +112,7 @@ def way(moves: Mapping[str, Mapping[str, str]]) -> list[tuple[Place, str, str]]:
     for key in sorted(moves):
         _step(walk, moves[key])
     ends = [*(step.since for step in walk.steps[1:]), ""]
-    lain = ((one.place, one.since, end) for one, end in zip(walk.steps, ends, strict=True) if one.state == IN)
+    lain = ((one.place, one.since, end) for one, end in zip(walk.steps, ends, strict=False) if one.state == IN)
     return [one for one in lain if one[1] != one[2]]  # a change of class alone is no other place
 
 
