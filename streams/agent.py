@@ -252,7 +252,7 @@ class Agent:
                 metrics.MERGES.labels(self._domain.name).inc()
 
     def _stop_at_limit(self, batch: Batch) -> None:
-        self._refused.extend([False] * (len(batch.ready) + len(batch.unnamed)) + [True] * len(batch.letters))
+        self._refused.extend(batch.refusals())
         share = sum(self._refused) / LIMIT_WINDOW
         if share > settings().dead_letter_limit:
             reasons = sorted({reason.reason for _, reason in batch.letters})

@@ -102,6 +102,13 @@ class Batch:
     letters: list[tuple[Incoming, DeadLetter]] = field(default_factory=list)
     dropped: list[tuple[Incoming, str]] = field(default_factory=list)
 
+    def refusals(self) -> list[bool]:
+        """Whether each event became a letter, for the limit. A letter of what we derived ourselves is our own fault,
+        and must not stop the records that it follows from."""
+        derived_type = derived.CONTENT_TYPE.encode()
+        letters = sum(dict(one.headers).get("content_type") != derived_type for one, _ in self.letters)
+        return [False] * (len(self.ready) + len(self.unnamed)) + [True] * letters
+
     def take_in(self, named: Batch) -> None:
         """What waited for a name is as all others, in the order in which it came."""
         self.unnamed = []
