@@ -372,6 +372,17 @@ def test_live_does_not_grow_with_the_past() -> None:
     assert len(live._sites[SITE]) == 2, "who still asks, with the stay that tells whether he or she got a bed"
 
 
+def test_live_keeps_no_outpatients() -> None:
+    """Whom most feeds never discharge. Whoever gets a bed after all is there."""
+    live = Live()
+    live.follow(SITE, entities([step(f"P{n}", "A04", 7, "CLINIC", patient_class="O") for n in range(50)]))
+    assert live.board(SITE, datetime.fromisoformat(at(8))).stays == {}
+    assert live._sites[SITE] == {}
+    said = [bed("MED 1 1"), step("P1", "A04", 7, "CLINIC", patient_class="O"), step("P1", "A06", 9, "MED 1 1")]
+    live.take(entities(said))
+    assert list(live.board(SITE, datetime.fromisoformat(at(10))).lying) == ["MED|1|1"]
+
+
 def test_what_is_asked_of_the_index() -> None:
     query = wanted(datetime.fromisoformat(at(12)), ("location", "placement"), SITE)
     assert {"term": {"site": SITE}} in query["bool"]["filter"]

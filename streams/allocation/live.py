@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.envelope import rfc3339
-from streams.allocation.board import ACTIVE, Board, board
+from streams.allocation.board import ACTIVE, BEDDED, Board, board
 from streams.allocation.placement import IN, PLANNED
 from streams.fold import Entity
 
@@ -28,7 +28,7 @@ def wanted(at: datetime, kinds: Collection[str] = KINDS, site: str = "") -> Quer
     of_kind: dict[str, list[Query]] = {
         "shift": [{"range": {"ends_at": {"gte": now}}}],
         "request": [{"term": {"state": ACTIVE}}, {"range": {"event_time": {"gte": rfc3339(at - LONGEST_WAIT)}}}],
-        "placement": [_any({"terms": {"state": [IN, PLANNED]}}, {"range": {"event_time": {"gte": now}}})],
+        "placement": [_any({"term": {"state": PLANNED}}, _lies(), {"range": {"event_time": {"gte": now}}})],
     }
     some = [{"bool": {"filter": [{"term": {"kind": kind}}, *of_kind.get(kind, ())]}} for kind in kinds]
     return _entities(_any(*some), site)
@@ -49,6 +49,11 @@ def asking(found: Iterable[Entity]) -> list[str]:
 
 def _entities(query: Query, site: str) -> Query:
     return {"bool": {"filter": [{"term": {"part": -1}}, query] + ([{"term": {"site": site}}] if site else [])}}
+
+
+def _lies() -> Query:
+    bedded = _any({"exists": {"field": "bed"}}, {"terms": {"patient_class": sorted(BEDDED)}})
+    return {"bool": {"filter": [{"term": {"state": IN}}, bedded]}}
 
 
 def _any(*some: Query) -> Query:
@@ -116,7 +121,11 @@ class Live:
         over = [
             name
             for name, one in held.items()
-            if (one["kind"] == "placement" and _closed(one, past) and one["patient_ref"] not in waiting)
+            if (
+                one["kind"] == "placement"
+                and (_closed(one, past) or _nowhere(one))
+                and one["patient_ref"] not in waiting
+            )
             or (one["kind"] == "shift" and one.get("ends_at", now) < past)
             or (one["kind"] == "request" and one["state"] != ACTIVE and one["event_time"] < past)
         ]
@@ -127,3 +136,8 @@ class Live:
 
 def _closed(one: Entity, past: str) -> bool:
     return one.get("state") not in (IN, PLANNED) and one["event_time"] < past
+
+
+def _nowhere(one: Entity) -> bool:
+    """Somebody who is in, in no bed and of a class that has none: an outpatient, whom most feeds never discharge."""
+    return one.get("state") == IN and not one.get("bed") and one.get("patient_class") not in BEDDED
