@@ -83,9 +83,9 @@ class Searching:
         self._thread.join()
 
 
-def bodies(count: int, first: int) -> list[str]:
+def bodies(count: int, first: int, facility: str = "PLAY") -> list[str]:
     return [
-        f"MSH|^~\\&|RE|PLAY|US|HERE|20260301{n % 24:02}{n % 60:02}00||ADT^A08|R{n}|P|2.5\r"
+        f"MSH|^~\\&|RE|{facility}|US|HERE|20260301{n % 24:02}{n % 60:02}00||ADT^A08|R{n}|P|2.5\r"
         f"PID|1||RP{n % 97}^^^HOSP^MR||A{n}^B\rPV1|1|I|W{n % 7}^{n % 5}^1\rDG1|1||R07.4^Chest pain^I10\r"
         for n in range(first, first + count)
     ]
@@ -118,7 +118,7 @@ def test_rebuilt_equals_live_and_no_result_is_missing(
     """Of health records, and of what is derived from the same records."""
     one_each = {"ehr": "diagnosis", "allocation": "placement_event"}[domain.name]
     manifest(SAMPLES / domain.name)
-    (tmp_path / "before.hl7").write_text("".join(bodies(1500, 0)), newline="")
+    (tmp_path / "before.hl7").write_text("".join(bodies(1500, 0, domain.name)), newline="")
     assert command("produce", "files", str(tmp_path / "before.hl7"), "--json").returncode == 0
     settled(DOMAINS["ehr"].raw.name)
     settled(domain.raw.name)
@@ -127,9 +127,9 @@ def test_rebuilt_equals_live_and_no_result_is_missing(
     assert command("replay", "--domain", domain.name, "--into", quiet).returncode == 0
     same(opened(old, domain.name), opened(quiet, domain.name))
     # Beside traffic: no result is ever missing, and the end is the same again.
-    (tmp_path / "during.hl7").write_text("".join(bodies(3000, 1500)), newline="")
+    (tmp_path / "during.hl7").write_text("".join(bodies(3000, 1500, domain.name)), newline="")
     send = [sys.executable, str(ROOT / "wardstream.py"), "produce", "files", str(tmp_path / "during.hl7"), "--json"]
-    with Searching(domain.alias, "hl7v2:RE|PLAY") as searching:
+    with Searching(domain.alias, f"hl7v2:RE|{domain.name}") as searching:
         live = subprocess.Popen(send, cwd=ROOT, stdout=subprocess.PIPE)
         time.sleep(2)
         done = command("replay", "--domain", domain.name, "--into", new, "--json")
@@ -144,7 +144,7 @@ def test_rebuilt_equals_live_and_no_result_is_missing(
     assert searching.counts == sorted(searching.counts)
     assert searching.counts[0] > 0
     with client() as server:
-        kinds = {"bool": {"filter": [{"term": {"source": "hl7v2:RE|PLAY"}}, {"term": {"kind": one_each}}]}}
+        kinds = {"bool": {"filter": [{"term": {"source": f"hl7v2:RE|{domain.name}"}}, {"term": {"kind": one_each}}]}}
         server.indices.refresh(index=domain.alias)
         assert server.count(index=domain.alias, query=kinds)["count"] == 4500
     again = f"{domain.name}-again"
@@ -153,7 +153,7 @@ def test_rebuilt_equals_live_and_no_result_is_missing(
     # A late write must not bring a deleted index back.
     with client() as server:
         server.indices.delete(index=[old, quiet, new])
-    (tmp_path / "after.hl7").write_text("".join(bodies(200, 4500)), newline="")
+    (tmp_path / "after.hl7").write_text("".join(bodies(200, 4500, domain.name)), newline="")
     assert command("produce", "files", str(tmp_path / "after.hl7"), "--json").returncode == 0
     settled(DOMAINS["ehr"].raw.name)
     settled(domain.raw.name)

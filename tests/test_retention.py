@@ -272,11 +272,11 @@ def test_days_can_be_set_without_touching_the_registry(
 ) -> None:
     """Only planned: the index is everybody's. By default nothing of it goes."""
     assert json.loads(command("retention", "plan", "--json").stdout)["indices"] == [
-        {"index": "ehr", "days": None, "before": "", "documents": 0}
+        {"index": name, "days": None, "before": "", "documents": 0} for name in DOMAINS
     ]
     monkeypatch.setenv("WARDSTREAM_INDEX_RETENTION_DAYS", '{"ehr": 365}')
-    (row,) = json.loads(command("retention", "plan", "--json").stdout)["indices"]
-    assert row["days"] == YEAR
+    rows = json.loads(command("retention", "plan", "--json").stdout)["indices"]
+    assert {row["index"]: row["days"] for row in rows} == dict.fromkeys(DOMAINS) | {"ehr": YEAR}
     monkeypatch.setenv("WARDSTREAM_INDEX_RETENTION_DAYS", '{"her": 365}')
     unknown = command("retention", "plan")
     assert (unknown.returncode, "her" in unknown.stderr) == (2, True)
