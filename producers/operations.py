@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from errno import errorcode
 from pathlib import Path
 from typing import Any
 
 from infra.errors import BadMessage
 from infra.settings import settings
-from producers.feeds.folder import Item, first_byte, read_lines
+from producers.feeds.folder import Item, first_byte, of_each, read_lines
 from producers.publish import Arrival
 from schemas.wire.fhir import canonical, load
 from streams.allocation import events
@@ -52,19 +51,8 @@ def arrival(said: Mapping[str, Any], name: str, defaults: Mapping[str, str], rec
 
 
 def items(found: Iterable[Path], take: Take) -> Iterator[Item]:
-    """Everything in files, in order: by ending, and where that tells nothing by the first byte. No file is silent."""
-    for path in found:
-        position = -1
-        try:
-            for item in _of(path, take):
-                position = item.position
-                yield item
-            if position < 0:
-                raise BadMessage("no_event")
-        except BadMessage as bad:
-            yield Item(path, position + 1, "", bad)
-        except OSError as error:  # its errno's name; its text has the path
-            yield Item(path, position + 1, "", BadMessage("unreadable_file", errorcode.get(error.errno or 0, "")))
+    """Everything in files, in order: by ending, and where that tells nothing by the first byte."""
+    return of_each(found, lambda path: _of(path, take), "no_event")
 
 
 def _of(path: Path, take: Take) -> Iterator[Item]:

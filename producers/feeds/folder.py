@@ -132,15 +132,22 @@ def messages(found: Iterable[Path]) -> Iterator[Message]:
 
 
 def items(found: Iterable[Path], readers: Readers) -> Iterator[Item]:
-    """Everything in files, in order: by ending, and where that tells nothing by the first byte. No file is silent."""
+    """Everything in files, in order: by ending, and where that tells nothing by the first byte."""
+    return of_each(found, lambda path: _of(path, readers), "no_resource")
+
+
+def of_each(found: Iterable[Path], of: Callable[[Path], Iterator[Item]], empty: str) -> Iterator[Item]:
+    """What `of` reads in each file. No file is silent: one with nothing in it is refused as `empty`, and one that breaks
+    off, or cannot be read, is refused behind what was read of it.
+    """
     for path in found:
         position = -1
         try:
-            for item in _of(path, readers):
+            for item in of(path):
                 position = item.position
                 yield item
             if position < 0:
-                raise BadMessage("no_resource")
+                raise BadMessage(empty)
         except BadMessage as bad:
             yield Item(path, position + 1, "", bad)
         except OSError as error:  # its errno's name; its text has the path
