@@ -137,8 +137,8 @@ def items(found: Iterable[Path], readers: Readers) -> Iterator[Item]:
 
 
 def of_each(found: Iterable[Path], of: Callable[[Path], Iterator[Item]], empty: str) -> Iterator[Item]:
-    """What `of` reads in each file. No file is silent: one with nothing in it is refused as `empty`, and one that breaks
-    off, or cannot be read, is refused behind what was read of it.
+    """What `of` reads in each file. No file is silent: one with nothing in it is refused as `empty`, and one that
+    breaks off, or cannot be read, is refused behind what was read of it.
     """
     for path in found:
         position = -1
