@@ -17,7 +17,7 @@ from consumers.access import bootstrap
 from infra.elastic import create_index
 from infra.errors import WardstreamError
 from infra.kafka import GROUP, AclSpec, TopicSpec, create_acls, create_topics, lag
-from schemas import similar
+from schemas import similar, sites
 from schemas.envelope import NAMES
 from schemas.identities import identities, principal
 from schemas.registry import DOMAINS, TOPICS
@@ -29,7 +29,7 @@ EPILOG = (
     " 9 ended by its own watchdog; 10 not permitted; 11 a legal hold; 12 the audit cannot be"
     " written; 13 the audit was altered; 14 the ledger of erasures was altered; 15 an erased person is not gone;"
     " 16 a model that was altered, or may not be loaded; 17 a model that is not better;"
-    " 18 nothing that a model could be trained on."
+    " 18 nothing that a model could be trained on; 19 the plan is another one by now."
 )
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ def prepare() -> None:
     for domain in DOMAINS.values():
         create_index(domain.alias, domain.index, domain.mapping(), domain.settings())
     create_index(similar.ALIAS, similar.index(similar.UNFITTED), similar.mapping())
+    create_index(sites.ALIAS, sites.INDEX, sites.mapping())
 
 
 def prepare_home() -> None:

@@ -1,92 +1,141 @@
-"""The files around a planning problem: read, solve, judge, write."""
+"""Plans of sites as a person asks for them: what is proposed, how that differs from what was accepted, and accepting.
+
+A plan is a proposal of the worker's (streams/planning.py), which goes on making better ones. So whoever accepts names
+the plan that was read: if another is proposed by then, nothing is accepted.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
 
-import orjson
+from elasticsearch import ConflictError, NotFoundError
 
-import streams.allocation.ihtc
-from infra.errors import NoPlan, UsageError
-from infra.settings import settings
-from streams.allocation.ihtc.instance import Instance, read_instance
-from streams.allocation.ihtc.judge import Verdict, judge
-from streams.allocation.ihtc.solution import Solution, solution_file
+from consumers.access import Caller
+from consumers.search import answered
+from infra.audit import Audit
+from infra.crypto import DataKey
+from infra.elastic import client
+from infra.errors import KeyMissing, KeyShredded, PlanChanged, StackDown, UsageError
+from infra.kafka import Producer
+from infra.keystore import KeyStore
+from schemas.envelope import rfc3339
+from schemas.sites import ACCEPTED, ALIAS, OF, PLAN, PROPOSED, number
+from streams.allocation import proposal
+from streams.allocation.proposal import Document, Line
 
-SOURCES = Path(streams.allocation.ihtc.__file__).parent
-
-# Best known costs of the public instances, as published at ihtc2024.github.io.
-BEST_KNOWN = dict(
-    zip(
-        (f"i{number:02}" for number in range(1, 31)),
-        (3842, 1264, 10490, 1884, 12760, 10671, 4985, 6249, 6611, 20705, 25938, 12375, 17328, 9591, 12486)
-        + (10139, 40535, 37660, 43857, 29098, 24526, 47861, 37550, 33221, 11517, 64352, 50976, 75172, 12199, 37387),
-        strict=True,
-    )
-)  # fmt: skip
+FIELDS = ("unit", "room", "bed", "patient_ref", "staff_ref", "hospital_service", "isolation", "sex", "age")
+MOST_SITES = 1000
+Permits = Callable[[str | None], bool]
+_CLOSED = ("assignment", "to", "prior", "action", "at", "until")  # of a line about somebody whom the caller may not see
 
 
-@dataclass(frozen=True, slots=True)
-class Solved:
-    seconds: float
-    verdict: Verdict | None  # None: no plan yet
-    best_known: int | None
-
-    @property
-    def gap(self) -> float | None:
-        """Share above the best known cost."""
-        if self.verdict is None or not self.best_known:
-            return None
-        return self.verdict.cost / self.best_known - 1
+def show(caller: Caller, site: str, accepted: bool = False) -> list[Document]:
+    """The plan of one site, or of all: as proposed, or as accepted last. Raises UsageError, Denied, StackDown."""
+    found = _plans(caller, site, ACCEPTED if accepted else PROPOSED)
+    permits = caller.persons().permits
+    made = [one | {"lines": [_seen(line, permits) for line in one["lines"]]} for one in found]
+    _looked(caller, made)
+    return [_without_names(one) for one in made]
 
 
-def version() -> str:
-    """Changes with the solver's code."""
-    digest = hashlib.sha256()
-    for source in sorted(SOURCES.glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:12]
+def diff(caller: Caller, site: str) -> list[Document]:
+    """Of each site what its proposal asks for beside the plan that was accepted, and what it asks for no more."""
+    accepted = {one["site"]: one for one in _plans(caller, site, ACCEPTED, needed=False)}
+    permits = caller.persons().permits
+    made = []
+    for one in _plans(caller, site, PROPOSED):
+        before = accepted.get(one["site"])
+        apart = proposal.difference(one["lines"], before["lines"] if before else ())
+        made.append(
+            {
+                "site": one["site"],
+                "plan": one["plan"],
+                "event_time": one["event_time"],
+                "cost": one["cost"],
+                "accepted_plan": before["plan"] if before else None,
+                "new": [_seen(line, permits) for line in apart.new],
+                "gone": [_seen(line, permits) for line in apart.gone],
+            }
+        )
+    _looked(caller, made)
+    return made
 
 
-def solve_ihtc(path: Path, seconds: float, out: Path | None, seed: int, workers: int = 2) -> Iterator[Solved]:
-    """Yields each second what was found so far; it is in the file by then, so that an abrupt end loses a second.
+def accept(caller: Caller, site: str, plan: str) -> Document:
+    """Accept a plan by its id: from now on the site's next plans begin there, and leave it at a price.
 
-    Raises BadProblem, and NoPlan where there is no plan at the end.
+    Raises PlanChanged where another one is proposed by now, UsageError where none is. Accepted twice is accepted once.
     """
+    caller.require(OF, "see", FIELDS)
+    with answered(OF), client() as server:
+        try:
+            held = server.get(index=ALIAS, id=number(PROPOSED, site))
+        except NotFoundError:
+            raise UsageError(f"there is no plan of a site {site!r}") from None
+        made: Document = held["_source"]
+        if made["plan"] != plan:
+            now = f"the plan of {site} is {made['plan']} by now"
+            raise PlanChanged(f"{now}: `wardstream plan diff --site {site}` shows it")
+        patients = tuple(made["patient_ref"])
+        said = {"cost": f"{made['cost']:.2f}", "actions": str(made["actions"])}
+        Audit.local().write(caller.act("U", patients=patients, entities=(site, plan), detail=said))
+        made |= {"state": ACCEPTED, "accepted_at": rfc3339(datetime.now(UTC)), "accepted_by": caller.account}
+        try:
+            server.index(index=ALIAS, id=number(ACCEPTED, site), document=made, refresh=True)
+        except ConflictError:
+            raise StackDown("the index is busy with this site: give the command again") from None
+    _tell(made)
+    return {name: made[name] for name in ("site", "plan", "accepted_at", "accepted_by", "cost", "actions")}
+
+
+def _tell(made: Document) -> None:
+    """Each line, and that the plan is accepted, on the signals' topic."""
+    _, keys = KeyStore.local()
+
+    def key(ref: str) -> DataKey | None:
+        try:
+            return keys.of_ref(ref)
+        except (KeyShredded, KeyMissing):
+            return None
+
+    producer = Producer()
     try:
-        instance = read_instance(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    _keep_compiled_code()
-    from streams.allocation.ihtc.solve import solve  # numba takes a second to load
-
-    cost, solved = None, Solved(0.0, None, BEST_KNOWN.get(path.stem))
-    with closing(solve(instance, seconds, seed, workers)) as steps:  # type: ignore[type-var]
-        for step in steps:
-            verdict = solved.verdict
-            if step.solution is not None and step.cost != cost:
-                cost, verdict = step.cost, judge(instance, step.solution)
-                if verdict.broken or verdict.cost != cost:
-                    raise NoPlan("the judge does not agree with the search")
-                if out is not None:
-                    _write(out, instance, step.solution)
-            solved = Solved(step.seconds, verdict, solved.best_known)
-            yield solved
-    if solved.verdict is None:
-        raise NoPlan("no plan that keeps every hard rule was found in the time")
+        producer.send_now(proposal.messages(made, ACCEPTED, (one for one in made["lines"] if one["action"]), key))
+    finally:
+        producer.close()
 
 
-def _write(out: Path, instance: Instance, solution: Solution) -> None:
-    beside = out.with_name(out.name + ".part")
-    beside.write_bytes(orjson.dumps(solution_file(instance, solution), option=orjson.OPT_INDENT_2))
-    beside.replace(out)
+def _plans(caller: Caller, site: str, state: str, needed: bool = True) -> list[Document]:
+    caller.require(OF, "see", FIELDS)
+    terms = {"kind": PLAN, "state": state} | ({"site": site} if site else {})
+    query = {"bool": {"filter": [{"term": {name: value}} for name, value in terms.items()]}}
+    with answered(OF), client() as server:
+        server.indices.refresh(index=ALIAS)
+        hits = server.search(index=ALIAS, query=query, size=MOST_SITES)["hits"]["hits"]
+    if site and needed and not hits:
+        raise UsageError(f"there is no plan of a site {site!r}{' that was accepted' if state == ACCEPTED else ''}")
+    return sorted((hit["_source"] for hit in hits), key=lambda one: str(one["site"]))
 
 
-def _keep_compiled_code() -> None:
-    """Compiling takes a quarter of a minute; it is done once for each version of the code."""
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(settings().home.absolute() / "cache" / "numba" / version()))
+def _seen(line: Line, permits: Permits) -> Line:
+    if line.get("patient_ref") and not permits(line["patient_ref"]):
+        return {name: line[name] for name in _CLOSED if name in line} | {"ref": "", "patient_ref": "", "costs": {}}
+    return line
+
+
+def _lines(made: Iterable[Mapping[str, Any]]) -> Iterable[Line]:
+    return (line for one in made for name in ("lines", "new", "gone") for line in one.get(name, ()))
+
+
+def _looked(caller: Caller, made: list[Document]) -> None:
+    refs = sorted({one["patient_ref"] for one in _lines(made) if one.get("patient_ref")})
+    Audit.local().write(
+        caller.act("E", patients=tuple(refs), entities=tuple(one["site"] for one in made), fields=FIELDS)
+    )
+
+
+def _without_names(one: Document) -> Document:
+    """What only the index needs."""
+    return {name: value for name, value in one.items() if name not in ("kind", "patient_ref", "staff_ref")}

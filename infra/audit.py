@@ -77,7 +77,7 @@ class Act:
     """One thing somebody did or tried. Only references, ids, names of fields and codes: never a value, never a query.
 
     `kind`: search, reveal, dead_letter, replay, login, account, policy, consent, hold, erasure, key, break_glass,
-    export, retention, model, audit. `outcome` is FHIR's: 0 done, 4 refused, 8 failed; `why` a reason code with
+    export, retention, model, plan, audit. `outcome` is FHIR's: 0 done, 4 refused, 8 failed; `why` a reason code with
     it. `detail["query"]` is a keyed hash of what was asked.
     """
 

@@ -64,6 +64,13 @@ class BadProblem(WardstreamError):
         self.where = where
 
 
+class PlanChanged(WardstreamError):
+    """The plan that was to be accepted is no longer the one that is proposed."""
+
+    exit_code = 19
+    reason = "plan_changed"
+
+
 class NoPlan(WardstreamError):
     """No plan that keeps every hard rule: none can exist (`impossible`), or none was found in the time."""
 

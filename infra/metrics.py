@@ -86,6 +86,18 @@ CONFLICTS = Gauge("wardstream_bed_conflicts", "What events tell and cannot be so
 SITE_SIGNALS = Gauge(
     "wardstream_site_signals", "Signals of a site that are raised and not over, by kind.", ["site", "unit", "signal"]
 )
+PLANS = Counter(
+    "wardstream_plans_total", "Plans of sites, by status (optimal, feasible, infeasible, failed).", ["status"]
+)
+PLAN_SECONDS = Histogram(
+    "wardstream_plan_seconds", "From a site's first change to a plan that knows of it, in the index.", buckets=SECONDS
+)
+PLAN_GAP = Gauge(
+    "wardstream_plan_gap_ratio", "Share of a site's plan's cost that is not proven to be needed.", ["site"]
+)
+PLAN_TIME = Gauge(
+    "wardstream_plan_timestamp_seconds", "Unix time of the state that a site's plan is made for.", ["site"]
+)
 
 CATALOGUE = (
     RECEIVED,
@@ -118,6 +130,10 @@ CATALOGUE = (
     WAITING,
     CONFLICTS,
     SITE_SIGNALS,
+    PLANS,
+    PLAN_SECONDS,
+    PLAN_GAP,
+    PLAN_TIME,
 )
 
 page = make_wsgi_app()  # the catalogue in Prometheus' text format

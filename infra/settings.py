@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     worker_bytes: int = Field(16_000_000, description="sealed bytes after which an agent's batch is full")
     worker_linger_seconds: float = Field(0.05, description="longest wait for a batch to fill")
     scoring: bool = Field(True, description="score events on the stream: NEWS2, and the models that are promoted")
+    planning: bool = Field(True, description="plan sites whose beds are declared, and raise alerts, as events come")
+    plan_seconds: float = Field(0.5, description="time of one plan after something has changed")
+    plan_improve_seconds: float = Field(10.0, description="time in which a plan gets better while nothing changes")
     dead_letter_limit: float = Field(0.5, description="share of refused messages above which an agent stops")
 
     def kafka_servers(self) -> str:

@@ -29,10 +29,10 @@ class Document:
 
 
 def of_persons(refs: Collection[str]) -> dict[str, Any]:
-    """The query for documents about these people: a patient's, what their own key closes, a member's shifts."""
+    """The query for documents about these people: a patient's, what their own key closes, a member's shifts, plans."""
     some = sorted(refs)
-    shifts = [{"term": {"kind": "shift"}}, {"terms": {"staff_ref": some}}]
-    should = [{"terms": {"patient_ref": some}}, {"terms": {"sealed_by": some}}, {"bool": {"filter": shifts}}]
+    staffed = [{"terms": {"kind": ["shift", "plan"]}}, {"terms": {"staff_ref": some}}]
+    should = [{"terms": {"patient_ref": some}}, {"terms": {"sealed_by": some}}, {"bool": {"filter": staffed}}]
     return {"bool": {"should": should, "minimum_should_match": 1}}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas import similar
+from schemas import similar, sites
 from schemas.registry import DOMAINS, TOPICS
 
 
@@ -46,6 +46,12 @@ STORES = (
         similar.ALIAS,
         "index",
         "a profile a patient: reference, counts of terms of its documents' clear text and codes, a vector of them",
+        "documents deleted, and gone from the segments",
+    ),
+    Store(
+        sites.ALIAS,
+        "index",
+        "of each site the plan that is proposed, the one accepted, alerts that are raised; persons by reference",
         "documents deleted, and gone from the segments",
     ),
     Store(

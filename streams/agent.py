@@ -24,6 +24,7 @@ from infra.kafka import Outgoing, Producer, PublishFailed
 from infra.keystore import KeyStore
 from infra.retry import Target
 from infra.settings import settings
+from schemas import sites
 from schemas.document import of_persons
 from schemas.peers import Peers
 from schemas.registry import Domain
@@ -32,6 +33,7 @@ from streams.batches import take
 from streams.gapless import Gapless
 from streams.models import Models
 from streams.occupancy import Sites
+from streams.planning import Planning
 from streams.process import Batch, Incoming, Processor, letter
 from streams.scoring import Scorer
 from streams.stages import STAGES
@@ -52,6 +54,10 @@ class Agent:
         self._processor = Processor(domain, STAGES[domain.name], peers, keyring, self._keys)
         self._index = Index(async_client(), domain.alias)
         self._sites = Sites(self._index, self._keys) if STAGES[domain.name].follows_sites else None
+        self._planning = None
+        if self._sites is not None and settings().planning:
+            documents = Index(async_client(), sites.ALIAS)
+            self._planning = Planning(self._sites.live, self._keys, documents, self._send)
         self._entities = Indexed(self._index, told=self._sites.take) if self._sites else Indexed(self._index)
         self._scorer = Scorer(self._processor, Models.local(), self._index.get)
         self._broker, self._key_store = Target("kafka"), Target("keystore")
@@ -78,6 +84,8 @@ class Agent:
                 group.create_task(self._index_each(read, indexed))
                 group.create_task(self._fold_each(indexed, folded))
                 group.create_task(self._finish_each(folded))
+                if self._planning is not None:
+                    group.create_task(self._planning.run())
                 async for events in batches:
                     await read.put((events, await self._read([_incoming(event.message) for event in events])))
         except BaseExceptionGroup as failed:  # one reason to end is enough, and tells its exit code
@@ -196,8 +204,8 @@ class Agent:
         indexed.
         """
         if self._sites is not None:
-            sites = self._sites
-            await self._until_done(self._key_store, lambda: sites.follow(batch.ready), KeyStoreBusy)
+            followed = self._sites
+            await self._until_done(self._key_store, lambda: followed.follow(batch.ready), KeyStoreBusy)
         await advance(self._entities, self._processor.folds(batch.ready))
         await self._merge(batch)
         if not batch.unnamed:

@@ -9,14 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
-import os
-import signal
-import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,6 +19,7 @@ from infra import metrics
 from infra.elastic import Write
 from infra.errors import ModelAltered, UsageError, WardstreamError
 from schemas.ehr import Score
+from streams.beside import Beside, BesideFailed
 from streams.fold import Entity, history_of
 from streams.models import Card, Models, drift
 from streams.process import Processor, Ready
@@ -101,7 +96,7 @@ class Scorer:
     def __init__(self, processor: Processor, models: Models, read: Read) -> None:
         self._processor, self._read = processor, read
         self._serving = Serving(models, [f"{processor.domain.name}-{target}" for target in processor.stage.targets])
-        self._pool: ProcessPoolExecutor | None = None
+        self._beside = Beside()
         self.failed = 0  # scores that could not be made
         self._watched: dict[tuple[str, str], deque[tuple[str, int]]] = {}
 
@@ -167,13 +162,9 @@ class Scorer:
         try:
             for _ in range(2):
                 try:
-                    if self._pool is None:
-                        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin)
-                    running = asyncio.wrap_future(self._pool.submit(_score, requests))
-                    return await asyncio.wait_for(running, PATIENCE_SECONDS)
-                except (BrokenProcessPool, TimeoutError) as error:
-                    log.error("scoring failed: %s", type(error).__name__)
-                    self.close()
+                    return await self._beside.ask(PATIENCE_SECONDS, _score, requests)
+                except BesideFailed as error:
+                    log.error("scoring failed: %s", error)
             return ["scoring_failed"] * len(requests)
         finally:
             metrics.SCORING_ROWS.set(0)
@@ -216,33 +207,13 @@ class Scorer:
             metrics.MODEL_DRIFT.labels(one[0]).set(max(parted))
 
     def close(self) -> None:
-        if self._pool is not None:
-            for process in list((self._pool._processes or {}).values()):
-                process.kill()
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        self._beside.close()
 
 
 # ------------------------------------------------------------------------------------------ in the process beside
 
 
 _loaded: dict[tuple[str, str], Any] = {}
-
-
-def _begin() -> None:
-    """One thread, and an end with the worker's, however that comes: an orphan would keep its memory for ever."""
-    for one in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[one] = "1"
-    for number in (signal.SIGINT, signal.SIGTERM):  # the worker's to decide
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(0)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _score(requests: list[Request]) -> list[Reply]:

@@ -1,25 +1,129 @@
-"""`plan solve`."""
+"""`plan show`, `diff`, `accept` and `solve`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from consumers.cli.read import Json
+from consumers.access import permit
+from consumers.cli.access import Role
+from consumers.cli.read import CONTROLS, Json, MaybePurpose
+
+Site = Annotated[str, typer.Option(help="Only this site; default: all.")]
+COLUMNS = ("what", "who", "from", "to", "at", "cost", "decided by", "next best")
 
 
 def register(app: typer.Typer) -> None:
-    commands = typer.Typer(help="Plans: who lies where, who works where.", no_args_is_help=True)
+    commands = typer.Typer(help="Plans: who should lie where, who should work where.", no_args_is_help=True)
     app.add_typer(commands, name="plan")
+    _live(commands)
+    _solve(commands)
 
-    @commands.callback()
-    def plan() -> None:
-        """Keeps `plan solve` a command of its own while it is the only one."""
 
+def _live(commands: typer.Typer) -> None:
+    @commands.command()
+    def show(
+        site: Site = "",
+        accepted: Annotated[bool, typer.Option("--accepted", help="The plan that was accepted last.")] = False,
+        waiting: Annotated[bool, typer.Option("--waiting", help="Also who gets no bed, and why.")] = False,
+        purpose: MaybePurpose = None,
+        role: Role = None,
+        as_json: Json = False,
+    ) -> None:
+        """The plan that is proposed: what is to be done, what it costs, what decided, what would be next best."""
+        from consumers import plan
+
+        rows = plan.show(permit("search", purpose, role), site, accepted)
+        if as_json:
+            typer.echo(json.dumps({"plans": rows}))
+            return
+        console = Console()
+        for row in rows:
+            title = f"{row['site']}: plan {row['plan']} of {row['event_time']}, {row['status']}, cost {row['cost']:.2f}"
+            title += f", at least {row['bound']:.2f} is needed; {row['waiting']} get no bed"
+            console.print(_table(title, [one for one in row["lines"] if one["action"] or (waiting and not one["to"])]))
+            for one in row["breaches"]:
+                refs = ", ".join(one["refs"])
+                console.print(f"[yellow]{one['rule']}[/] {_plain(one['where'])} {refs}", highlight=False)
+            if row["conflict"]:
+                console.print(_why(row["conflict"]), highlight=False)
+
+    @commands.command()
+    def diff(site: Site = "", purpose: MaybePurpose = None, role: Role = None, as_json: Json = False) -> None:
+        """What the proposed plan asks for and the accepted one does not (+), or asks for no more (-)."""
+        from consumers import plan
+
+        rows = plan.diff(permit("search", purpose, role), site)
+        if as_json:
+            typer.echo(json.dumps({"plans": rows}))
+            return
+        console = Console()
+        for row in rows:
+            beside = f"accepted {row['accepted_plan']}" if row["accepted_plan"] else "none is accepted"
+            table = Table("", *COLUMNS, title=f"{row['site']}: plan {row['plan']}, {beside}")
+            for sign, lines in (("+", row["new"]), ("-", row["gone"])):
+                for one in lines:
+                    table.add_row(sign, *_cells(one))
+            console.print(table)
+
+    @commands.command()
+    def accept(
+        plan_id: Annotated[str, typer.Argument(help="From `plan show`.", metavar="PLAN")],
+        site: Annotated[str, typer.Option(help="Whose plan it is.")],
+        purpose: MaybePurpose = None,
+        role: Role = None,
+        as_json: Json = False,
+    ) -> None:
+        """Accept a plan: the next ones keep to it, at a price. Exit code 19 where another is proposed by now."""
+        from consumers import plan
+
+        made = plan.accept(permit("accept_plan", purpose, role), site, plan_id)
+        typer.echo(json.dumps(made) if as_json else f"accepted {made['plan']} of {site}: {made['actions']} to do")
+
+
+def _table(title: str, lines: list[dict[str, Any]]) -> Table:
+    table = Table(*COLUMNS, title=title)
+    for one in lines:
+        table.add_row(*_cells(one))
+    return table
+
+
+def _cells(one: dict[str, Any]) -> list[str]:
+    who = one.get("patient_ref") or one.get("staff_ref") or ""
+    to = one["to"] or "waits"
+    best = "" if one.get("next_cost") is None else f"{one['next_best'] or 'nowhere'} {one['next_cost']:.2f}"
+    costs = sum(one["costs"].values())
+    said = (
+        one["assignment"],
+        who,
+        one["prior"] or "",
+        to,
+        one["at"][:16],
+        f"{costs:.2f}",
+        one.get("decided", ""),
+        best,
+    )
+    return [_plain(cell) for cell in said]
+
+
+def _why(conflict: dict[str, Any]) -> str:
+    rules = "; ".join(
+        f"{one['rule']} {_plain(one['where'])} {', '.join(one['refs'])}".strip() for one in conflict["rules"]
+    )
+    return f"These cannot all be kept: {rules}"
+
+
+def _plain(text: str) -> str:
+    return escape(text.translate(CONTROLS))
+
+
+def _solve(commands: typer.Typer) -> None:
     @commands.command()
     def solve(
         ihtc: Annotated[Path, typer.Option(help="An instance of IHTC-2024.", exists=True, dir_okay=False)],
@@ -33,7 +137,7 @@ def register(app: typer.Typer) -> None:
 
         A line each second tells the cost and, where the best known cost is, the gap to it. docs/ihtc.md has the method.
         """
-        from consumers.plan import solve_ihtc  # numpy: no other command waits for it
+        from consumers.ihtc import solve_ihtc  # numpy: no other command waits for it
 
         said, last = Console(stderr=True), None
         for last in solve_ihtc(ihtc, seconds, out, seed, workers):

@@ -227,7 +227,15 @@ class _Work:
                     lies = None
                 else:
                     beds[lies] = Bed(lies, unit, room)
-            made[name] = Stay(self._need(name, one), lies, self._hours(where.since))
+            due = one.get("expected_discharge_at")
+            came = where.trail[0][0] if where.trail else where.since
+            made[name] = Stay(
+                self._need(name, one),
+                lies,
+                self._hours(where.since),
+                self._hours(came),
+                self._hours(due) if due else None,
+            )
         return made
 
     def lying(self, stays: Mapping[str, Stay]) -> dict[str, tuple[str, ...]]:
@@ -255,7 +263,7 @@ class _Work:
         for name in sorted(last):
             stay = stays[name]
             kept = stay.bed if stay.bed is None or name in taken else None
-            made.append(Stay(stay.need, kept, stay.since))
+            made.append(replace(stay, bed=kept))
         return tuple(made)
 
     def _need(self, name: str, one: Entity) -> Need:

@@ -51,6 +51,8 @@ class Stay:
     need: Need
     bed: str | None
     since: float = 0.0  # hours, negative: when this placement began
+    came: float = 0.0  # hours, negative: when the stay began, wherever that was
+    due: float | None = None  # hours until the end that the ward expects; None: it has said nothing
 
 
 @dataclass(frozen=True, slots=True)

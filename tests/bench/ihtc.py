@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from consumers.plan import BEST_KNOWN, version
+from consumers.ihtc import BEST_KNOWN, version
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "ihtc.jsonl"

@@ -1,0 +1,66 @@
+"""A process beside a worker, for what needs a core of its own: started when asked first, and again after it died.
+
+It ends with the worker, however that comes: an orphan would keep its memory for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class BesideFailed(Exception):
+    """The process died or gave no answer in time. Whoever asks again gets a new one."""
+
+
+class Beside:
+    """One process with one thread. `nice`: how far it steps back behind the worker (nice(2))."""
+
+    def __init__(self, nice: int = 0) -> None:
+        self._nice = nice
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def ask(self, patience: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a function of some module's top level gives, over there. Raises BesideFailed, and what it raises."""
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, context, _begin, (self._nice,))
+        try:
+            running = asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
+            return await asyncio.wait_for(running, patience)
+        except (BrokenProcessPool, TimeoutError) as error:
+            self.close()
+            raise BesideFailed(type(error).__name__) from None
+
+    def close(self) -> None:
+        if self._pool is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+
+def _begin(nice: int) -> None:
+    for one in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[one] = "1"
+    for number in (signal.SIGINT, signal.SIGTERM):  # the worker's to decide
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(nice)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(0)
+
+    threading.Thread(target=follow, daemon=True).start()
