@@ -39,6 +39,7 @@ class Change:
     terms: frozenset[str] = field(default=frozenset(), repr=False)  # words that give the person away
     staff: dict[str, tuple[StaffMember, ...]] = field(default_factory=dict, repr=False)  # sealed under their own keys
     resolve: Callable[[History], dict[str, Any]] | None = None  # clear fields that follow from all histories together
+    alike: str = ""  # clear field for a keyed hash of `number` alone: equal under whichever reference it is told of
 
 
 def position(event_time: str, event_id: str) -> str:

@@ -48,8 +48,9 @@ class Sites:
 
     async def _read(self, site: str) -> Mapping[str, Entity]:
         """Whoever was erased may still be in the index, and not here."""
+        merged = await asyncio.to_thread(self._keys.merged)
         found = await self._index.find(live.wanted(datetime.now(UTC), site=site))
-        if (query := live.closed(found.values(), site)) is not None:
+        if (query := live.closed(found.values(), site, merged)) is not None:
             found |= await self._index.find(query)
         about = {
             name: {one["patient_ref"]} if "patient_ref" in one else set(one.get("staff_ref", ()))

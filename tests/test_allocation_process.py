@@ -72,11 +72,11 @@ def operation(said: Said) -> Arrival:
     return operations.arrival({"site": SITE} | dict(said), "x", {}, NOW)
 
 
-def adt(trigger: str, visit: str = "V1", place: str = "ICU^1^1") -> Arrival:
+def adt(trigger: str, visit: str = "V1", place: str = "ICU^1^1", patient: str = "7001", more: str = "") -> Arrival:
     lines = (
-        f"MSH|^~\\&|APP|{SITE}|US|HERE|20260301080000||ADT^{trigger}|{trigger}{visit}|P|2.5",
-        "PID|1||7001^^^HOSP^MR||Quetzal^Ilse||19800102|F",
-        f"PV1|1|I|{place}|||||||MED|||||||||{visit}",
+        f"MSH|^~\\&|APP|{SITE}|US|HERE|20260301080000||ADT^{trigger}|{trigger}{visit}{patient}|P|2.5",
+        f"PID|1||{patient}^^^HOSP^MR||Quetzal^Ilse||19800102|F",
+        more or f"PV1|1|I|{place}|||||||MED|||||||||{visit}",
     )
     return ehr_feed.arrival(("\r".join(lines) + "\r").encode(), Peers(), NOW)
 
@@ -122,6 +122,29 @@ async def test_read_again_it_is_the_same_event(house: House) -> None:
     assert len({write.id for event in batch.ready for write in event.writes}) == 2
     held = folded(house, house.beds.read(incoming(first)), {})
     assert folded(house, house.beds.read(incoming(again)), held) == held, "and changes nothing"
+
+
+async def test_after_a_merge_one_stay_is_told_under_two_references(house: House) -> None:
+    """A01 of one number, A40, A03 of the other."""
+    sent = await house.publish(adt("A01", patient="7002"))
+    came = following(house, sent)
+    merge = house.ehr.read(incoming(await house.publish(adt("A40", more="MRG|7002^^^HOSP^MR"))))
+    for one in house.ehr.merges(merge.ready):
+        assert house.keys.alias(*one)
+    went = following(house, await house.publish(adt("A03")))
+    held: dict[str, Entity] = {}
+    for some in (came, went):
+        held = folded(house, house.beds.read(incoming(some)), held)
+    first, second = held.values()
+    assert first["patient_ref"] != second["patient_ref"]
+    assert first["stay"] == second["stay"]
+    assert "V1" not in first["stay"]
+    merged = house.keys.merged()
+    again = folded(house, house.beds.read(incoming([*went, *came])), {})
+    assert again.keys() == held.keys()
+    for order in (held, dict(reversed(held.items())), again):
+        assert board(SITE, order, NOW, merged).stays == {}
+    assert board(SITE, held, NOW).stays != {}, "undone, the merge leaves each with what was told of it"
 
 
 async def test_a_replay_of_records_sends_nothing(house: House) -> None:

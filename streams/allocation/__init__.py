@@ -29,6 +29,7 @@ from schemas.record import Record, StaffMember
 from schemas.signal import Signal
 from schemas.wire.fhir import load
 from streams.allocation import events, features, placement
+from streams.allocation.board import STAY
 from streams.fold import Change, History
 
 CLOCK_SKEW = timedelta(minutes=10)  # an event further ahead of its arrival has a wrong clock
@@ -85,7 +86,8 @@ def change(part: AllocationPart, clear: Mapping[str, Any], at: str, told: str = 
             kept = {name: value for name, value in now.items() if name not in PLACE | {"state"}}
             number = part.visit_number or "unnumbered"  # all stays without a number are one after the other
             sealed, entries = _sealed(visit_number=part.visit_number), placement.entry(part, told or at, at)
-            return Change("placement", number, part.subject, kept, sealed, entries, told, resolve=placement.resolve)
+            made = Change("placement", number, part.subject, kept, sealed, entries, told, resolve=placement.resolve)
+            return replace(made, alike=STAY)
     raise TypeError(type(part).__name__)
 
 
