@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from datetime import datetime
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +13,8 @@ from hypothesis import strategies as st
 from streams.allocation.board import Board, Conflict, board
 from streams.allocation.live import KEPT, Live, closed, wanted
 from streams.allocation.placement import placed
+from streams.allocation.placement import steps as steps_of
+from streams.fold import HELD
 from tests.entities import SITE, Said, asks, at, bed, entities, folded, found, sent, shift, shown, step
 
 BEDS = [bed(name) for name in ("ICU 1 1", "ICU 1 2", "MED 1 1", "MED 1 2")]
@@ -92,6 +93,22 @@ def test_a_correction_moves_and_does_not_bring_back() -> None:
     assert where(coming, step("P", "A08", 8, "ICU 1 1")) == ("in-progress", "ICU 1 1", at(7))
     assert where(coming, step("P", "A03", 9), step("P", "A08", 10, "ICU 1 1"))[0] == "discharged"
     assert where(step("P", "A08", 8)) == ("unknown", "", "")
+
+
+@pytest.mark.parametrize("name", ["", "ICU 1 1"])
+def test_corrections_however_many_push_out_no_step(name: str) -> None:
+    told = [step("P", "A08", 8 + n / 1000, name) for n in range(HELD + 1)]
+    made = [step("P", "A01", 7, "ICU 1 1"), step("P", "A02", 7.5, "MED 1 1"), step("P", "A12", 7.6), *told]
+    assert where(*made) == where(*reversed(made)) == ("in-progress", "ICU 1 1", at(7))
+    assert where(*made, step("P", "A11", 9)) == ("cancelled", "", "")
+    assert len(next(iter(entities(made).values()))["history"].get("corrections", ())) == (HELD if name else 0)
+
+
+def test_a_request_told_however_often_waits_since_the_first() -> None:
+    told = [asks("R1", "P", 6 + n / 200) for n in range(HELD + 2)]
+    for some in (told, list(reversed(told)), [*told[1:], told[0]]):
+        (one,) = shown(some).site.requests
+        assert one.waits == 6.0
 
 
 def test_two_swap_beds() -> None:
@@ -482,8 +499,7 @@ def test_a_storm_of_5000_events_keeps_the_state_right() -> None:
     assert of == board(SITE, clean, now)
     assert len(of.site.beds) == 500
     for stay in of.site.stays:  # each where its own history says
-        moves: dict[str, Any] = made[stay.need.ref]["history"]["moves"]
-        unit, room, name = placed(moves).place
+        unit, room, name = placed(steps_of(made[stay.need.ref]["history"])).place
         assert stay.bed in (f"{unit}|{room}|{name}", None)
     print(f"folded 5,000 in {folding:.2f} s, board of 500 beds in {boarding * 1000:.0f} ms")
     assert folding < 5, "a storm of a second is over in a few"

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.envelope import rfc3339
-from streams.allocation.placement import IN, MOVES, NOWHERE, PLANNED, Place, Placed, placed, resolve
+from streams.allocation.placement import IN, MOVES, NOWHERE, PLANNED, Place, Placed, placed, resolve, steps
 from streams.allocation.site import (
     CLOSED,
     FREE,
@@ -118,13 +118,13 @@ def board(
             by_kind[whole[name]["kind"]][name] = whole[name]
     work = _Work(site, at, merged or {})
     beds = work.beds(by_kind["location"].values())
-    steps = {name: (one, work.placed(one)) for name, one in by_kind["placement"].items()}
-    stays = work.stays(steps, beds)
+    where = {name: (one, work.placed(one)) for name, one in by_kind["placement"].items()}
+    stays = work.stays(where, beds)
     shifts = work.shifts(by_kind["shift"])
     lying = work.lying(stays)
-    requests = work.requests(by_kind["request"], steps)
+    requests = work.requests(by_kind["request"], where)
     asking = {one.need.patient for one in requests}  # each of them stands once: lying, or waiting
-    requests += [one for one in work.planned(steps) if one.need.patient not in asking]
+    requests += [one for one in work.planned(where) if one.need.patient not in asking]
     bedless = {name for name, one in stays.items() if one.bed is None and one.need.patient in asking}
     placed_stays = work.possible({name: one for name, one in stays.items() if name not in bedless}, lying)
     return Board(
@@ -172,7 +172,7 @@ def as_one(some: Sequence[Entity]) -> Entity:
     made: Entity = {}
     moves: dict[str, Any] = {}
     for one in some:
-        moves |= one.get(HISTORY, {}).get(MOVES, {})
+        moves |= steps(one.get(HISTORY, {}))
         made = {name: value for name, value in made.items() if name not in one["folded"]} | one
     made[HISTORY] = {MOVES: moves}
     now = resolve(made[HISTORY])
@@ -239,7 +239,7 @@ class _Work:
     # --------------------------------------------------------------------------------------------------------- stays
 
     def placed(self, one: Entity) -> Placed:
-        return placed(one.get(HISTORY, {}).get(MOVES, {}), self._until)
+        return placed(steps(one.get(HISTORY, {})), self._until)
 
     def _person(self, one: Entity) -> str:
         return person_of(one, self._merged)
@@ -385,7 +385,7 @@ def _answered(request: Entity, trail: list[tuple[str, Place]]) -> bool:
 
 
 def _last(one: Entity) -> str:
-    return max(one.get(HISTORY, {}).get(MOVES, ()), default="")
+    return max(steps(one.get(HISTORY, {})), default="")
 
 
 def _shift(name: str, one: Entity) -> Shift:
