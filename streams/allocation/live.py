@@ -43,12 +43,9 @@ def closed(found: Collection[Entity], site: str = "", merged: Mapping[str, str] 
     discharge may not say where from.
     """
     merged = merged or {}
-    families: dict[str, set[str]] = defaultdict(set)
-    for ref, survivor in merged.items():
-        families[survivor] |= {ref, survivor}
     asked = set(asking(found))
     persons = {person_of(one, merged) for one in found if one["kind"] in ("placement", "request")}
-    family = set[str]().union(*(families[one] for one in persons & families.keys()))
+    family = _families(persons, merged)
     some: list[Query] = []
     if asked - family:
         here = [{"term": {"site": site}}] if site else []
@@ -56,6 +53,29 @@ def closed(found: Collection[Entity], site: str = "", merged: Mapping[str, str] 
     if family:
         some.append({"terms": {"patient_ref": sorted(family)}})
     return _entities({"bool": {"filter": [{"term": {"kind": "placement"}}, _any(*some)]}}, "") if some else None
+
+
+def elsewhere(site: str, held: Mapping[str, Entity], merged: Mapping[str, str]) -> Query | None:
+    """What is held of a site and is another site's by now, or was told on there after a merge; None where nothing is.
+
+    An event of the other site moves a stay, and whoever follows this one alone does not hear of it.
+    """
+    told = {name: one for name, one in held.items() if one["kind"] == "placement"}
+    if not told:
+        return None
+    some: list[Query] = [{"ids": {"values": sorted(told)}}]
+    if family := _families({person_of(one, merged) for one in told.values()}, merged):
+        some.append({"terms": {"patient_ref": sorted(family)}})
+    here = [{"term": {"site": site}}]
+    return _entities({"bool": {"filter": [{"term": {"kind": "placement"}}, _any(*some)], "must_not": here}}, "")
+
+
+def _families(persons: Collection[str], merged: Mapping[str, str]) -> set[str]:
+    """All references of those among these who were merged."""
+    families: dict[str, set[str]] = defaultdict(set)
+    for ref, survivor in merged.items():
+        families[survivor] |= {ref, survivor}
+    return set[str]().union(*(families[one] for one in persons if one in families))
 
 
 def asking(found: Iterable[Entity]) -> list[str]:
@@ -104,6 +124,20 @@ class Live:
         self._beside[site] = {name: one for name, one in found.items() if one.get("site") != site}
         self.take({name: one for name, one in found.items() if one.get("site") == site})
         self._changed(site)
+
+    def held(self, site: str) -> Mapping[str, Entity]:
+        """What is in memory of a site that is followed."""
+        return self._sites[site]
+
+    def beside(self, site: str, found: Mapping[str, Entity]) -> None:
+        """What `elsewhere` found: what moved is no longer this site's."""
+        moved = found.keys() & self._sites[site].keys()
+        for name in moved:
+            del self._sites[site][name]
+            del self._where[name]
+        if moved or found != self._beside[site]:
+            self._beside[site] = dict(found)
+            self._changed(site)
 
     def forget(self, sites: Collection[str] | None = None) -> None:
         """Follow these no longer, or none: their partition went to another worker, or somebody was erased."""
