@@ -164,6 +164,26 @@ async def test_a_bed_is_nobody_s(house: House) -> None:
     assert one["event_time"] == at(9)
 
 
+async def test_a_price_that_goes_back_is_told_anew(house: House) -> None:
+    """Lists without a time count as of their arrival: 100, then 120 by mistake, then 100 again, each sent twice."""
+    price = {"type": "price", "site": SITE, "code": "0120", "currency": "USD"}
+    sent: list[Outgoing] = []
+    for minute, amount in enumerate((100, 100, 120, 120, 100, 100, 120)):
+        before = len(house.broker.sent)
+        said = operations.arrival(price | {"amount": amount}, "x", {}, NOW.replace(minute=minute))
+        receipt = await house.publisher.publish(said)
+        other = operations.arrival(price | {"amount": 100, "payer": "ACME"}, "x", {}, NOW.replace(minute=minute))
+        assert (await house.publisher.publish(other)).duplicate is (minute > 0), "another price is none of this one's"
+        new = [one for one in house.broker.sent[before:] if Envelope.read(one.headers).event_id == receipt.event_id]
+        assert (len(new), receipt.duplicate) == ((0, True) if minute in (1, 3, 5) else (1, False))
+        sent += new
+    assert len({Envelope.read(one.headers).event_id for one in sent}) == len(sent) == 4
+    for count, amount in enumerate((100, 120, 100, 120), 1):
+        for some in (sent[:count], sent[:count][::-1]):
+            (entity,) = folded(house, house.beds.read(incoming(some)), {}).values()
+            assert entity["amount"] == amount
+
+
 async def test_a_weeks_key_does_not_change_a_bed(house: House) -> None:
     def arrival(received: datetime, hour: float) -> Arrival:
         return operations.arrival({"site": SITE} | dict(bed("ICU 1 1", hour)), "x", {}, received)
