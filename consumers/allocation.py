@@ -77,7 +77,7 @@ def moment(said: str | None) -> datetime:
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
-def entities(site: str, at: datetime, *kinds: str) -> dict[str, Entity]:
+def entities(site: str, at: datetime, *kinds: str, merged: Mapping[str, str] | None = None) -> dict[str, Entity]:
     """Everything that may count at that time, by id. Raises StackDown."""
     with answered(OF), client() as server:
         server.indices.refresh(index=OF.alias)
@@ -89,7 +89,7 @@ def entities(site: str, at: datetime, *kinds: str) -> dict[str, Entity]:
             return {hit["_id"]: hit["_source"] for hit in hits}
 
         made = found(live.wanted(at, kinds, site))
-        return made | found(live.closed(made.values(), site))
+        return made | found(live.closed(made.values(), site, merged))
 
 
 def sites(found: Mapping[str, Entity]) -> list[str]:
@@ -98,12 +98,12 @@ def sites(found: Mapping[str, Entity]) -> list[str]:
 
 def read(site: str, at: datetime, *kinds: str) -> list[Board]:
     """The boards of one site, or of all. Raises UsageError for a site that nothing is known of."""
-    found = entities(site, at, *kinds)
-    if site and not found:
-        raise UsageError(f"nothing is known of a site {site!r}")
     _, keys = KeyStore.local()
     merged = keys.merged()
-    return [board(one, found, at, merged) for one in sites(found)]
+    found = entities(site, at, *kinds, merged=merged)
+    if site and not found:
+        raise UsageError(f"nothing is known of a site {site!r}")
+    return [board(one, found, at, merged) for one in ([site] if site else sites(found))]
 
 
 # ----------------------------------------------------------------------------------------------------------------- beds

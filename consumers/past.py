@@ -19,13 +19,14 @@ from infra.keystore import KeyStore
 from schemas.envelope import rfc3339
 from schemas.registry import DOMAINS
 from streams.allocation import clusters, forecast, targets
+from streams.allocation.board import STAY, person_of
 from streams.allocation.clusters import Profile
 from streams.allocation.features import IN_USE, STATUSES, remember, thing, told
 from streams.allocation.forecast import Placed, Series
 from streams.allocation.leaves import Course
-from streams.allocation.placement import MOVES, way
+from streams.allocation.placement import steps, way
 from streams.ehr.targets import Happened
-from streams.fold import HISTORY
+from streams.fold import HISTORY, Entity
 from streams.learn import Row
 
 OF = DOMAINS["allocation"]
@@ -90,16 +91,19 @@ def courses(caller: Caller, until: datetime) -> list[Course]:
 def _stays(persons: Query, site: str) -> list[Lain]:
     merged = KeyStore.local()[1].merged()
     wanted = _all({"term": {"kind": "placement"}}, {"term": {"part": -1}}, persons, *_of_site(site))
+    told: dict[tuple[str, str], list[Entity]] = defaultdict(list)  # one stay under several references, after a merge
+    for number, one in enumerate(_scan(wanted, (*STAY_FIELDS, STAY, "event_time", HISTORY))):
+        told[person_of(one, merged), one.get(STAY, str(number))].append(one)
     made = []
-    for one in _scan(wanted, (*STAY_FIELDS, f"{HISTORY}.{MOVES}")):
+    for (person, _), some in told.items():
+        moves = {key: step for one in some for key, step in steps(one.get(HISTORY, {})).items()}
         places = tuple(
             (place[0], "|".join(place), _time(since), _time(until) if until else None)
-            for place, since, until in way(one.get(HISTORY, {}).get(MOVES, {}))
+            for place, since, until in way(moves)
         )
         if places:
-            ref = one["patient_ref"]
-            service = one.get("hospital_service", "")
-            made.append(Lain(one.get("site", ""), merged.get(ref, ref), service, one.get("age"), places))
+            last = max(some, key=lambda one: one["event_time"])
+            made.append(Lain(last.get("site", ""), person, last.get("hospital_service", ""), last.get("age"), places))
     return made
 
 

@@ -19,6 +19,7 @@ DOMAIN = "allocation"
 JSON = (".json",)
 LINES = (".ndjson", ".jsonl")
 CSV = (".csv",)
+PRICED = ("payer", "code_system", "code", "valid_from")  # which price it is: the one event that needs no time
 ENDINGS = JSON + LINES + CSV
 Take = Callable[[Mapping[str, Any], datetime], Arrival]
 
@@ -47,6 +48,7 @@ def arrival(said: Mapping[str, Any], name: str, defaults: Mapping[str, str], rec
         event_time=event.at,
         subjects=event.subjects,
         site=event.site,
+        latest_of=() if at else (event.site, *(str(said.get(name, "")) for name in ("type", *PRICED))),
     )
 
 

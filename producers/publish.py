@@ -54,6 +54,9 @@ class Arrival:
     refused: BadMessage | None = None
     told: bytes = field(default=b"", repr=False)  # what makes it one event, where that is not the whole body
     site: str = ""  # whose order it keeps, where that is not the patient's
+    # The thing that it tells of as of its arrival: then it repeats the last telling of that thing alone, and what was
+    # told before another is told anew.
+    latest_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +145,9 @@ class Publisher:
             if first is not None:  # the same bytes twice before the first were confirmed
                 _follow(first, receipt)
                 continue
-            control = keyed_hash(self._keyring.event, arrival.source.encode(), *(i.encode() for i in arrival.ids))
-            fresh[event] = _Send(event, control[:16].hex() if arrival.ids else event, arrival, receipt)
+            named = arrival.ids or arrival.latest_of
+            control = keyed_hash(self._keyring.event, arrival.source.encode(), *(one.encode() for one in named))
+            fresh[event] = _Send(event, control[:16].hex() if named else event, arrival, receipt)
         try:
             return await asyncio.to_thread(self._seal, list(fresh.values()))
         except Exception as error:  # every arrival of the batch learns of it
@@ -157,8 +161,14 @@ class Publisher:
         """Look up what was answered, then keys, all at once; seal. Runs in a thread: it waits for disks."""
         new: list[_Send] = []
         controls: set[str] = set()
+        latest: dict[str, str] = {}
         for send in sends:
             send.before = self._seen.before(send.event_id)
+            if send.arrival.latest_of:
+                last = latest.get(send.control) or self._seen.latest(send.control)
+                if send.before is not None and last != send.event_id:
+                    send.before, send.anew = None, self._anew(send)
+                latest[send.control] = send.event_id
             if send.before is None:
                 if send.arrival.ids and (send.control in controls or self._seen.reused(send.control)):
                     send.flags = ("control_id_reused",)
@@ -177,15 +187,20 @@ class Publisher:
                 send.message = _alert(send)
         return sends
 
+    def _anew(self, send: _Send) -> str:
+        """The id of an event that was told before, and something else since."""
+        at = rfc3339(send.arrival.received_at)
+        return event_id(self._keyring.event, send.arrival.source, ("anew", send.event_id, at), b"")
+
     def _message(self, send: _Send, keys: Sequence[DataKey]) -> Outgoing:
         arrival = send.arrival
         patients = bool(keys)
         if not patients:
             keys = [self._keys.of_source(arrival.source, arrival.received_at.timestamp())]
             self._keys.count(keys)
-        payload = seal_payload(keys, send.event_id, arrival.body)
+        payload = seal_payload(keys, send.id, arrival.body)
         headers = Envelope(
-            event_id=send.event_id,
+            event_id=send.id,
             source=arrival.source,
             peer=arrival.peer,
             content_type=arrival.content_type,
@@ -207,7 +222,7 @@ class Publisher:
         letter = DeadLetter(
             arrival.refused.reason, arrival.refused.where, "edge", "", "", "", rfc3339(arrival.received_at)
         )
-        return Outgoing(domain.dead_letters.name, send.event_id.encode(), payload.body, headers + letter.headers())
+        return Outgoing(domain.dead_letters.name, send.id.encode(), payload.body, headers + letter.headers())
 
     async def _confirm(self, sends: list[_Send]) -> None:
         try:
@@ -236,7 +251,7 @@ class Publisher:
                 if send.flags:
                     metrics.REUSED_IDS.labels(send.arrival.domain).inc()
                 answer = _answer(send)
-                _settle(send.receipt, Receipt(send.event_id, False, answer.reason, answer.where))
+                _settle(send.receipt, Receipt(send.id, False, answer.reason, answer.where))
             noting = asyncio.ensure_future(asyncio.to_thread(self._seen.note, [_answer(send) for send in new]))
             self._noting.add(noting)
             noting.add_done_callback(self._noting.discard)
@@ -257,6 +272,12 @@ class _Send:
     flags: tuple[str, ...] = ()
     erased: bool = False  # of a person erased since it happened: its message is the alert
     message: Outgoing | None = None
+    anew: str = ""
+
+    @property
+    def id(self) -> str:
+        """Of the event; `event_id` tells whether it came before."""
+        return self.anew or self.event_id
 
 
 def _wanted(send: _Send) -> list[Wanted]:

@@ -25,7 +25,7 @@ class Answer:
     """The first answer to an event: accepted where `reason` is empty, else refused with AE under it."""
 
     event_id: str
-    control: str  # keyed hash of the sender's own message id
+    control: str  # keyed hash of the sender's own message id, or of the thing that it tells of
     reason: str = ""
     where: str = ""
 
@@ -70,14 +70,20 @@ class Seen:
         """Whether the sender has used this message id before; ask only for an event that is new."""
         return self._ask("SELECT 1 FROM answer WHERE control = ? LIMIT 1", control) is not None
 
+    def latest(self, control: str) -> str:
+        """The event that was answered last under this id; empty where none is remembered."""
+        row = self._ask("SELECT event_id FROM answer WHERE control = ? ORDER BY at DESC LIMIT 1", control)
+        return row[0] if row else ""
+
     def note(self, answers: Iterable[Answer]) -> None:
         """Remember. What cannot be written is forgotten: its event is durable, and a repeat does no harm."""
         now = time.time()
-        rows = [(one.event_id, one.control, one.reason, one.where, now) for one in answers]
+        rows = [(one.event_id, one.control, one.reason, one.where, now + n / 1e6) for n, one in enumerate(answers)]
         with self._writing, contextlib.suppress(sqlite3.DatabaseError):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?)", rows)
+                again = "ON CONFLICT (event_id) DO UPDATE SET at = excluded.at"
+                self._db.executemany(f"INSERT INTO answer VALUES (?, ?, ?, ?, ?) {again}", rows)  # noqa: S608
                 self._db.execute("COMMIT")
             except sqlite3.DatabaseError:
                 self._db.execute("ROLLBACK")

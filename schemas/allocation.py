@@ -186,4 +186,4 @@ def mapping() -> dict[str, Any]:
     return {"dynamic": "strict", "properties": dict(_PROPERTIES)}
 
 
-_PROPERTIES = properties(PARTS, COMMON)
+_PROPERTIES = properties(PARTS, COMMON | {"stay": {"type": "keyword"}})  # streams/allocation/board.py joins stays by it

@@ -138,6 +138,11 @@ class Agent:
         if self._sites is not None:
             await self._sites.watch(partitions)
 
+    def lost(self) -> None:
+        """Partitions were revoked: some may be another worker's for a moment, and their sites change meanwhile."""
+        if self._sites is not None:
+            self._sites.forget()
+
     def _trouble(self) -> str:
         return self._pulse.trouble(bool(self._received), max(target.moved for target in self._targets()))
 

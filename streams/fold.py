@@ -39,6 +39,8 @@ class Change:
     terms: frozenset[str] = field(default=frozenset(), repr=False)  # words that give the person away
     staff: dict[str, tuple[StaffMember, ...]] = field(default_factory=dict, repr=False)  # sealed under their own keys
     resolve: Callable[[History], dict[str, Any]] | None = None  # clear fields that follow from all histories together
+    least: dict[str, str] = field(default_factory=dict)  # clear fields that keep the least value of all events
+    alike: str = ""  # clear field for a keyed hash of `number` alone: equal under whichever reference it is told of
 
 
 def position(event_time: str, event_id: str) -> str:
@@ -75,7 +77,9 @@ def fold(old: Entity | None, change: Change, at: str, common: Entity, seal: Call
                 made.pop(name, None)
             else:
                 made[name] = value
-    if old is not None and folded == known:
+    for name, text in change.least.items():
+        made[name] = min(made.get(name) or text, text)
+    if old is not None and folded == known and all(made[name] == old.get(name) for name in change.least):
         return old
     made["folded"], made["sealed"] = folded, sealed
     made["event_time"], made["event_id"] = folded[LATEST].split("|")

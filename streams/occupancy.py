@@ -1,9 +1,13 @@
-"""The sites that a worker follows: in memory, with the gauges of their beds."""
+"""The sites that a worker follows: in memory, with the gauges of their beds.
+
+Memory is what the index holds, as long as nobody else writes: so a site is read again once its partition may have been
+another worker's, and a stay that moves to a site of another worker is looked for where it is now.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +23,7 @@ from streams.process import Ready
 
 MOST_SITES = 200  # that one worker follows: messages may name any
 MOST_UNITS = 500  # of all sites, with gauges of their own
+MOVED_EVERY = 12  # looks at the gauges, from one look for stays that went elsewhere to the next
 Labels = tuple[str, ...]
 
 
@@ -31,10 +36,16 @@ class Sites:
         self._partitions: dict[str, int] = {}
         self._shown: dict[str, int] = {}  # version that the gauges show
         self._gauges: dict[str, dict[tuple[Any, Labels], float]] = {}
+        self._looks = 0
+        self._begun = 0  # how often all was forgotten: what was read before is not taken in after
+        self._reading = asyncio.Lock()
+        self._written: dict[str, Entity] = {}  # while the index is read: what it answers may be older
 
     def take(self, name: str, entity: Entity) -> None:
         """An entity that was written."""
         self.live.take({name: entity})
+        if self._reading.locked():
+            self._written[name] = entity
 
     async def follow(self, ready: Sequence[Ready]) -> None:
         """Begin with what the index holds, for the sites that these events are the first of."""
@@ -43,14 +54,41 @@ class Sites:
                 if site not in self._partitions and len(self._partitions) >= MOST_SITES:
                     continue
                 self._partitions[site] = event.incoming.partition
-                if site not in self.live:
-                    self.live.follow(site, await self._read(site))
+                await self._begin(site)
 
-    async def _read(self, site: str) -> Mapping[str, Entity]:
+    async def _begin(self, site: str) -> None:
+        """Follow a site as the index has it, with what was written since it was asked."""
+        if site in self.live:
+            return
+        async with self._reading:
+            while site in self._partitions and site not in self.live:
+                self._written, begun = {}, self._begun
+                found = await self._read(site)
+                newer = {name: one for name, one in self._written.items() if name in found or one.get("site") == site}
+                if begun == self._begun and site in self._partitions:
+                    self.live.follow(site, found | newer)
+
+    async def _look_elsewhere(self, site: str) -> None:
+        """Stays of a followed site that another site's events have moved, or told on under another reference."""
+        async with self._reading:
+            if site not in self.live:
+                return
+            self._written, begun = {}, self._begun
+            query = live.elsewhere(site, self.live.held(site), await asyncio.to_thread(self._keys.merged))
+            found = await self._found(query) if query else {}
+            if begun == self._begun and site in self.live:
+                self.live.beside(site, {name: one for name, one in found.items() if name not in self._written})
+
+    async def _read(self, site: str) -> dict[str, Entity]:
+        merged = await asyncio.to_thread(self._keys.merged)
+        found = await self._found(live.wanted(datetime.now(UTC), site=site))
+        if (query := live.closed(found.values(), site, merged)) is not None:
+            found |= await self._found(query)
+        return found
+
+    async def _found(self, query: live.Query) -> dict[str, Entity]:
         """Whoever was erased may still be in the index, and not here."""
-        found = await self._index.find(live.wanted(datetime.now(UTC), site=site))
-        if (query := live.closed(found.values(), site)) is not None:
-            found |= await self._index.find(query)
+        found = await self._index.find(query)
         about = {
             name: {one["patient_ref"]} if "patient_ref" in one else set(one.get("staff_ref", ()))
             for name, one in found.items()
@@ -59,8 +97,9 @@ class Sites:
         return {name: one for name, one in found.items() if about[name].isdisjoint(erased)}
 
     def forget(self) -> None:
-        """Somebody was erased, and might be among them: begin again."""
+        """Begin again: somebody was erased, and might be among them, or a partition was another worker's."""
         self.live.forget()
+        self._begun += 1
 
     async def watch(self, partitions: Collection[int]) -> None:
         """Drop the sites of partitions that went elsewhere, and bring the gauges of changed ones forward."""
@@ -69,6 +108,14 @@ class Sites:
             del self._partitions[site]
             self._set(site, {})
         self.live.forget(gone)
+        self._looks += 1
+        try:
+            for site in tuple(self._partitions):  # also where no event comes: its gauges would stand still
+                await self._begin(site)
+                if self._looks % MOVED_EVERY == 0:
+                    await self._look_elsewhere(site)
+        except KeyStoreBusy:
+            return  # the next look will do
         if changed := [site for site in self.live if self.live.version(site) != self._shown.get(site)]:
             try:
                 merged = await asyncio.to_thread(self._keys.merged)

@@ -347,6 +347,10 @@ class Processor:
         common = {"source": event.envelope.source, "part": -1}
         if change.subject is not None:
             common["patient_ref"] = key.ref
+        if change.alike:
+            common[change.alike] = keyed_hash(self._keyring.event, change.alike.encode(), change.number.encode())[
+                :16
+            ].hex()
         entity = fold.fold(old, change, at, common, seal)
         if change.terms:
             sealed = entity.get("sealed", {})

@@ -7,19 +7,18 @@ import logging
 import os
 import threading
 import time
-from itertools import count
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import faust
 
 from infra import metrics
 from infra.health import health
 from infra.runtime import less_garbage_collection
-from schemas.registry import DOMAINS
+from schemas.registry import DOMAINS, Domain
 from streams import agent
 from streams.app import app
 
-SITES_EVERY = 5  # beats, of a second each, from one look at the sites' gauges to the next
+SITES_SECONDS = 5  # from one look at the sites' gauges to the next
 STOP_SECONDS = 8.0  # longest way to the end: Faust's own waits for a broker that may be away
 
 
@@ -36,6 +35,8 @@ def run() -> NoReturn:
         agent.register(domain)
     app.task(health.watch_loop)
     app.task(_watch_lag)
+    app.task(_watch_sites)
+    app.on_partitions_revoked.connect(_lost)
     health.watchdog()
     threading.Thread(target=_end_in_time, name="end", daemon=True).start()
     logging.info("metrics and health on port %d; agents: %s", health.serve(), ", ".join(DOMAINS))
@@ -58,13 +59,13 @@ def _end_in_time() -> None:
 
 async def _watch_lag() -> None:
     """Keep the gauges of what waits: on the topics, for this worker's partitions, and in its hands."""
-    for beat in count():
+    while True:
         await asyncio.sleep(1)
         for domain in DOMAINS.values():
             if domain.name not in agent.AGENTS:
                 continue
             of, wanted = agent.AGENTS[domain.name], agent.GAPLESS[domain.name].wanted
-            mine = [place for place in app.consumer.assignment() if place.topic == domain.raw.name]
+            mine = _mine(domain)
             ends = {place: app.consumer.highwater(place) or 0 for place in mine}
             known = app.consumer._committed_offset  # by partition, once Faust has asked; None is none
             waiting = sum(
@@ -73,5 +74,21 @@ async def _watch_lag() -> None:
             of.waits_for(waiting)
             metrics.LAG_EVENTS.labels(domain.name).set(waiting)
             metrics.OLDEST_SECONDS.labels(domain.name).set(of.oldest_seconds())
-            if beat % SITES_EVERY == 0:
-                await of.watch_sites({place.partition for place in mine})
+
+
+def _mine(domain: Domain) -> list[Any]:
+    return [place for place in app.consumer.assignment() if place.topic == domain.raw.name]
+
+
+async def _watch_sites() -> None:
+    """Apart from the lag: it may wait for the index."""
+    while True:
+        await asyncio.sleep(SITES_SECONDS)
+        for domain in DOMAINS.values():
+            if domain.name in agent.AGENTS:
+                await agent.AGENTS[domain.name].watch_sites({place.partition for place in _mine(domain)})
+
+
+async def _lost(*_: Any, **__: Any) -> None:
+    for of in agent.AGENTS.values():
+        of.lost()

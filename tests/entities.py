@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -50,6 +50,8 @@ def folded(changes: Iterable[Sent]) -> dict[str, Entity]:
     made: dict[str, Entity] = {}
     for name, where, change, who in changes:
         common: dict[str, Any] = {"source": "operations:x", "part": -1} | ({"patient_ref": who} if who else {})
+        if change.alike:
+            common[change.alike] = f"hash of {change.number}"
         made[name] = fold(made.get(name), change, where, common, lambda _, value: value)
     return made
 
@@ -85,3 +87,30 @@ def shift(number: str, member: str, begin: float, end: float, **more: Any) -> Sa
 
 def asks(number: str, patient: str, hour: float, **more: Any) -> Said:
     return {"type": "request", "id": number, "patient_number": patient, "at": at(hour), **more}
+
+
+def found(held: Mapping[str, Entity], query: Mapping[str, Any] | None) -> dict[str, Entity]:
+    """What the index would find of these: the queries of streams/allocation/live.py, and no others."""
+    return {name: one for name, one in held.items() if query is not None and _matches(name, one, query)}
+
+
+def _matches(name: str, one: Entity, query: Mapping[str, Any]) -> bool:
+    ((what, said),) = query.items()
+    if what == "bool":
+        assert said.keys() <= {"filter", "should", "minimum_should_match", "must_not"}
+        return (
+            all(_matches(name, one, each) for each in said.get("filter", ()))
+            and ("should" not in said or any(_matches(name, one, each) for each in said["should"]))
+            and not any(_matches(name, one, each) for each in said.get("must_not", ()))
+        )
+    if what == "ids":
+        return name in said["values"]
+    if what == "exists":
+        return one.get(said["field"]) is not None
+    ((field, wanted),) = said.items()
+    value = one.get(field)
+    if what == "range":
+        assert wanted.keys() == {"gte"}
+        return value is not None and value >= wanted["gte"]
+    values: Collection[Any] = value if isinstance(value, list) else (value,)
+    return not set(values).isdisjoint([wanted] if what == "term" else wanted)

@@ -72,11 +72,11 @@ def operation(said: Said) -> Arrival:
     return operations.arrival({"site": SITE} | dict(said), "x", {}, NOW)
 
 
-def adt(trigger: str, visit: str = "V1", place: str = "ICU^1^1") -> Arrival:
+def adt(trigger: str, visit: str = "V1", place: str = "ICU^1^1", patient: str = "7001", more: str = "") -> Arrival:
     lines = (
-        f"MSH|^~\\&|APP|{SITE}|US|HERE|20260301080000||ADT^{trigger}|{trigger}{visit}|P|2.5",
-        "PID|1||7001^^^HOSP^MR||Quetzal^Ilse||19800102|F",
-        f"PV1|1|I|{place}|||||||MED|||||||||{visit}",
+        f"MSH|^~\\&|APP|{SITE}|US|HERE|20260301080000||ADT^{trigger}|{trigger}{visit}{patient}|P|2.5",
+        f"PID|1||{patient}^^^HOSP^MR||Quetzal^Ilse||19800102|F",
+        more or f"PV1|1|I|{place}|||||||MED|||||||||{visit}",
     )
     return ehr_feed.arrival(("\r".join(lines) + "\r").encode(), Peers(), NOW)
 
@@ -124,6 +124,29 @@ async def test_read_again_it_is_the_same_event(house: House) -> None:
     assert folded(house, house.beds.read(incoming(again)), held) == held, "and changes nothing"
 
 
+async def test_after_a_merge_one_stay_is_told_under_two_references(house: House) -> None:
+    """A01 of one number, A40, A03 of the other."""
+    sent = await house.publish(adt("A01", patient="7002"))
+    came = following(house, sent)
+    merge = house.ehr.read(incoming(await house.publish(adt("A40", more="MRG|7002^^^HOSP^MR"))))
+    for one in house.ehr.merges(merge.ready):
+        assert house.keys.alias(*one)
+    went = following(house, await house.publish(adt("A03")))
+    held: dict[str, Entity] = {}
+    for some in (came, went):
+        held = folded(house, house.beds.read(incoming(some)), held)
+    first, second = held.values()
+    assert first["patient_ref"] != second["patient_ref"]
+    assert first["stay"] == second["stay"]
+    assert "V1" not in first["stay"]
+    merged = house.keys.merged()
+    again = folded(house, house.beds.read(incoming([*went, *came])), {})
+    assert again.keys() == held.keys()
+    for order in (held, dict(reversed(held.items())), again):
+        assert board(SITE, order, NOW, merged).stays == {}
+    assert board(SITE, held, NOW).stays != {}, "undone, the merge leaves each with what was told of it"
+
+
 async def test_a_replay_of_records_sends_nothing(house: House) -> None:
     """consumers/replay.py takes documents, entities and scores of a batch; what follows leaves by `outgoing` alone."""
     batch = house.ehr.read(incoming(await house.publish(adt("A01"))))
@@ -139,6 +162,26 @@ async def test_a_bed_is_nobody_s(house: House) -> None:
     assert "patient_ref" not in one
     assert one["sealed"] == {}
     assert one["event_time"] == at(9)
+
+
+async def test_a_price_that_goes_back_is_told_anew(house: House) -> None:
+    """Lists without a time count as of their arrival: 100, then 120 by mistake, then 100 again, each sent twice."""
+    price = {"type": "price", "site": SITE, "code": "0120", "currency": "USD"}
+    sent: list[Outgoing] = []
+    for minute, amount in enumerate((100, 100, 120, 120, 100, 100, 120)):
+        before = len(house.broker.sent)
+        said = operations.arrival(price | {"amount": amount}, "x", {}, NOW.replace(minute=minute))
+        receipt = await house.publisher.publish(said)
+        other = operations.arrival(price | {"amount": 100, "payer": "ACME"}, "x", {}, NOW.replace(minute=minute))
+        assert (await house.publisher.publish(other)).duplicate is (minute > 0), "another price is none of this one's"
+        new = [one for one in house.broker.sent[before:] if Envelope.read(one.headers).event_id == receipt.event_id]
+        assert (len(new), receipt.duplicate) == ((0, True) if minute in (1, 3, 5) else (1, False))
+        sent += new
+    assert len({Envelope.read(one.headers).event_id for one in sent}) == len(sent) == 4
+    for count, amount in enumerate((100, 120, 100, 120), 1):
+        for some in (sent[:count], sent[:count][::-1]):
+            (entity,) = folded(house, house.beds.read(incoming(some)), {}).values()
+            assert entity["amount"] == amount
 
 
 async def test_a_weeks_key_does_not_change_a_bed(house: House) -> None:

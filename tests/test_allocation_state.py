@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from datetime import datetime
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +13,9 @@ from hypothesis import strategies as st
 from streams.allocation.board import Board, Conflict, board
 from streams.allocation.live import KEPT, Live, closed, wanted
 from streams.allocation.placement import placed
-from tests.entities import SITE, Said, asks, at, bed, entities, folded, sent, shift, shown, step
+from streams.allocation.placement import steps as steps_of
+from streams.fold import HELD
+from tests.entities import SITE, Said, asks, at, bed, entities, folded, found, sent, shift, shown, step
 
 BEDS = [bed(name) for name in ("ICU 1 1", "ICU 1 2", "MED 1 1", "MED 1 2")]
 
@@ -92,6 +93,22 @@ def test_a_correction_moves_and_does_not_bring_back() -> None:
     assert where(coming, step("P", "A08", 8, "ICU 1 1")) == ("in-progress", "ICU 1 1", at(7))
     assert where(coming, step("P", "A03", 9), step("P", "A08", 10, "ICU 1 1"))[0] == "discharged"
     assert where(step("P", "A08", 8)) == ("unknown", "", "")
+
+
+@pytest.mark.parametrize("name", ["", "ICU 1 1"])
+def test_corrections_however_many_push_out_no_step(name: str) -> None:
+    told = [step("P", "A08", 8 + n / 1000, name) for n in range(HELD + 1)]
+    made = [step("P", "A01", 7, "ICU 1 1"), step("P", "A02", 7.5, "MED 1 1"), step("P", "A12", 7.6), *told]
+    assert where(*made) == where(*reversed(made)) == ("in-progress", "ICU 1 1", at(7))
+    assert where(*made, step("P", "A11", 9)) == ("cancelled", "", "")
+    assert len(next(iter(entities(made).values()))["history"].get("corrections", ())) == (HELD if name else 0)
+
+
+def test_a_request_told_however_often_waits_since_the_first() -> None:
+    told = [asks("R1", "P", 6 + n / 200) for n in range(HELD + 2)]
+    for some in (told, list(reversed(told)), [*told[1:], told[0]]):
+        (one,) = shown(some).site.requests
+        assert one.waits == 6.0
 
 
 def test_two_swap_beds() -> None:
@@ -316,6 +333,66 @@ def test_a_merged_patient_lies_once() -> None:
     assert gone.site.stays == ()
 
 
+def asked(said: list[Said], hour: float, merged: dict[str, str], *without: str) -> Board:
+    """The board of what the index is asked for, as `wardstream beds` and a new worker do."""
+    held = {name: {k: v for k, v in one.items() if k not in without} for name, one in entities(said).items()}
+    now = datetime.fromisoformat(at(hour))
+    made = found(held, wanted(now, site=SITE))
+    return board(SITE, made | found(held, closed(made.values(), SITE, merged)), now, merged)
+
+
+MERGED = {"OLD": "NEW", "OLDER": "NEW"}
+OPEN = [*BEDS, step("OLD", "A01", 7, "ICU 1 1", "V1", patient_class="I", sex="F")]
+
+
+def test_a_merged_patient_s_stay_ends_under_the_survivor() -> None:
+    assert lying(asked(OPEN, 12, MERGED)) == {"ICU|1|1": "NEW"}
+    gone = [*OPEN, step("NEW", "A03", 9, "", "V1")]
+    assert asked(gone, 12, MERGED).stays == {}
+    assert asked(gone, 12, MERGED).site.beds["ICU|1|1"].status == "U"
+    assert lying(asked(gone, 8, MERGED)) == {"ICU|1|1": "NEW"}, "at a time before"
+    elsewhere = [*OPEN, {**step("NEW", "A03", 9, "", "V1"), "site": "FAC"}]
+    assert asked(elsewhere, 12, MERGED).stays == {}, "a discharge without a place is told of the sender's house"
+
+
+def test_a_merged_patient_s_stay_survives_the_survivor_s_other_visits() -> None:
+    said = [*OPEN, step("NEW", "A04", 9, "CLINIC", "V2", patient_class="O"), step("NEW", "A03", 10, "", "V2")]
+    assert lying(asked(said, 12, MERGED)) == lying(shown(said, 12, MERGED)) == {"ICU|1|1": "NEW"}
+
+
+def test_a_merged_patient_s_steps_are_one_history() -> None:
+    said = [*OPEN, step("OLDER", "A02", 8, "ICU 1 2", "V1"), step("NEW", "A02", 9, "MED 1 1", "V1")]
+    moved = asked(said, 12, MERGED)
+    assert (lying(moved), moved.conflicts, moved.site.stays[0].need.sex) == ({"MED|1|1": "NEW"}, (), "F")
+    back = asked([*said, step("NEW", "A12", 10, "ICU 1 2", "V1")], 12, MERGED)
+    assert (lying(back), back.site.stays[0].since) == ({"ICU|1|2": "NEW"}, -4.0), "since it was told under another"
+    assert lying(asked([*said, step("NEW", "A11", 10, "", "V1")], 12, MERGED)) == {}
+
+
+def test_a_request_told_before_a_merge_is_answered_after_it() -> None:
+    said = [*BEDS, asks("R1", "OLD", 7), step("NEW", "A01", 9, "MED 1 1", "V1"), step("NEW", "A03", 11, "", "V1")]
+    assert len(asked(said[:-2], 12, MERGED).site.requests) == 1
+    assert asked(said, 12, MERGED).site.requests == ()
+
+
+def test_stays_that_an_earlier_version_told() -> None:
+    """Without a keyed hash of the visit number nothing says which stay it was: told on is told on."""
+    assert lying(asked(OPEN, 12, MERGED, "stay")) == {"ICU|1|1": "NEW"}
+    assert lying(asked([*OPEN, step("NEW", "A03", 9, "", "V1")], 12, MERGED, "stay")) == {}
+
+
+def test_live_forgets_a_merged_stay_as_one() -> None:
+    """With its end alone forgotten it would be open again."""
+    for site in (SITE, "FAC"):
+        held = entities([*OPEN, {**step("NEW", "A03", 9, "", "V1"), "site": site}])
+        live = Live()
+        live.follow(SITE, held)
+        for days in (0, 3, 6):
+            made = live.board(SITE, datetime.fromisoformat(at(12 + 24 * days)), MERGED)
+            assert (made.stays, len(made.site.beds)) == ({}, 4)
+        assert {one["kind"] for one in live._sites[SITE].values()} == {"location"}
+
+
 def test_as_it_was() -> None:
     said = [*BEDS, step("P", "A01", 7, "ICU 1 1"), step("P", "A02", 9, "MED 1 1"), step("P", "A03", 11)]
     assert [lying(shown(said, hour)) for hour in (6, 8, 10, 12)] == [{}, {"ICU|1|1": "P"}, {"MED|1|1": "P"}, {}]
@@ -422,8 +499,7 @@ def test_a_storm_of_5000_events_keeps_the_state_right() -> None:
     assert of == board(SITE, clean, now)
     assert len(of.site.beds) == 500
     for stay in of.site.stays:  # each where its own history says
-        moves: dict[str, Any] = made[stay.need.ref]["history"]["moves"]
-        unit, room, name = placed(moves).place
+        unit, room, name = placed(steps_of(made[stay.need.ref]["history"])).place
         assert stay.bed in (f"{unit}|{room}|{name}", None)
     print(f"folded 5,000 in {folding:.2f} s, board of 500 beds in {boarding * 1000:.0f} ms")
     assert folding < 5, "a storm of a second is over in a few"

@@ -72,6 +72,19 @@ def test_histories_keep_their_latest_entries(monkeypatch: pytest.MonkeyPatch) ->
     assert gone.get("history", {}) == {}, "said not to be so"
 
 
+@given(values=st.lists(st.sampled_from("abcd"), min_size=1, max_size=6), random=st.randoms(use_true_random=False))
+def test_the_least_value_of_all_events_stays(values: list[str], random: Any) -> None:
+    events = [(f"{n}|e", value) for n, value in enumerate(values)]
+    events += random.sample(events, len(events) // 2)
+    random.shuffle(events)
+    state = None
+    for place, value in events:
+        state = fold(state, Change("request", "r", 0, {}, least={"since": value}), place, {}, str)
+    assert state is not None
+    assert state["since"] == min(values)
+    assert fold(state, Change("request", "r", 0, {}, least={"since": values[0]}), "0|e", {}, str) is state
+
+
 def test_an_event_read_again_changes_no_history() -> None:
     again = ("1|a", {}, {}, {("admissions", "t"): ""})
     state = run([again])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ from prometheus_client import generate_latest
 from streams import occupancy
 from streams.fold import Change, Entity
 from streams.occupancy import Sites
-from tests.entities import SITE, bed, entities, step
+from tests.entities import SITE, bed, entities, found, step
 
 MINE, OTHERS = {0, 1}, {2}
 
@@ -25,10 +27,14 @@ class Held:
     found: dict[str, Entity]
     gone: set[str] = field(default_factory=set)
     asked: int = 0
+    meanwhile: Callable[[], None] = lambda: None
 
     async def find(self, query: dict[str, Any]) -> dict[str, Entity]:
         self.asked += 1
-        return dict(self.found)
+        made = found(self.found, query)
+        await asyncio.sleep(0)
+        self.meanwhile()
+        return made
 
     def erased(self, refs: set[str]) -> set[str]:
         return refs & self.gone
@@ -95,6 +101,85 @@ async def test_whoever_was_erased_is_not_followed(made: tuple[Sites, Held]) -> N
     sites.forget()
     await sites.follow([event()])
     assert sites.live.board(SITE, datetime(2026, 3, 1, 12, tzinfo=UTC)).stays == {}
+    await sites.watch(OTHERS)
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+COME, GONE = step("P", "A01", 7, "ICU 1 1"), step("P", "A03", 9)
+
+
+async def test_a_quiet_site_s_gauges_forget_whoever_was_erased(made: tuple[Sites, Held]) -> None:
+    sites, held = made
+    await sites.follow([event()])
+    await sites.watch(MINE)
+    assert occupied() == {f'wardstream_bed_occupancy_ratio{{site="{SITE}",unit="ICU"}} 0.5'}
+    held.gone = {"P"}
+    sites.forget()
+    await sites.watch(MINE)
+    assert occupied() == {f'wardstream_bed_occupancy_ratio{{site="{SITE}",unit="ICU"}} 0.0'}, "without any event"
+    await sites.watch(OTHERS)
+
+
+async def test_what_another_worker_wrote_is_read_once_the_partition_is_back(made: tuple[Sites, Held]) -> None:
+    """It was away for less time than from one look at the partitions to the next."""
+    sites, held = made
+    await sites.follow([event()])
+    held.found |= entities([COME, GONE])
+    sites.forget()  # as the agent does when partitions are revoked
+    await sites.follow([event()])
+    assert sites.live.board(SITE, NOON).stays == {}
+    await sites.watch(OTHERS)
+
+
+async def test_a_stay_that_moved_to_another_worker_s_site_leaves(made: tuple[Sites, Held]) -> None:
+    sites, held = made
+    await sites.follow([event()])
+    for name in entities([COME]):
+        held.found[name] = held.found[name] | {"site": "SOUTH"}
+    for _ in range(occupancy.MOVED_EVERY):
+        await sites.watch(MINE)
+    assert sites.live.board(SITE, NOON).stays == {}
+    assert occupied() == {f'wardstream_bed_occupancy_ratio{{site="{SITE}",unit="ICU"}} 0.0'}
+    for name in entities([COME]):  # and comes back
+        held.found[name] = held.found[name] | {"site": SITE}
+        sites.take(name, held.found[name])
+    assert len(sites.live.board(SITE, NOON).stays) == 1
+    await sites.watch(OTHERS)
+
+
+@pytest.mark.parametrize("looks", [False, True])
+async def test_what_was_written_while_the_index_was_read_is_newer(made: tuple[Sites, Held], looks: bool) -> None:
+    sites, held = made
+    (name,) = entities([COME])
+
+    def written() -> None:
+        held.meanwhile = lambda: None
+        sites.take(name, entities([COME, GONE, step("P", "A13", 10, "ICU 1 2")])[name])
+
+    if looks:
+        await sites.follow([event()])
+        held.found[name] = held.found[name] | {"site": "SOUTH"}
+        held.meanwhile = written
+        for _ in range(occupancy.MOVED_EVERY):
+            await sites.watch(MINE)
+    else:
+        held.meanwhile = written
+        await sites.follow([event()])
+    assert list(sites.live.board(SITE, NOON).lying) == ["ICU|1|2"]
+    await sites.watch(OTHERS)
+
+
+async def test_whoever_is_erased_while_the_index_is_read_is_not_followed(made: tuple[Sites, Held]) -> None:
+    sites, held = made
+
+    def erase() -> None:
+        held.meanwhile = lambda: None
+        del held.found[next(iter(entities([COME])))]
+        sites.forget()
+
+    held.meanwhile = erase
+    await sites.follow([event()])
+    assert sites.live.board(SITE, NOON).stays == {}
     await sites.watch(OTHERS)
 
 

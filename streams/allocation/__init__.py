@@ -29,12 +29,12 @@ from schemas.record import Record, StaffMember
 from schemas.signal import Signal
 from schemas.wire.fhir import load
 from streams.allocation import events, features, placement
-from streams.fold import Change, History
+from streams.allocation.board import STAY
+from streams.fold import Change
 
 CLOCK_SKEW = timedelta(minutes=10)  # an event further ahead of its arrival has a wrong clock
 STATES = {"set": "active", "cancel": "cancelled", "delete": "deleted"}
 MACHINERY = frozenset(("action", "flags", "nulls", "trigger", "status"))  # of the event, not of the thing
-TOLD = "told"  # history of a request: when each event of it was
 PLACE = frozenset(("unit", "room", "bed"))  # of a stay these follow from its history
 
 
@@ -79,13 +79,14 @@ def change(part: AllocationPart, clear: Mapping[str, Any], at: str, told: str = 
             return Change("price", number, None, now, at=told)
         case RequestEvent():
             number, sealed = _number(part.site, part.placer_number), _sealed(placer_number=part.placer_number)
-            made = Change("request", number, part.subject, now, sealed, {(TOLD, at): ""}, told)
-            return replace(made, staff=_members("surgeon", part.surgeon), resolve=_first_told)
+            made = Change("request", number, part.subject, now, sealed, at=told, least={"requested_at": at})
+            return replace(made, staff=_members("surgeon", part.surgeon))
         case PlacementEvent():
             kept = {name: value for name, value in now.items() if name not in PLACE | {"state"}}
             number = part.visit_number or "unnumbered"  # all stays without a number are one after the other
             sealed, entries = _sealed(visit_number=part.visit_number), placement.entry(part, told or at, at)
-            return Change("placement", number, part.subject, kept, sealed, entries, told, resolve=placement.resolve)
+            made = Change("placement", number, part.subject, kept, sealed, entries, told, resolve=placement.resolve)
+            return replace(made, alike=STAY)
     raise TypeError(type(part).__name__)
 
 
@@ -108,11 +109,6 @@ def _statuses(part: AllocationPart, at: str) -> dict[tuple[str, str], Any]:
 
 def _sealed(**said: str) -> dict[str, str | None]:
     return {name: value for name, value in said.items() if value}
-
-
-def _first_told(history: History) -> dict[str, Any]:
-    """Since when somebody waits."""
-    return {"requested_at": min(history.get(TOLD, ()), default=None)}
 
 
 def _members(name: str, members: tuple[StaffMember, ...]) -> dict[str, tuple[StaffMember, ...]]:

@@ -7,12 +7,13 @@ the last to come keeps the bed, and a conflict says the rest.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from schemas.envelope import rfc3339
-from streams.allocation.placement import IN, MOVES, NOWHERE, PLANNED, Place, Placed, placed
+from streams.allocation.placement import IN, MOVES, NOWHERE, PLANNED, Place, Placed, placed, resolve, steps
 from streams.allocation.site import (
     CLOSED,
     FREE,
@@ -26,9 +27,10 @@ from streams.allocation.site import (
     Theatre,
     Weights,
 )
-from streams.fold import HISTORY, Entity
+from streams.fold import HISTORY, LATEST, Entity
 
 ACTIVE = "active"
+STAY = "stay"  # keyed hash of the visit number alone: one stay has one, under whichever reference it was told
 BEDDED = frozenset(("I", "E", "B"))  # HL7 table 0004: in-, emergency and obstetrics patients have a place, told or not
 NURSE = "nurse"  # FHIR practitioner-role
 SHIFTS_AHEAD = timedelta(hours=72)
@@ -109,19 +111,20 @@ def board(
     weights: Weights | None = None,
 ) -> Board:
     """`entities` by id, of this site or of several; `merged` gives the survivor of each reference that is an alias."""
+    whole = joined(entities, merged or {})
     by_kind: dict[str, dict[str, Entity]] = defaultdict(dict)
-    for name in sorted(entities):
-        if entities[name].get("site") == site:
-            by_kind[entities[name]["kind"]][name] = entities[name]
+    for name in sorted(whole):
+        if whole[name].get("site") == site:
+            by_kind[whole[name]["kind"]][name] = whole[name]
     work = _Work(site, at, merged or {})
     beds = work.beds(by_kind["location"].values())
-    steps = {name: (one, work.placed(one)) for name, one in by_kind["placement"].items()}
-    stays = work.stays(steps, beds)
+    where = {name: (one, work.placed(one)) for name, one in by_kind["placement"].items()}
+    stays = work.stays(where, beds)
     shifts = work.shifts(by_kind["shift"])
     lying = work.lying(stays)
-    requests = work.requests(by_kind["request"], steps)
+    requests = work.requests(by_kind["request"], where)
     asking = {one.need.patient for one in requests}  # each of them stands once: lying, or waiting
-    requests += [one for one in work.planned(steps) if one.need.patient not in asking]
+    requests += [one for one in work.planned(where) if one.need.patient not in asking]
     bedless = {name for name, one in stays.items() if one.bed is None and one.need.patient in asking}
     placed_stays = work.possible({name: one for name, one in stays.items() if name not in bedless}, lying)
     return Board(
@@ -141,6 +144,45 @@ def board(
         tuple(sorted(work.conflicts, key=lambda one: (one.kind, one.bed, one.refs))),
         frozenset(work.declared),
     )
+
+
+def person_of(one: Entity, merged: Mapping[str, str]) -> str:
+    """The reference under which the patient of an entity is known by now."""
+    ref: str = one.get("patient_ref", "")
+    return merged.get(ref, ref)
+
+
+def stays(found: Mapping[str, Entity], merged: Mapping[str, str]) -> list[list[str]]:
+    """Names of the placements that are of one stay each, in the order in which they were told last.
+
+    After a merge a stay goes on under the survivor's reference, in another entity. One without STAY, told last by a
+    version that did not know it, is a stay of its own.
+    """
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, one in found.items():
+        if one["kind"] == "placement":
+            groups[person_of(one, merged), one.get(STAY, name)].append(name)
+    return [sorted(some, key=lambda name: (found[name]["folded"][LATEST], name)) for some in groups.values()]
+
+
+def as_one(some: Sequence[Entity]) -> Entity:
+    """The stay that these are of, in the order in which they were told last: all steps of all, as one history."""
+    if len(some) == 1:
+        return some[0]
+    made: Entity = {}
+    moves: dict[str, Any] = {}
+    for one in some:
+        moves |= steps(one.get(HISTORY, {}))
+        made = {name: value for name, value in made.items() if name not in one["folded"]} | one
+    made[HISTORY] = {MOVES: moves}
+    now = resolve(made[HISTORY])
+    return {name: value for name, value in (made | now).items() if value is not None}
+
+
+def joined(found: Mapping[str, Entity], merged: Mapping[str, str]) -> dict[str, Entity]:
+    """The same with one entity a stay, under the name of the one that was told last."""
+    made = {name: one for name, one in found.items() if one["kind"] != "placement"}
+    return made | {some[-1]: as_one([found[name] for name in some]) for some in stays(found, merged)}
 
 
 class _Work:
@@ -197,11 +239,10 @@ class _Work:
     # --------------------------------------------------------------------------------------------------------- stays
 
     def placed(self, one: Entity) -> Placed:
-        return placed(one.get(HISTORY, {}).get(MOVES, {}), self._until)
+        return placed(steps(one.get(HISTORY, {})), self._until)
 
     def _person(self, one: Entity) -> str:
-        ref = one.get("patient_ref", "")
-        return self._merged.get(ref, ref)
+        return person_of(one, self._merged)
 
     def stays(self, steps: Mapping[str, tuple[Entity, Placed]], beds: dict[str, Bed]) -> dict[str, Stay]:
         """Everybody who is in. A bed that nobody has declared is known by who lies in it, where its unit's are not
@@ -213,8 +254,8 @@ class _Work:
         made: dict[str, Stay] = {}
         for name, (one, where) in steps.items():
             person = self._person(one)
-            if person != one.get("patient_ref") and newest[person] > _last(one):
-                continue  # told on under the survivor's name, in another entity
+            if STAY not in one and person != one.get("patient_ref") and newest[person] > _last(one):
+                continue  # told on under the survivor's name, in another entity that cannot be told
             unit, room, bed = where.place
             if where.troubles and one.get("sealed", {}).get("visit_number"):
                 self.conflicts += [Conflict(kind, (name,)) for kind in where.troubles]
@@ -352,7 +393,7 @@ def _answered(request: Entity, trail: list[tuple[str, Place]]) -> bool:
 
 
 def _last(one: Entity) -> str:
-    return max(one.get(HISTORY, {}).get(MOVES, ()), default="")
+    return max(steps(one.get(HISTORY, {})), default="")
 
 
 def _shift(name: str, one: Entity) -> Shift:

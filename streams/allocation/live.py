@@ -1,18 +1,20 @@
 """Which entities a board is made of: as a query to the index, and kept in a worker's memory. Pure.
 
 A worker that follows its sites in memory has a board at once; whoever comes from outside asks the index. Both mean the
-same entities: places, shifts that are not over, requests, stays that are open, and the closed stays of those who asked
-for a bed, since they tell whether they got one.
+same entities: places, shifts that are not over, requests, stays that are open, and closed stays where they count: of
+those who asked for a bed, since they tell whether they got one; and of merged patients, since a stay may be open under
+one reference and have ended under another.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.envelope import rfc3339
-from streams.allocation.board import ACTIVE, BEDDED, Board, board
+from streams.allocation.board import ACTIVE, BEDDED, Board, as_one, board, person_of, stays
 from streams.allocation.placement import IN, PLANNED
 from streams.fold import Entity
 
@@ -34,12 +36,46 @@ def wanted(at: datetime, kinds: Collection[str] = KINDS, site: str = "") -> Quer
     return _entities(_any(*some), site)
 
 
-def closed(found: Iterable[Entity], site: str = "") -> Query | None:
-    """The stays of everybody who asks for a bed, closed ones included; None where nobody does."""
-    refs = asking(found)
-    if not refs:
+def closed(found: Collection[Entity], site: str = "", merged: Mapping[str, str] | None = None) -> Query | None:
+    """The stays of everybody who asks for a bed or was merged, closed ones included; None where there is nobody.
+
+    `merged` gives the survivor of each reference that is an alias. A merged patient's are those of any site: a
+    discharge may not say where from.
+    """
+    merged = merged or {}
+    asked = set(asking(found))
+    persons = {person_of(one, merged) for one in found if one["kind"] in ("placement", "request")}
+    family = _families(persons, merged)
+    some: list[Query] = []
+    if asked - family:
+        here = [{"term": {"site": site}}] if site else []
+        some.append({"bool": {"filter": [{"terms": {"patient_ref": sorted(asked - family)}}, *here]}})
+    if family:
+        some.append({"terms": {"patient_ref": sorted(family)}})
+    return _entities({"bool": {"filter": [{"term": {"kind": "placement"}}, _any(*some)]}}, "") if some else None
+
+
+def elsewhere(site: str, held: Mapping[str, Entity], merged: Mapping[str, str]) -> Query | None:
+    """What is held of a site and is another site's by now, or was told on there after a merge; None where nothing is.
+
+    An event of the other site moves a stay, and whoever follows this one alone does not hear of it.
+    """
+    told = {name: one for name, one in held.items() if one["kind"] == "placement"}
+    if not told:
         return None
-    return _entities({"bool": {"filter": [{"term": {"kind": "placement"}}, {"terms": {"patient_ref": refs}}]}}, site)
+    some: list[Query] = [{"ids": {"values": sorted(told)}}]
+    if family := _families({person_of(one, merged) for one in told.values()}, merged):
+        some.append({"terms": {"patient_ref": sorted(family)}})
+    here = [{"term": {"site": site}}]
+    return _entities({"bool": {"filter": [{"term": {"kind": "placement"}}, _any(*some)], "must_not": here}}, "")
+
+
+def _families(persons: Collection[str], merged: Mapping[str, str]) -> set[str]:
+    """All references of those among these who were merged."""
+    families: dict[str, set[str]] = defaultdict(set)
+    for ref, survivor in merged.items():
+        families[survivor] |= {ref, survivor}
+    return set[str]().union(*(families[one] for one in persons if one in families))
 
 
 def asking(found: Iterable[Entity]) -> list[str]:
@@ -67,6 +103,7 @@ class Live:
         self._sites: dict[str, dict[str, Entity]] = {}
         self._where: dict[str, str] = {}  # site of each entity: a patient may move from one to another
         self._versions: dict[str, int] = {}
+        self._beside: dict[str, dict[str, Entity]] = {}  # stays of merged patients that were told on at another site
 
     def __contains__(self, site: str) -> bool:
         return site in self._sites
@@ -84,12 +121,28 @@ class Live:
     def follow(self, site: str, found: Mapping[str, Entity]) -> None:
         """Begin with what the index holds."""
         self._sites.setdefault(site, {})
-        self.take(found)
+        self._beside[site] = {name: one for name, one in found.items() if one.get("site") != site}
+        self.take({name: one for name, one in found.items() if one.get("site") == site})
         self._changed(site)
+
+    def held(self, site: str) -> Mapping[str, Entity]:
+        """What is in memory of a site that is followed."""
+        return self._sites[site]
+
+    def beside(self, site: str, found: Mapping[str, Entity]) -> None:
+        """What `elsewhere` found: what moved is no longer this site's."""
+        moved = found.keys() & self._sites[site].keys()
+        for name in moved:
+            del self._sites[site][name]
+            del self._where[name]
+        if moved or found != self._beside[site]:
+            self._beside[site] = dict(found)
+            self._changed(site)
 
     def forget(self, sites: Collection[str] | None = None) -> None:
         """Follow these no longer, or none: their partition went to another worker, or somebody was erased."""
         for site in tuple(self._sites if sites is None else sites):
+            self._beside.pop(site, None)
             for name in self._sites.pop(site, {}):
                 del self._where[name]
 
@@ -111,27 +164,29 @@ class Live:
     def board(self, site: str, at: datetime | None = None, merged: Mapping[str, str] | None = None) -> Board:
         """The site as it is. Raises KeyError for one that is not followed."""
         at = at or datetime.now(UTC)
-        self._prune(site, at)
-        return board(site, self._sites[site], at, merged)
+        self._prune(site, at, merged or {})
+        return board(site, self._beside[site] | self._sites[site], at, merged)
 
-    def _prune(self, site: str, at: datetime) -> None:
+    def _prune(self, site: str, at: datetime, merged: Mapping[str, str]) -> None:
         """Drop what no board can hold any more: memory does not grow with the past."""
-        held = self._sites[site]
-        waiting, past, now = set(asking(held.values())), rfc3339(at - KEPT), rfc3339(at)
+        own, beside = self._sites[site], self._beside[site]
+        held = beside | own
+        past, now = rfc3339(at - KEPT), rfc3339(at)
+        waiting = {merged.get(ref, ref) for ref in asking(held.values())}
         over = [
             name
-            for name, one in held.items()
-            if (
-                one["kind"] == "placement"
-                and (_closed(one, past) or _nowhere(one))
-                and one["patient_ref"] not in waiting
-            )
-            or (one["kind"] == "shift" and one.get("ends_at", now) < past)
+            for name, one in own.items()
+            if (one["kind"] == "shift" and one.get("ends_at", now) < past)
             or (one["kind"] == "request" and one["state"] != ACTIVE and one["event_time"] < past)
         ]
+        for some in stays(held, merged):  # whole: what is left of one would be open
+            one = as_one([held[name] for name in some])
+            if (_closed(one, past) or _nowhere(one)) and person_of(one, merged) not in waiting:
+                over += some
         for name in over:
-            del held[name]
-            del self._where[name]
+            beside.pop(name, None)
+            if own.pop(name, None) is not None:
+                del self._where[name]
 
 
 def _closed(one: Entity, past: str) -> bool:

@@ -1,10 +1,12 @@
 """A stay as a history of steps, and where it leads: events may come late, twice and in any order. Pure.
 
 Each step (table 0003) is one entry of the stay's history; so is each cancel. The place is told by going through all of
-them in the order in which they happened, so no order of arrival matters:
+them in the order in which they happened, so no order of arrival matters. A08 comes for any correction of a record, and
+a history keeps its latest entries alone: those that name a place are a history of their own, so that however many come
+push out no step, and the others are none.
 
     A01 A04 A06 A07         somebody comes, or comes as another class of patient
-    A02 A17                 moves; A08 that names another place moves too
+    A02 A17                 moves; A08 that names another place moves too (of those the latest HELD are known)
     A03                     goes
     A05 A14                 will come
     A11 A12 A13 A27 A38     take back the last coming, move, going, plan before them
@@ -20,7 +22,8 @@ from typing import Any
 from schemas.allocation import PlacementEvent
 from streams.fold import History
 
-MOVES = "moves"
+MOVES, CORRECTIONS = "moves", "corrections"
+CORRECTION = "A08"
 # Encounter.status of R5
 PLANNED, IN, GONE, CANCELLED, UNKNOWN = "planned", "in-progress", "discharged", "cancelled", "unknown"
 
@@ -83,13 +86,21 @@ class _Walk:
 def entry(part: PlacementEvent, at: str, since: str) -> dict[tuple[str, str], Any]:
     """The step that an event adds: ordered `at`, true `since`. Its key is all it says, so that told twice it is one.
 
-    Of one instant what begins comes first, and what takes back comes last.
+    Of one instant what begins comes first, and what takes back comes last. Nothing, of a correction without a place.
     """
+    if part.trigger == CORRECTION and (part.unit, part.room, part.bed) == NOWHERE:
+        return {}
     move = {"at": at, "trigger": part.trigger, "unit": part.unit, "room": part.room, "bed": part.bed}
     if part.trigger == SNAPSHOT:
         move |= {"status": part.status, "since": since}
     order = RANK.get(part.trigger, len(RANK))
-    return {(MOVES, "|".join((at, f"{order:02}", *list(move.values())[1:]))): move}
+    history = CORRECTIONS if part.trigger == CORRECTION else MOVES
+    return {(history, "|".join((at, f"{order:02}", *list(move.values())[1:]))): move}
+
+
+def steps(of: History) -> dict[str, Mapping[str, str]]:
+    """All steps of a stay's history, by their keys, whose order is theirs."""
+    return of.get(MOVES, {}) | of.get(CORRECTIONS, {})
 
 
 def placed(moves: Mapping[str, Mapping[str, str]], until: str = "") -> Placed:
@@ -132,7 +143,7 @@ def _step(walk: _Walk, move: Mapping[str, str]) -> None:
         if now is None or now.state != GONE:  # a going that is told again is no second one
             walk.gone_first |= now is None
             walk.steps.append(_Step(trigger, GONE, now.place if now and place == NOWHERE else place, at))
-    elif trigger == "A08":
+    elif trigger == CORRECTION:
         if place != NOWHERE and (now is None or (now.state == IN and place != now.place)):
             walk.steps.append(_Step(trigger, IN, place, at))
     else:
@@ -165,7 +176,7 @@ def _cancel(walk: _Walk, what: frozenset[str], place: Place, trigger: str, at: s
 
 def resolve(history: History) -> dict[str, Any]:
     """What a stay's entity says in clear of its history: so that open stays can be asked for."""
-    found = placed(history.get(MOVES, {}))
+    found = placed(steps(history))
     unit, room, bed = found.place
     told = {"unit": unit, "room": room, "bed": bed, "placed_at": found.since}
     return {"state": found.state} | {name: value or None for name, value in told.items()}
