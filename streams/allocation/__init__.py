@@ -24,8 +24,10 @@ from schemas.allocation import (
 from schemas.derived import Derived
 from schemas.document import Document, documents
 from schemas.envelope import Envelope, rfc3339
+from schemas.marks import Clinical, Staffed
 from schemas.peers import Peers
 from schemas.record import Record, StaffMember
+from schemas.scrub import Scrubber
 from schemas.signal import Signal
 from schemas.wire.fhir import load
 from streams.allocation import events, features, placement
@@ -45,8 +47,31 @@ def read(body: bytes, envelope: Envelope, peers: Peers, known: Collection[str] |
     if at is not None and at > received + CLOCK_SKEW:
         at = received
         part = part.model_copy(update={"flags": (*part.flags, "future_time")})
-    numbers = (one.value for subject in event.subjects for one in subject.identifiers)
-    return Record(subjects=event.subjects, parts=(part,), terms=tuple(numbers), event_time=at, told_at=event.told_at)
+    terms = tuple(one.value for subject in event.subjects for one in subject.identifiers)
+    part = _without_names(part, terms)
+    return Record(subjects=event.subjects, parts=(part,), terms=terms, event_time=at, told_at=event.told_at)
+
+
+def _without_names(part: AllocationPart, terms: tuple[str, ...]) -> AllocationPart:
+    """The part without coded words in which the event's own patient or member of staff stands: they go in clear.
+
+    Flagged as in FHIR, and not refused, since events that were let in once are read again.
+    """
+    members = [one for name, mark, value in part.fields() if isinstance(mark, Staffed) for one in value]
+    own = {*terms, *(one.name for one in members), *(one.identifier.value for one in members if one.identifier)}
+    scrubber = Scrubber(own)
+    kept: dict[str, Any] = {}
+    for name, mark, value in part.fields() if own else ():
+        if isinstance(mark, Clinical) and not mark.text:
+            if isinstance(value, str) and scrubber.holds(value):
+                kept[name] = ""
+            elif isinstance(value, tuple) and (gone := {one for one in value if scrubber.holds(one)}):
+                kept[name] = tuple(one for one in value if one not in gone)
+    return (
+        part.model_copy(update=kept | {"flags": (*part.flags, *(f"not_a_code:{one}" for one in kept))})
+        if kept
+        else part
+    )
 
 
 def document(record: Record) -> list[Document]:
