@@ -44,6 +44,8 @@ def read(body: bytes, envelope: Envelope, peers: Peers, known: Collection[str] |
     """Raises BadMessage. No text here is a patient's, so nobody's words need be `known`."""
     event = events.read(load(body), envelope.source, derived=envelope.content_type == derived.CONTENT_TYPE)
     part, at, received = event.part, event.at, envelope.received()
+    if isinstance(part, PlacementEvent) and (authority := peers.of_source(envelope.source).visit_authority):
+        part = part.model_copy(update={"visit_authority": part.visit_authority or authority})
     if at is not None and at > received + CLOCK_SKEW:
         at = received
         part = part.model_copy(update={"flags": (*part.flags, "future_time")})
@@ -109,6 +111,8 @@ def change(part: AllocationPart, clear: Mapping[str, Any], at: str, told: str = 
         case PlacementEvent():
             kept = {name: value for name, value in now.items() if name not in PLACE | {"state"}}
             number = part.visit_number or "unnumbered"  # all stays without a number are one after the other
+            if part.visit_number and part.visit_authority:
+                number = _number(part.visit_authority, number)
             sealed, entries = _sealed(visit_number=part.visit_number), placement.entry(part, told or at, at)
             made = Change("placement", number, part.subject, kept, sealed, entries, told, resolve=placement.resolve)
             return replace(made, alike=STAY)
