@@ -80,9 +80,10 @@ def adt(
     patient: str = "7001",
     more: str = "",
     site: str = SITE,
+    hour: int = 8,
 ) -> Arrival:
     lines = (
-        f"MSH|^~\\&|APP|{site}|US|HERE|20260301080000||ADT^{trigger}|{trigger}{visit}{patient}|P|2.5",
+        f"MSH|^~\\&|APP|{site}|US|HERE|20260301{hour:02}0000||ADT^{trigger}|{trigger}{visit}{patient}|P|2.5",
         f"PID|1||{patient}^^^HOSP^MR||Quetzal^Ilse||19800102|F",
         more or f"PV1|1|I|{place}|||||||MED|||||||||{visit}",
     )
@@ -162,6 +163,18 @@ async def test_a_replay_of_records_sends_nothing(house: House) -> None:
     assert all(one.topic != RAW for one in house.ehr.sealed(batch))
 
 
+async def test_what_follows_from_records_may_be_sent_again(house: House) -> None:
+    """`replay --derive`: the same events as the agent sent, so a board that has them stays, and an empty one fills."""
+    sent = await house.publish(adt("A01"), adt("A02", place="MED^1^1", hour=9))
+    first, again = following(house, sent), house.ehr.derived(house.ehr.read(incoming(sent)))
+    ids, once_more = ([Envelope.read(one.headers).event_id for one in some] for some in (first, again))
+    assert ids == once_more
+    held = folded(house, house.beds.read(incoming(first)), {})
+    assert folded(house, house.beds.read(incoming(again)), held) == held
+    (stay,) = folded(house, house.beds.read(incoming(again)), {}).values()
+    assert (stay["state"], stay["unit"]) == ("in-progress", "MED")
+
+
 async def test_a_bed_is_nobody_s(house: House) -> None:
     """Its entity has one id whichever week's key its events were sealed under, and no reference of anybody."""
     first, second = await house.publish(operation(bed("ICU 1 1")), operation(bed("ICU 1 1", 9)))
@@ -202,7 +215,7 @@ async def test_houses_that_number_visits_each_by_itself(house: House) -> None:
         ("NORTH", "ICU", None), ("SOUTH", "MED", "MRSA"),
     }  # fmt: skip
     assert len({one["stay"] for one in held.values()}) == len({one["patient_ref"] for one in held.values()}) + 1 == 2
-    moved = following(house, await house.publish(adt("A02", place="MED^9^9", site="WEST")))
+    moved = following(house, await house.publish(adt("A02", place="MED^9^9", site="WEST", hour=9)))
     held = folded(house, house.beds.read(incoming(moved)), held)
     assert {(one["site"], one["unit"]) for one in held.values()} == {("WEST", "MED"), ("SOUTH", "MED")}
 

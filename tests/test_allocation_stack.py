@@ -6,6 +6,7 @@ import json
 import random
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from infra.elastic import client
-from infra.kafka import Reader, lag
+from infra.kafka import Reader, headers, lag
 from schemas.registry import DOMAINS
 from tests.conftest import listening
 from tests.entities import entities, step
@@ -136,6 +137,36 @@ def test_a_replay_of_records_derives_nothing_again(declared: Path, command: Run)
     before = sent()
     assert command("replay", "--into", f"ehr-beds{time.time_ns()}").returncode == 0
     assert sent() == before
+
+
+def test_what_follows_from_records_is_sent_again_where_asked_for(declared: Path, command: Run) -> None:
+    def sent() -> Counter[bytes]:
+        reader = Reader(DOMAINS["allocation"].raw.name)
+        try:
+            return Counter(headers(one).get("event_id", b"") for one in reader.until_end())
+        finally:
+            reader.close()
+
+    before, board = sent(), beds(command)
+    with client() as server:
+        server.indices.refresh(index="allocation")
+        documents = server.count(index="allocation")["count"]
+    done = command("replay", "--derive", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    after = sent()
+    assert 0 < figures["events"] == sum((after - before).values())
+    assert after.keys() == before.keys(), "no event is new"
+    settled()
+    with client() as server:
+        server.indices.refresh(index="allocation")
+        assert server.count(index="allocation")["count"] == documents
+    same = {name: value for name, value in beds(command).items() if name in ("occupied", "total", "conflicts")}
+    assert same == {name: board[name] for name in same}
+    none = json.loads(command("replay", "--derive", "--to", "2001-01-01", "--json").stdout)
+    assert (none["records"], none["events"], set(none["left_out"])) == (0, 0, {"outside"})
+    for wrong in (("--derive", "--into", "ehr-x"), (), ("--derive", "--abandon")):
+        assert command("replay", *wrong).returncode == 2, wrong
 
 
 def test_beds_have_gauges(declared: Path, stack: Path) -> None:
