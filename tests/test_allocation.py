@@ -408,6 +408,31 @@ def test_an_encounter_s_place_and_status() -> None:
     assert one.body["told_at"] == "2026-03-01T11:00:00.000Z"
 
 
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"gender": "female", "birthDate": "1980-03-02"}, ("F", 45)),
+        ({"gender": "unknown", "birthDate": "1901"}, ("U", 90)),
+        ({}, ("", None)),
+        (None, ("", None)),
+    ],
+)
+def test_an_encounter_s_sex_and_age_are_those_of_the_patient_beside_it(
+    known: dict[str, Any] | None, said: tuple[str, int | None]
+) -> None:
+    encounter = {
+        "resourceType": "Encounter", "id": "e", "status": "in-progress", "class": {"code": "IMP"},
+        "subject": {"reference": "Patient/p"}, "period": {"start": "2026-03-01T08:00:00Z"},
+    }  # fmt: skip
+    patient = {"resourceType": "Patient", "id": "p", "name": [{"family": "Quetzal"}]}
+    (one,) = fhir_events(encounter, *([patient | known] if known is not None else []))
+    part = record(one.body | HEAD, derived.CONTENT_TYPE).parts[0]
+    assert isinstance(part, PlacementEvent)
+    assert (part.sex, part.age) == said
+    assert "Quetzal" not in json.dumps(one.body)
+    assert "1980" not in json.dumps(one.body)
+
+
 def test_a_location_s_status() -> None:
     bed = place("b", "bd", "1", "r", operationalStatus={"code": "K"})
     (one,) = fhir_events(bed, *WARD)

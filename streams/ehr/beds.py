@@ -32,6 +32,7 @@ def derive(record: Record) -> list[Derived]:
     for part in record.parts:
         if isinstance(part, Visit) and part.subject is not None and _tells(part):
             said = _placement(part, events.get(part.subject))
+            said |= {name: value for name in ("sex", "age") if (value := getattr(record, name)) not in (None, "")}
             body = {name: value for name, value in said.items() if not (name in CODED and numbers.holds(value))}
             made.append(Derived(DOMAIN, part.subject, part.facility, body | told))
         elif isinstance(part, Resource) and part.resource_type == "Location" and (status := _status(part)):
