@@ -131,7 +131,10 @@ def _now(part: AllocationPart, clear: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _statuses(part: AllocationPart, at: str) -> dict[tuple[str, str], Any]:
-    """What a prediction looks back at."""
+    """What a prediction looks back at, and a board of an earlier time; of a room or a unit that alone."""
+    if isinstance(part, LocationEvent) and not part.bed:
+        gone = part.action != "set"
+        return {(features.STATUSES, at): "" if gone else part.bed_status} if gone or part.bed_status else {}
     said = {name: value for name, _, value in part.fields()}
     return features.entries([{"kind": part.kind, **said}], at)
 
