@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -32,7 +32,7 @@ from elasticsearch import ConnectionError as ConnectionLost
 
 from infra.elastic import SETTINGS, Index, async_client
 from infra.errors import BadMessage, StackDown, UsageError
-from infra.kafka import OrderedReader, read_whole
+from infra.kafka import OrderedReader, Producer, read_whole
 from infra.keystore import KeyStore
 from infra.settings import settings
 from schemas.document import of_persons
@@ -127,6 +127,56 @@ async def rebuild(of: Domain, into: str, window: Window, on_progress: Callable[[
         await server.close()
 
 
+@dataclass(slots=True)
+class Derived:
+    """What came of records that were read for what follows from them. `left_out`: records, by reason."""
+
+    records: int = 0
+    events: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def complete(self) -> bool:
+        return not set(self.left_out) - {"erased", "outside"}
+
+
+async def derive(of: Domain, window: Window, on_progress: Callable[[int], None]) -> Derived:
+    """Send again, to the domains that they are of, the events that follow from sealed records; no index is made.
+
+    For records that were read before anything followed from them. An event's id is made of its record's: one that was
+    sent before changes nothing. Raises StackDown and PublishFailed; what was sent by then stays.
+    """
+    keyring, keys = KeyStore.local()
+    processor = Processor(of, STAGES[of.name], Peers.load(settings().peers), keyring, keys)
+    removed, done = _removed(of), Derived()
+    server, producer, reader = async_client(RETRIES), Producer(), OrderedReader(of.sealed.name)
+    try:
+        messages = reader.to_end()
+        while some := await asyncio.to_thread(lambda: list(islice(messages, BATCH))):
+            standing = [one for one in _incoming(some) if one.value and not _is_removed(one, removed)]
+            wanted = [one for one in standing if window.holds(one)]
+            batch = await asyncio.to_thread(processor.read, wanted)
+            if batch.unnamed:
+                families = await asyncio.to_thread(processor.families, batch)
+                entities = await known(families, Index(server, of.alias))
+                batch.take_in(await asyncio.to_thread(processor.name, batch, families, entities))
+            events = processor.derived(batch)
+            await producer.send(events)
+            done.records += len(batch.ready)
+            done.events += len(events)
+            done.left_out["outside"] += len(standing) - len(wanted)
+            done.left_out.update(reason.reason for _, reason in batch.letters)
+            done.left_out.update(why for _, why in batch.dropped)
+            on_progress(len(some))
+        done.left_out = +done.left_out
+        return done
+    except KafkaException as error:
+        raise StackDown(f"Kafka: {error.args[0].name()}") from None
+    finally:
+        reader.close()
+        producer.close()
+        await server.close()
+
+
 async def abandon(of: Domain, into: str) -> bool:
     """Put right what a killed replay has left: the live index takes writes again, `into` is deleted.
 
@@ -180,12 +230,10 @@ class _Rebuild:
         latest = {message.key: message for message in incoming}
         wanted: list[Incoming] = []
         for message in latest.values():
-            key = message.key or b""
-            partition, offset = self._removed.get(key, (-1, -1))
-            if message.partition == partition and message.offset <= offset:
+            if _is_removed(message, self._removed):
                 continue  # the tombstone that we know of, or what it removed
             if not message.value:
-                await self._remove(key)
+                await self._remove(message.key or b"")
             elif not self._window.holds(message):
                 self.done.left_out["outside"] += 1
             else:
@@ -254,6 +302,11 @@ def _removed(of: Domain) -> dict[bytes, tuple[int, int]]:
             key: Any = message.key()
             removed[key] = (message.partition() or 0, message.offset() or 0)
     return removed
+
+
+def _is_removed(message: Incoming, removed: Mapping[bytes, tuple[int, int]]) -> bool:
+    partition, offset = removed.get(message.key or b"", (-1, -1))
+    return message.partition == partition and message.offset <= offset
 
 
 def _check_name(of: Domain, into: str) -> None:

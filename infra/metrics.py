@@ -83,6 +83,11 @@ OCCUPANCY = Gauge(
 )
 WAITING = Gauge("wardstream_waiting_requests", "Patients who wait for a bed, by priority.", ["site", "priority"])
 CONFLICTS = Gauge("wardstream_bed_conflicts", "What events tell and cannot be so, by kind.", ["site", "kind"])
+SITES_LEFT_OUT = Counter(
+    "wardstream_sites_left_out_total",
+    "Events of sites that have no live state in this worker, since it follows as many as it may.",
+    ["domain"],
+)
 SITE_SIGNALS = Gauge(
     "wardstream_site_signals", "Signals of a site that are raised and not over, by kind.", ["site", "unit", "signal"]
 )
@@ -129,6 +134,7 @@ CATALOGUE = (
     OCCUPANCY,
     WAITING,
     CONFLICTS,
+    SITES_LEFT_OUT,
     SITE_SIGNALS,
     PLANS,
     PLAN_SECONDS,

@@ -147,6 +147,7 @@ class PlacementEvent(NeedPart):
     bed: Coded = ""
     status: Coded = ""  # Encounter.status
     expected_admit_at: Time = None  # PV2-8, EVN-3
+    visit_authority: Coded = ""  # PV1-19.4, where houses that share patient numbers number visits each by itself
     placed_at: Time = None  # of the entity: since when there
 
     visit_number: Sought = ""  # PV1-19

@@ -27,6 +27,7 @@ class Peer(Model):
         {},
         description="FHIR Identifier.system to CX.4 as HL7 v2 writes it, or to CX.4^CX.5",
     )
+    visit_authority: str = Field("", description="whose series visit numbers are of, where houses have one each")
     precedence: tuple[str, ...] = Field(PRECEDENCE, description="identifier types (HL7 0203), best first")
 
     @field_validator("zone")
@@ -58,6 +59,12 @@ class Peers:
         if path is None:
             return cls()
         return cls(tuple(Peer.model_validate(row) for row in tomllib.loads(path.read_text()).get("peer", ())))
+
+    def of_source(self, source: str) -> Peer:
+        """By what an envelope calls the sender: feed:application|facility."""
+        _, _, name = source.partition(":")
+        application, _, facility = name.partition("|")
+        return self.of(application, facility)
 
     def of(self, application: str, facility: str) -> Peer:
         for match in (f"{application}|{facility}", f"*|{facility}", f"{application}|*", "*|*"):

@@ -95,6 +95,7 @@ class Record(Model):
     from text and then forgotten: never stored, sealed or logged. `told_at` is when the sender wrote the record down,
     where that is not the event's time: a later version of a state wins over an earlier one by it. `unnamed`: text was
     left out, since the message does not say what its patients are called; read with what is known of them, it is not.
+    `sex` and `age`: of its one patient, where no part of it says them.
     `versions`: of each part, what is equal for all versions of it that its source ever tells, "" for none.
     """
 
@@ -105,4 +106,6 @@ class Record(Model):
     event_time: datetime | None
     told_at: datetime | None = None
     unnamed: bool = False
+    sex: str = ""
+    age: int | None = None
     versions: tuple[str, ...] = ()

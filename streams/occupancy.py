@@ -7,7 +7,8 @@ another worker's, and a stay that moves to a site of another worker is looked fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from streams.fold import Entity
 from streams.process import Ready
 
 MOST_SITES = 200  # that one worker follows: messages may name any
+QUIET_SECONDS = 60.0  # without an event, until a site that nobody declared gives way to another
 MOST_UNITS = 500  # of all sites, with gauges of their own
 MOVED_EVERY = 12  # looks at the gauges, from one look for stays that went elsewhere to the next
 Labels = tuple[str, ...]
@@ -34,6 +36,7 @@ class Sites:
         self.live = Live()
         self._index, self._keys = index, keys
         self._partitions: dict[str, int] = {}
+        self._seen: dict[str, float] = {}  # time.monotonic() of each one's last event, the longest ago first
         self._shown: dict[str, int] = {}  # version that the gauges show
         self._gauges: dict[str, dict[tuple[Any, Labels], float]] = {}
         self._looks = 0
@@ -50,11 +53,38 @@ class Sites:
     async def follow(self, ready: Sequence[Ready]) -> None:
         """Begin with what the index holds, for the sites that these events are the first of."""
         for event in ready:
-            for site in {change.clear["site"] for change in event.changes if "site" in change.clear}:
-                if site not in self._partitions and len(self._partitions) >= MOST_SITES:
+            for change in event.changes:
+                if (site := change.clear.get("site")) is None:
+                    continue
+                if site not in self._partitions and not self._room(_declares(change.clear)):
+                    metrics.SITES_LEFT_OUT.labels("allocation").inc()
                     continue
                 self._partitions[site] = event.incoming.partition
+                self._seen.pop(site, None)
+                self._seen[site] = time.monotonic()
                 await self._begin(site)
+
+    def _room(self, declared: bool) -> bool:
+        """Whether one more can be followed, `declared` by this event; for it a site that nobody declared may go.
+
+        Not every time: made-up sites without end would have the index read for each.
+        """
+        if len(self._partitions) < MOST_SITES:
+            return True
+        quiet = time.monotonic() - (0 if declared else QUIET_SECONDS)
+        for site, at in self._seen.items():
+            if at <= quiet and site in self.live and not any(map(_declares, self.live.held(site).values())):
+                self._drop([site])
+                return True
+        return False
+
+    def _drop(self, sites: Collection[str]) -> None:
+        for site in sites:
+            del self._partitions[site]
+            self._seen.pop(site, None)
+            self._shown.pop(site, None)
+            self._set(site, {})
+        self.live.forget(sites)
 
     async def _begin(self, site: str) -> None:
         """Follow a site as the index has it, with what was written since it was asked."""
@@ -103,11 +133,7 @@ class Sites:
 
     async def watch(self, partitions: Collection[int]) -> None:
         """Drop the sites of partitions that went elsewhere, and bring the gauges of changed ones forward."""
-        gone = [site for site, partition in self._partitions.items() if partition not in partitions]
-        for site in gone:
-            del self._partitions[site]
-            self._set(site, {})
-        self.live.forget(gone)
+        self._drop([site for site, partition in self._partitions.items() if partition not in partitions])
         self._looks += 1
         try:
             for site in tuple(self._partitions):  # also where no event comes: its gauges would stand still
@@ -136,6 +162,11 @@ class Sites:
             gauge.labels(*labels).set(value)
         if wanted:
             self._gauges[site] = wanted
+
+
+def _declares(one: Mapping[str, Any]) -> bool:
+    """Whether somebody vouches for a site: by a bed that an operations event has told."""
+    return bool(one.get("declared"))
 
 
 def _gauges(of: Board) -> dict[tuple[Any, Labels], float]:

@@ -420,7 +420,7 @@ class Processor:
     def outgoing(self, batch: Batch) -> list[Outgoing]:
         """What follows from events, dead letters, and tombstones for the sealed records of what the index refused."""
         made = [self._signal(event, signal) for event in batch.ready for signal in event.signals]
-        made += [self._derived(event, one, number) for event in batch.ready for number, one in enumerate(event.derived)]
+        made += self.derived(batch)
         made += [self._alert(message) for message, why in batch.dropped if why == ErasedPerson.reason]
         made += [self._sealed(event.incoming, event.envelope.event_id, None) for event in batch.unindexed]
         for message, reason in batch.letters:
@@ -429,6 +429,10 @@ class Processor:
                 Outgoing(self.domain.dead_letters.name, event_id, message.value, message.headers + reason.headers())
             )
         return made
+
+    def derived(self, batch: Batch) -> list[Outgoing]:
+        """Events of other domains that follow from these: the same ones however often they are read."""
+        return [self._derived(event, one, number) for event in batch.ready for number, one in enumerate(event.derived)]
 
     def _signal(self, event: Ready, signal: Signal) -> Outgoing:
         id, made = event.envelope.event_id, document_id(event.envelope.event_id, signal.part)

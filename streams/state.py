@@ -83,7 +83,7 @@ class Indexed:
     def __init__(
         self, index: Index, remembered: int = 5000, told: Callable[[str, Entity], None] = lambda *_: None
     ) -> None:
-        """`told` hears of each entity that was written, by its id."""
+        """`told` hears of each entity that was written, or read since somebody else may have written it, by its id."""
         self._index, self._told = index, told
         self._held: Cache[str, Held] = Cache(remembered)
 
@@ -96,6 +96,7 @@ class Indexed:
         if unknown := [one for one in ids if one not in found]:
             for one, stored in (await self._index.get(unknown)).items():
                 found[one] = self._held.keep(one, Held(*stored))
+                self._told(one, found[one].entity)
         return found
 
     async def write(self, puts: Collection[Put]) -> set[str]:

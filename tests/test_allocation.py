@@ -204,6 +204,27 @@ def test_the_patients_number_is_sealed_and_the_place_is_not() -> None:
     assert not {"7001", "V1"} & {str(value) for value in made.clear.values()}
 
 
+@pytest.mark.parametrize(
+    ("said", "field", "kept"),
+    [
+        (PLACED | {"patient_number": "700123", "needs": ["monitor", "ask 700-123"]}, "needs", ["monitor"]),
+        (PLACED | {"patient_number": "QX77", "unit": "qx77 home"}, "unit", None),
+        (PLACED | {"patient_number": "700123", "isolation": "MRSA 700123"}, "isolation", None),
+        (PLACED | {"patient_number": "700123", "isolation": "MRSA 1700123"}, "isolation", "MRSA 1700123"),
+        (ASKED | {"surgeon_name": "Quetzal Ilse", "hospital_service": "Quetzal, Ilse"}, "hospital_service", None),
+        (SHIFT | {"staff_number": "N90417", "role": "nurse N90417"}, "role", None),
+        (SHIFT, "role", "nurse"),
+    ],
+)
+def test_a_coded_word_that_names_the_event_s_own_person_is_none(said: Any, field: str, kept: Any) -> None:
+    (made,) = allocation.document(record(said))
+    assert made.clear.get(field) == kept
+    gone = kept != said[field]
+    assert made.clear.get("flags") == ([f"not_a_code:{field}"] if gone else None)
+    (change,) = analysed(record(said))
+    assert change.clear.get(field) == kept
+
+
 def test_the_staff_s_name_is_sealed_under_its_own_key() -> None:
     (made,) = allocation.document(record(SHIFT))
     assert made.staff["member"][0].name == "Okonkwo Ada"
@@ -316,6 +337,12 @@ def test_each_step_of_a_stay_is_told_on(trigger: str) -> None:
     assert "7001" not in json.dumps(one.body)
 
 
+def test_a_place_that_holds_the_patient_s_number_is_not_told_on() -> None:
+    pid = PID.replace("7001", "700123").replace("Vant", "North")
+    (one,) = hl7("ADT^A01", pid, "PV1|1|I|NORTH^700123^1^HOSP")
+    assert {name: one.body.get(name) for name in ("unit", "room", "bed")} == {"unit": "NORTH", "room": None, "bed": "1"}
+
+
 def test_the_house_is_the_sender_s_where_the_place_names_none() -> None:
     (one,) = hl7("ADT^A01", PID, "PV1|1|I|ICU^2^1")
     assert one.site == "FAC"
@@ -379,6 +406,31 @@ def test_an_encounter_s_place_and_status() -> None:
     assert isinstance(part, PlacementEvent)
     assert (part.trigger, part.status, part.unit, part.room, part.bed) == ("Encounter", "in-progress", "ICU", "2", "1")
     assert one.body["told_at"] == "2026-03-01T11:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"gender": "female", "birthDate": "1980-03-02"}, ("F", 45)),
+        ({"gender": "unknown", "birthDate": "1901"}, ("U", 90)),
+        ({}, ("", None)),
+        (None, ("", None)),
+    ],
+)
+def test_an_encounter_s_sex_and_age_are_those_of_the_patient_beside_it(
+    known: dict[str, Any] | None, said: tuple[str, int | None]
+) -> None:
+    encounter = {
+        "resourceType": "Encounter", "id": "e", "status": "in-progress", "class": {"code": "IMP"},
+        "subject": {"reference": "Patient/p"}, "period": {"start": "2026-03-01T08:00:00Z"},
+    }  # fmt: skip
+    patient = {"resourceType": "Patient", "id": "p", "name": [{"family": "Quetzal"}]}
+    (one,) = fhir_events(encounter, *([patient | known] if known is not None else []))
+    part = record(one.body | HEAD, derived.CONTENT_TYPE).parts[0]
+    assert isinstance(part, PlacementEvent)
+    assert (part.sex, part.age) == said
+    assert "Quetzal" not in json.dumps(one.body)
+    assert "1980" not in json.dumps(one.body)
 
 
 def test_a_location_s_status() -> None:

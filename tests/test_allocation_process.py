@@ -24,7 +24,7 @@ from producers.publish import Arrival, Publisher
 from producers.seen import Seen
 from schemas import derived
 from schemas.envelope import Envelope
-from schemas.peers import Peers
+from schemas.peers import Peer, Peers
 from schemas.registry import DOMAINS
 from streams.allocation.board import board
 from streams.fold import Entity
@@ -59,7 +59,8 @@ async def house(tmp_path: Path, home: Path) -> Any:
     keyring = Keyring.open(tmp_path / "keyring.json")
     keys = KeyStore(f"sqlite:///{tmp_path / 'keystore.sqlite'}", keyring)
     broker = Broker(is_open=True)
-    made = {name: Processor(DOMAINS[name], STAGES[name], Peers(), keyring, keys) for name in ("ehr", "allocation")}
+    peers = Peers((Peer(match="*|SOUTH", visit_authority="SOUTH"),))
+    made = {name: Processor(DOMAINS[name], STAGES[name], peers, keyring, keys) for name in ("ehr", "allocation")}
     async with Publisher(broker, keyring, keys, Seen(tmp_path / "seen.sqlite")) as publisher:  # type: ignore[arg-type]
         yield House(keys, broker, publisher, made["ehr"], made["allocation"])
 
@@ -72,9 +73,17 @@ def operation(said: Said) -> Arrival:
     return operations.arrival({"site": SITE} | dict(said), "x", {}, NOW)
 
 
-def adt(trigger: str, visit: str = "V1", place: str = "ICU^1^1", patient: str = "7001", more: str = "") -> Arrival:
+def adt(
+    trigger: str,
+    visit: str = "V1",
+    place: str = "ICU^1^1",
+    patient: str = "7001",
+    more: str = "",
+    site: str = SITE,
+    hour: int = 8,
+) -> Arrival:
     lines = (
-        f"MSH|^~\\&|APP|{SITE}|US|HERE|20260301080000||ADT^{trigger}|{trigger}{visit}{patient}|P|2.5",
+        f"MSH|^~\\&|APP|{site}|US|HERE|20260301{hour:02}0000||ADT^{trigger}|{trigger}{visit}{patient}|P|2.5",
         f"PID|1||{patient}^^^HOSP^MR||Quetzal^Ilse||19800102|F",
         more or f"PV1|1|I|{place}|||||||MED|||||||||{visit}",
     )
@@ -154,6 +163,18 @@ async def test_a_replay_of_records_sends_nothing(house: House) -> None:
     assert all(one.topic != RAW for one in house.ehr.sealed(batch))
 
 
+async def test_what_follows_from_records_may_be_sent_again(house: House) -> None:
+    """`replay --derive`: the same events as the agent sent, so a board that has them stays, and an empty one fills."""
+    sent = await house.publish(adt("A01"), adt("A02", place="MED^1^1", hour=9))
+    first, again = following(house, sent), house.ehr.derived(house.ehr.read(incoming(sent)))
+    ids, once_more = ([Envelope.read(one.headers).event_id for one in some] for some in (first, again))
+    assert ids == once_more
+    held = folded(house, house.beds.read(incoming(first)), {})
+    assert folded(house, house.beds.read(incoming(again)), held) == held
+    (stay,) = folded(house, house.beds.read(incoming(again)), {}).values()
+    assert (stay["state"], stay["unit"]) == ("in-progress", "MED")
+
+
 async def test_a_bed_is_nobody_s(house: House) -> None:
     """Its entity has one id whichever week's key its events were sealed under, and no reference of anybody."""
     first, second = await house.publish(operation(bed("ICU 1 1")), operation(bed("ICU 1 1", 9)))
@@ -182,6 +203,21 @@ async def test_a_price_that_goes_back_is_told_anew(house: House) -> None:
         for some in (sent[:count], sent[:count][::-1]):
             (entity,) = folded(house, house.beds.read(incoming(some)), {}).values()
             assert entity["amount"] == amount
+
+
+async def test_houses_that_number_visits_each_by_itself(house: House) -> None:
+    """One patient number, one visit number, two houses: a stay in each, and of NORTH's own one stay wherever."""
+    said = step("7001", "A08", 9, visit="V1", isolation="MRSA", patient_authority="HOSP", visit_authority="SOUTH")
+    sent = following(house, await house.publish(adt("A01"), adt("A01", place="MED^1^1", site="SOUTH")))
+    sent += await house.publish(operations.arrival({"site": "SOUTH"} | dict(said), "x", {}, NOW))
+    held = folded(house, house.beds.read(incoming(sent)), {})
+    assert {(one["site"], one["unit"], one.get("isolation")) for one in held.values()} == {
+        ("NORTH", "ICU", None), ("SOUTH", "MED", "MRSA"),
+    }  # fmt: skip
+    assert len({one["stay"] for one in held.values()}) == len({one["patient_ref"] for one in held.values()}) + 1 == 2
+    moved = following(house, await house.publish(adt("A02", place="MED^9^9", site="WEST", hour=9)))
+    held = folded(house, house.beds.read(incoming(moved)), held)
+    assert {(one["site"], one["unit"]) for one in held.values()} == {("WEST", "MED"), ("SOUTH", "MED")}
 
 
 async def test_a_weeks_key_does_not_change_a_bed(house: House) -> None:

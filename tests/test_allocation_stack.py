@@ -6,16 +6,22 @@ import json
 import random
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from infra.elastic import client
-from infra.kafka import Reader, lag
+from infra.elastic import Index, async_client, client
+from infra.kafka import Reader, headers, lag
+from infra.keystore import KeyStore
 from schemas.registry import DOMAINS
+from streams.allocation.live import elsewhere
+from streams.fold import Change
+from streams.occupancy import Sites
 from tests.conftest import listening
 from tests.entities import entities, step
 from tests.test_promises import pages
@@ -125,6 +131,36 @@ def test_adt_over_mllp_to_beds(declared: Path, mllp: int, command: Run) -> None:
     assert "Wolpertinger" not in shown + json.dumps(made)
 
 
+def test_a_merged_patient_s_bed_is_free_after_the_survivor_s_discharge(
+    declared: Path, mllp: int, command: Run, tmp_path: Path
+) -> None:
+    """Another visit of the survivor hides the stay as little as the discharge leaves it."""
+
+    def told(*some: tuple[str, str, str, str]) -> list[dict[str, Any]]:
+        lines = [
+            f"MSH|^~\\&|STACK|MERGEHOUSE|US|HERE|202603011{hour}0000||ADT^{trigger}|M{hour}{trigger}|P|2.5\r"
+            f"PID|1||{patient}^^^MERGEHOUSE^MR||Wolpertinger||19700101|F\r{rest}\r"
+            for trigger, hour, patient, rest in some
+        ]
+        path = tmp_path / f"{some[0][1]}.hl7"
+        path.write_text("".join(lines), newline="")
+        assert command("send", str(path), "--port", str(mllp)).returncode == 0
+        settled()
+        done = command("beds", "--site", "MERGEHOUSE", "--json")
+        assert done.returncode == 0, done.stderr
+        return [one for site in json.loads(done.stdout)["sites"] for one in site["beds"] if one["patients"]]
+
+    def visit(number: str, place: str = "", kind: str = "I") -> str:
+        return f"PV1|1|{kind}|{place}|||||||MED|||||||||{number}"
+
+    told(("A01", "0", "MERGED1", visit("MV1", "M^1^1")))
+    (merged,) = told(("A40", "1", "MERGED2", "MRG|MERGED1^^^MERGEHOUSE^MR"))
+    assert (merged["unit"], merged["since_hours"] > 0) == ("M", True)
+    (beside,) = told(("A04", "2", "MERGED2", visit("MV2", "CLINIC", "O")), ("A03", "3", "MERGED2", visit("MV2")))
+    assert beside["patient_ref"] == merged["patient_ref"]
+    assert told(("A03", "4", "MERGED2", visit("MV1"))) == []
+
+
 def test_a_replay_of_records_derives_nothing_again(declared: Path, command: Run) -> None:
     def sent() -> int:
         reader = Reader(DOMAINS["allocation"].raw.name)
@@ -136,6 +172,56 @@ def test_a_replay_of_records_derives_nothing_again(declared: Path, command: Run)
     before = sent()
     assert command("replay", "--into", f"ehr-beds{time.time_ns()}").returncode == 0
     assert sent() == before
+
+
+def test_what_follows_from_records_is_sent_again_where_asked_for(declared: Path, command: Run) -> None:
+    def sent() -> Counter[bytes]:
+        reader = Reader(DOMAINS["allocation"].raw.name)
+        try:
+            return Counter(headers(one).get("event_id", b"") for one in reader.until_end())
+        finally:
+            reader.close()
+
+    before, board = sent(), beds(command)
+    with client() as server:
+        server.indices.refresh(index="allocation")
+        documents = server.count(index="allocation")["count"]
+    done = command("replay", "--derive", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    after = sent()
+    assert 0 < figures["events"] == sum((after - before).values())
+    assert after.keys() == before.keys(), "no event is new"
+    settled()
+    with client() as server:
+        server.indices.refresh(index="allocation")
+        assert server.count(index="allocation")["count"] == documents
+    same = {name: value for name, value in beds(command).items() if name in ("occupied", "total", "conflicts")}
+    assert same == {name: board[name] for name in same}
+    none = json.loads(command("replay", "--derive", "--to", "2001-01-01", "--json").stdout)
+    assert (none["records"], none["events"], set(none["left_out"])) == (0, 0, {"outside"})
+    for wrong in (("--derive", "--into", "ehr-x"), (), ("--derive", "--abandon")):
+        assert command("replay", *wrong).returncode == 2, wrong
+
+
+async def test_a_worker_s_memory_is_what_a_person_is_told(declared: Path, command: Run) -> None:
+    """The same queries to the same index; and the one for stays that are another site's by now."""
+    index = Index(async_client(), "allocation")
+    try:
+        sites = Sites(index, KeyStore.local()[1])
+        change = Change("location", "", None, {"site": SITE})
+        await sites.follow([SimpleNamespace(changes=[change], incoming=SimpleNamespace(partition=0))])  # type: ignore[list-item]
+        held = dict(sites.live.held(SITE))
+        lying = sites.live.board(SITE).lying
+        told = {"|".join((one["unit"], one["room"], one["bed"])) for one in beds(command)["beds"] if one["patients"]}
+        assert set(lying) == told
+        assert await index.find(elsewhere(SITE, held, {}) or {}) == {}
+        stays = {name for name, one in held.items() if one["kind"] == "placement"}
+        ref = next(held[name]["patient_ref"] for name in stays)
+        for merged in ({}, {ref: "somebody"}):
+            assert set(await index.find(elsewhere("ANOTHER", held, merged) or {})) == stays != set()
+    finally:
+        await index._server.close()
 
 
 def test_beds_have_gauges(declared: Path, stack: Path) -> None:

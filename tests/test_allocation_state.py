@@ -398,6 +398,23 @@ def test_as_it_was() -> None:
     assert [lying(shown(said, hour)) for hour in (6, 8, 10, 12)] == [{}, {"ICU|1|1": "P"}, {"MED|1|1": "P"}, {}]
 
 
+def test_as_beds_were() -> None:
+    said = [
+        bed("ICU 1 1", 1), bed("ICU 1 1", 8, bed_status="H"), bed("ICU 1 1", 9, bed_status="U"),
+        bed("ICU 1 1", 10, features=["oxygen"]), bed("ICU 1 2", 1, bed_status="K"), bed("ICU 1 2", 9, action="delete"),
+        bed("ICU 1 3", 1), bed("ICU 1 -", 8.5, bed_status="C"), bed("ICU 1 -", 11, bed_status="U"), bed("ICU 1 4", 1),
+        bed("ICU 1 4", 2, bed_status="C"), {**bed("ICU 1 4", 10), "bed_status": None},
+        step("P", "A01", 7, "ICU 1 1"), step("P", "A03", 8),
+    ]  # fmt: skip
+    for _ in range(3):
+        random.Random(5).shuffle(said)
+        then = {
+            hour: "".join(one.status for _, one in sorted(shown(said, hour).site.beds.items()))
+            for hour in (7, 8, 8.7, 9, 10.5, 12)
+        }
+        assert then == {7: "OKUC", 8: "HKUC", 8.7: "CCCC", 9: "CCC", 10.5: "CCC", 12: "UUU"}
+
+
 def test_theatres_and_nurses() -> None:
     theatre = {"type": "resource", "id": "OR-1", "resource_type": "theatre", "minutes": 240, "price": 1200, "at": at(0)}
     made = shown([theatre, theatre | {"id": "OR-2", "resource_status": "unavailable"},

@@ -43,9 +43,10 @@ class Held:
         return {}
 
 
-def event(site: str = SITE, partition: int = 0) -> Any:
+def event(site: str = SITE, partition: int = 0, *, declared: bool = False) -> Any:
+    clear = {"site": site} | ({"declared": True} if declared else {})
     return SimpleNamespace(
-        changes=[Change("location", "x", None, {"site": site})], incoming=SimpleNamespace(partition=partition)
+        changes=[Change("location", "x", None, clear)], incoming=SimpleNamespace(partition=partition)
     )
 
 
@@ -189,3 +190,23 @@ async def test_sites_are_bounded(made: tuple[Sites, Held], monkeypatch: pytest.M
     await sites.follow([event(f"S{n}") for n in range(5)])
     assert len(list(sites.live)) == 2
     assert held.asked == 2
+    assert shown("wardstream_sites_left_out_total{") == {'wardstream_sites_left_out_total{domain="allocation"} 3.0'}
+    await sites.watch(OTHERS)
+
+
+async def test_a_site_that_nobody_declared_gives_way(made: tuple[Sites, Held], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(occupancy, "MOST_SITES", 3)
+    sites, _ = made
+    await sites.follow([event("X1"), event(), event("X2"), event("X1")])
+    await sites.follow([event("Y")])
+    assert set(sites.live) == {SITE, "X1", "X2"}, "made-up names that come all the time are not read one by one"
+    await sites.follow([event("Y", declared=True)])
+    assert set(sites.live) == {SITE, "X1", "Y"}, "the one without an event for longest goes"
+    monkeypatch.setattr(occupancy, "QUIET_SECONDS", 0.0)
+    await sites.follow([event("Z"), event("X3"), event("X4")])
+    assert SITE in sites.live, "its beds were declared"
+    assert "X4" in sites.live
+    assert len(sites.live._versions) == len(sites._shown.keys() | sites._partitions) == 3, (
+        "nothing is kept of the others"
+    )
+    await sites.watch(OTHERS)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.fold import Change, Entity, fold, position, without
-from streams.state import Fold, Held, Put, advance
+from streams.state import Fold, Held, Indexed, Put, advance
 
 KEYS = ("ward", "theatre", "clinic")
 
@@ -138,6 +138,21 @@ def test_read_again_writes_nothing(log: list[Event]) -> None:
     before = store.writes
     asyncio.run(work(log, store, 0, 2))
     assert store.writes == before
+
+
+def test_who_follows_hears_what_another_worker_wrote() -> None:
+    """Both took the same event, and the other was first: nothing is left to be written, and something to be told."""
+    (event,) = log = [Event("ward", position("T1", "e1"), {"beds": 3})]
+    theirs = clean(log)["ward"]
+
+    class Answers:
+        async def get(self, ids: Collection[str]) -> dict[str, Any]:
+            return dict.fromkeys(ids, (theirs, ("index", 1, 1)))
+
+    heard: list[tuple[str, Entity]] = []
+    store = Indexed(Answers(), told=lambda *one: heard.append(one))  # type: ignore[arg-type]
+    assert asyncio.run(advance(store, folds([event]))) == 0
+    assert heard == [("ward", theirs)]
 
 
 def test_without_compare_and_set_a_zombie_wins() -> None:

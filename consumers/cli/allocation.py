@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Who lies where, who waits, and what in the events cannot be so. By reference; names are revealed elsewhere.
 
-        With --at the places of patients are those of that time; status and features of beds are as told last.
+        With --at the places of patients and the status of beds are those of that time; features are as told last.
         """
         when = allocation.moment(at)
         rows = allocation.beds(permit("search", purpose, role), site, unit, free, when)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -33,6 +34,7 @@ Filters = Annotated[list[str] | None, typer.Option("--filter", help="field=value
 Since = Annotated[str | None, typer.Option(help="Only what happened in the last 30m, 24h, 7d.")]
 Purpose = Annotated[str, typer.Option(help="Why: TREAT, ETREAT, HOPERAT, PATRQT, ... (HL7 v3 PurposeOfUse). Audited.")]
 MaybePurpose = Annotated[str | None, typer.Option("--purpose", help="Why; default: the role's first purpose. Audited.")]
+T = TypeVar("T")
 CONTROLS = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)}  # no escape sequence of a message
 
 
@@ -103,10 +105,13 @@ def register(app: typer.Typer) -> None:
 
     @app.command("replay")
     def rebuild(
-        into: Annotated[str, typer.Option(help="Name of the new index, such as ehr-v2.")],
+        into: Annotated[str, typer.Option(help="Name of the new index, such as ehr-v2.")] = "",
         since: Annotated[datetime | None, typer.Option("--from", help="Only what was received since, UTC.")] = None,
         until: Annotated[datetime | None, typer.Option("--to", help="Only what was received before, UTC.")] = None,
         abandon: Annotated[bool, typer.Option("--abandon", help="Put right what a killed replay has left.")] = False,
+        derive: Annotated[
+            bool, typer.Option("--derive", help="Make no index: send again what follows from records (beds).")
+        ] = False,
         of: OfDomain = "ehr",
         role: Role = None,
         as_json: Json = False,
@@ -116,27 +121,25 @@ def register(app: typer.Typer) -> None:
         Searches go on and miss nothing; workers go on, but for a moment. With --from or --to the index is only made,
         and the alias stays. The old index stays too, blocked for writing: delete it when you are sure. Exit code 1
         where a record could not be rebuilt: then the alias stays. A replay that fails or is ended leaves nothing; one
-        that was killed may leave the live index blocked: --abandon.
+        that was killed may leave the live index blocked: --abandon. With --derive the events of other domains that
+        follow from the records are sent again; those that were sent before change nothing.
         """
+        if derive == bool(into) or (derive and abandon):
+            raise UsageError("say --into NAME, or --derive")
+        if derive:
+            entity = f"what follows from {domain(of).name}"
+            Audit.local().write(permit("replay", role=role).act("E", entities=(entity,)))
+            sent = _with_progress(partial(replay_sealed.derive, domain(of), _window(since, until)))
+            _figures({**dataclasses.asdict(sent), "left_out": dict(sent.left_out)}, as_json)
+            raise typer.Exit(0 if sent.complete() else 1)
         Audit.local().write(permit("replay", role=role).act("E", entities=(into,)))
         if abandon:
             moved = run_to_end(replay_sealed.abandon(domain(of), into))
             said = f"{into} {'is the live index' if moved else 'is gone, and the live index takes writes'}"
             typer.echo(json.dumps({"index": into, "live": moved}) if as_json else said)
             return
-        window = replay_sealed.Window(since and since.replace(tzinfo=UTC), until and until.replace(tzinfo=UTC))
-        figures = TextColumn("{task.completed:.0f} records")
-        with Progress(SpinnerColumn(), figures, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
-            advance = partial(progress.advance, progress.add_task("", total=None))
-            made = run_to_end(replay_sealed.rebuild(domain(of), into, window, advance))
-        row = {**dataclasses.asdict(made), "index": into, "left_out": dict(made.left_out)}
-        if as_json:
-            typer.echo(json.dumps(row))
-        else:
-            table = Table("figure", "value")
-            for name, value in row.items():
-                table.add_row(name.replace("_", " "), str(value))
-            Console().print(table)
+        made = _with_progress(partial(replay_sealed.rebuild, domain(of), into, _window(since, until)))
+        _figures({**dataclasses.asdict(made), "index": into, "left_out": dict(made.left_out)}, as_json)
         raise typer.Exit(0 if made.complete() else 1)
 
     dlq = typer.Typer(help="Dead letters: list, show, replay.", no_args_is_help=True)
@@ -202,6 +205,26 @@ def register(app: typer.Typer) -> None:
             typer.echo(json.dumps({"replayed": count, "left_out": left}))
         else:
             typer.echo(f"{count} replayed" + (f", {left} left out: replayed before (--again)" if left else ""))
+
+
+def _window(since: datetime | None, until: datetime | None) -> replay_sealed.Window:
+    return replay_sealed.Window(since and since.replace(tzinfo=UTC), until and until.replace(tzinfo=UTC))
+
+
+def _with_progress(work: Callable[[Callable[[int], None]], Coroutine[Any, Any, T]]) -> T:
+    figures = TextColumn("{task.completed:.0f} records")
+    with Progress(SpinnerColumn(), figures, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        return run_to_end(work(partial(progress.advance, progress.add_task("", total=None))))
+
+
+def _figures(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(row))
+        return
+    table = Table("figure", "value")
+    for name, value in row.items():
+        table.add_row(name.replace("_", " "), str(value))
+    Console().print(table)
 
 
 def _fields(properties: dict[str, Any], as_json: bool) -> None:

@@ -24,8 +24,10 @@ from schemas.allocation import (
 from schemas.derived import Derived
 from schemas.document import Document, documents
 from schemas.envelope import Envelope, rfc3339
+from schemas.marks import Clinical, Staffed
 from schemas.peers import Peers
 from schemas.record import Record, StaffMember
+from schemas.scrub import Scrubber
 from schemas.signal import Signal
 from schemas.wire.fhir import load
 from streams.allocation import events, features, placement
@@ -42,11 +44,36 @@ def read(body: bytes, envelope: Envelope, peers: Peers, known: Collection[str] |
     """Raises BadMessage. No text here is a patient's, so nobody's words need be `known`."""
     event = events.read(load(body), envelope.source, derived=envelope.content_type == derived.CONTENT_TYPE)
     part, at, received = event.part, event.at, envelope.received()
+    if isinstance(part, PlacementEvent) and (authority := peers.of_source(envelope.source).visit_authority):
+        part = part.model_copy(update={"visit_authority": part.visit_authority or authority})
     if at is not None and at > received + CLOCK_SKEW:
         at = received
         part = part.model_copy(update={"flags": (*part.flags, "future_time")})
-    numbers = (one.value for subject in event.subjects for one in subject.identifiers)
-    return Record(subjects=event.subjects, parts=(part,), terms=tuple(numbers), event_time=at, told_at=event.told_at)
+    terms = tuple(one.value for subject in event.subjects for one in subject.identifiers)
+    part = _without_names(part, terms)
+    return Record(subjects=event.subjects, parts=(part,), terms=terms, event_time=at, told_at=event.told_at)
+
+
+def _without_names(part: AllocationPart, terms: tuple[str, ...]) -> AllocationPart:
+    """The part without coded words in which the event's own patient or member of staff stands: they go in clear.
+
+    Flagged as in FHIR, and not refused, since events that were let in once are read again.
+    """
+    members = [one for name, mark, value in part.fields() if isinstance(mark, Staffed) for one in value]
+    own = {*terms, *(one.name for one in members), *(one.identifier.value for one in members if one.identifier)}
+    scrubber = Scrubber(own)
+    kept: dict[str, Any] = {}
+    for name, mark, value in part.fields() if own else ():
+        if isinstance(mark, Clinical) and not mark.text:
+            if isinstance(value, str) and scrubber.holds(value):
+                kept[name] = ""
+            elif isinstance(value, tuple) and (gone := {one for one in value if scrubber.holds(one)}):
+                kept[name] = tuple(one for one in value if one not in gone)
+    return (
+        part.model_copy(update=kept | {"flags": (*part.flags, *(f"not_a_code:{one}" for one in kept))})
+        if kept
+        else part
+    )
 
 
 def document(record: Record) -> list[Document]:
@@ -84,6 +111,8 @@ def change(part: AllocationPart, clear: Mapping[str, Any], at: str, told: str = 
         case PlacementEvent():
             kept = {name: value for name, value in now.items() if name not in PLACE | {"state"}}
             number = part.visit_number or "unnumbered"  # all stays without a number are one after the other
+            if part.visit_number and part.visit_authority:
+                number = _number(part.visit_authority, number)
             sealed, entries = _sealed(visit_number=part.visit_number), placement.entry(part, told or at, at)
             made = Change("placement", number, part.subject, kept, sealed, entries, told, resolve=placement.resolve)
             return replace(made, alike=STAY)
@@ -102,7 +131,10 @@ def _now(part: AllocationPart, clear: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _statuses(part: AllocationPart, at: str) -> dict[tuple[str, str], Any]:
-    """What a prediction looks back at."""
+    """What a prediction looks back at, and a board of an earlier time; of a room or a unit that alone."""
+    if isinstance(part, LocationEvent) and not part.bed:
+        gone = part.action != "set"
+        return {(features.STATUSES, at): "" if gone else part.bed_status} if gone or part.bed_status else {}
     said = {name: value for name, _, value in part.fields()}
     return features.entries([{"kind": part.kind, **said}], at)
 

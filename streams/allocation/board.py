@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.envelope import rfc3339
+from streams.allocation.features import STATUSES
 from streams.allocation.placement import IN, MOVES, NOWHERE, PLANNED, Place, Placed, placed, resolve, steps
 from streams.allocation.site import (
     CLOSED,
@@ -200,8 +201,8 @@ class _Work:
         """Beds, each with what its room and its unit give it: features, services where it has none, and a closure."""
         there = {
             (one.get("unit", ""), one.get("room", ""), one.get("bed", "")): one
-            for one in locations
-            if one.get("state") == ACTIVE
+            for told in locations
+            if (one := self._then(told)) is not None
         }
         made: dict[str, Bed] = {}
         for (unit, room, bed), one in there.items():
@@ -226,6 +227,20 @@ class _Work:
             if one.get("declared"):
                 self.declared.add(unit)
         return made
+
+    def _then(self, one: Entity) -> Entity | None:
+        """A place with the status that it had then; None where it was not there.
+
+        What was told before the history of its statuses begins, if anything, is no longer known: then it was free.
+        """
+        if one["event_time"] <= self._until:
+            return one if one.get("state") == ACTIVE else None
+        told: dict[str, str] = one.get(HISTORY, {}).get(STATUSES, {})
+        status = told.get(max((when for when in told if when <= self._until), default=""))
+        if status == "":  # no longer there
+            return None
+        is_since = one["folded"].get("bed_status", "").split("|")[0] <= self._until  # cleared since then, perhaps
+        return one if is_since else one | {"bed_status": status}
 
     def with_status(self, bed: Bed, lying: Mapping[str, tuple[str, ...]]) -> Bed:
         """Occupied where somebody lies, whatever was told of it; closed stays closed."""

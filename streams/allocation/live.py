@@ -103,6 +103,7 @@ class Live:
         self._sites: dict[str, dict[str, Entity]] = {}
         self._where: dict[str, str] = {}  # site of each entity: a patient may move from one to another
         self._versions: dict[str, int] = {}
+        self._count = 0  # of all changes: a version never comes again, even of a site that was forgotten
         self._beside: dict[str, dict[str, Entity]] = {}  # stays of merged patients that were told on at another site
 
     def __contains__(self, site: str) -> bool:
@@ -116,7 +117,8 @@ class Live:
         return self._versions.get(site, 0)
 
     def _changed(self, site: str) -> None:
-        self._versions[site] = self.version(site) + 1
+        self._count += 1
+        self._versions[site] = self._count
 
     def follow(self, site: str, found: Mapping[str, Entity]) -> None:
         """Begin with what the index holds."""
@@ -143,6 +145,7 @@ class Live:
         """Follow these no longer, or none: their partition went to another worker, or somebody was erased."""
         for site in tuple(self._sites if sites is None else sites):
             self._beside.pop(site, None)
+            self._versions.pop(site, None)
             for name in self._sites.pop(site, {}):
                 del self._where[name]
 

@@ -11,12 +11,14 @@ from schemas.derived import Derived
 from schemas.ehr import Event, Resource, Visit
 from schemas.envelope import rfc3339
 from schemas.record import Record
+from schemas.scrub import Scrubber
 
 DOMAIN = "allocation"
 STEPS = frozenset(  # table 0003; pending discharges (A16) and transfers (A15) change where nobody is yet
     ("A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A11", "A12", "A13", "A14", "A17", "A27", "A38")
 )
 SAID = ("unit", "room", "bed", "patient_class", "hospital_service", "expected_discharge_at", "expected_admit_at")
+CODED = frozenset(("unit", "room", "bed", "patient_class", "hospital_service"))
 STATUS = frozenset("UOCHKI")  # table 0116
 SUSPENDED = {"suspended": "C", "inactive": "C"}  # Location.status: not in use, whatever it was last
 
@@ -24,10 +26,14 @@ SUSPENDED = {"suspended": "C", "inactive": "C"}  # Location.status: not in use, 
 def derive(record: Record) -> list[Derived]:
     events = {part.subject: part for part in record.parts if isinstance(part, Event)}
     told = {"told_at": rfc3339(record.told_at)} if record.told_at else {}
+    # Of words alone none is left out: patients are called North and Rose, as wards are. FHIR's codes were looked at.
+    numbers = Scrubber(term for term in record.terms if any(map(str.isdigit, term)))
     made: list[Derived] = []
     for part in record.parts:
         if isinstance(part, Visit) and part.subject is not None and _tells(part):
-            body = _placement(part, events.get(part.subject))
+            said = _placement(part, events.get(part.subject))
+            said |= {name: value for name in ("sex", "age") if (value := getattr(record, name)) not in (None, "")}
+            body = {name: value for name, value in said.items() if not (name in CODED and numbers.holds(value))}
             made.append(Derived(DOMAIN, part.subject, part.facility, body | told))
         elif isinstance(part, Resource) and part.resource_type == "Location" and (status := _status(part)):
             where = {name: value for name in ("unit", "room", "bed") if (value := getattr(part, name))}

@@ -150,6 +150,7 @@ class _Reading:
         held = [self._withhold(kind, draft, scrubber, unnamed) for kind, draft in self.drafts]
         whose: list[int | None] = [0] if self.type == "Patient" else list(range(len(subjects))) or [None]
         told = instant(at_path(self.resource, ("meta", "lastUpdated")), self.peer.zone)
+        sex, years = self._whose(at) if self.type == "Encounter" and len(subjects) == 1 else ("", None)
         return Record(
             subjects=subjects,
             parts=tuple(self._finished(*draft, subject, flags) for subject in whose for draft in self.drafts),
@@ -158,8 +159,19 @@ class _Reading:
             event_time=at,
             told_at=min(told or self.received_at, self.received_at),
             unnamed=any(held) or any(doubted),
+            sex=sex,
+            age=years,
             versions=(f"{self.type}/{id}",) if (id := self.resource.get("id")) else (),
         )
+
+    def _whose(self, at: datetime | None) -> tuple[str, int | None]:
+        """Sex (table 0001) and age of the patient of an Encounter, where the event holds the Patient."""
+        patient = resolved(self.resource.get("subject") or {}, self.focus) or {}
+        if patient.get("resourceType") != "Patient":
+            return "", None
+        born = instant(str(patient.get("birthDate") or ""), self.peer.zone)
+        now = min(at or self.received_at, self.received_at)
+        return codes.SEX.get(patient.get("gender") or "", ""), age(born, now) if born else None
 
     def _codes(self, kind: type[EhrPart], draft: Draft, scrubber: Scrubber, unnamed: bool) -> bool:
         """Take out what stands where a code should and may name somebody; gives whether a name that nobody knows might.
