@@ -57,7 +57,7 @@ class Agent:
         self._planning = None
         if self._sites is not None and settings().planning:
             documents = Index(async_client(), sites.ALIAS)
-            self._planning = Planning(self._sites.live, self._keys, documents, self._send)
+            self._planning = Planning(self._sites, self._keys, documents, self._send)
         self._entities = Indexed(self._index, told=self._sites.take) if self._sites else Indexed(self._index)
         self._scorer = Scorer(self._processor, Models.local(), self._index.get)
         self._broker, self._key_store = Target("kafka"), Target("keystore")

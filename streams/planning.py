@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra import metrics
 from infra.crypto import DataKey
@@ -29,20 +29,24 @@ from infra.settings import settings
 from schemas.sites import ACCEPTED, OF, PROPOSED, RAISED, WITHDRAWN, number
 from streams.allocation import proposal, signals
 from streams.allocation.board import Board
-from streams.allocation.live import Live
 from streams.allocation.plan import BED, INFEASIBLE, OPTIMAL, Assignment, Plan
 from streams.allocation.proposal import Document, Line
 from streams.allocation.rules import check
 from streams.allocation.signals import Raised
 from streams.allocation.site import Site
 from streams.beside import Beside, BesideFailed
+from streams.occupancy import Sites
+
+if TYPE_CHECKING:
+    from streams.allocation.conflict import Conflict  # its solver takes a second to load
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.05
 QUIET_SECONDS = 0.1  # without another change, and a plan is made
 LONGEST_SECONDS = 0.5  # that changes one after the other put it off
 STALE_SECONDS = 300.0  # after which a site where nothing happens is planned again: time passes
-NICE = 10
+NICE = 5
+SLICE_SECONDS = 0.2  # of a plan that gets better: the next event waits for it
 PATIENCE_SECONDS = 60.0  # the first plan waits for the process to start and to load its solver
 NOW = frozenset(("placed", "one_per_bed", "usable", "features", "sex", "isolation"))  # rules that beds break by now
 
@@ -83,9 +87,12 @@ class _State:
     due: Due = field(default_factory=Due)
     plan: Plan | None = None
     lines: Sequence[Line] = ()  # of the last proposal, as told
+    conflict: Conflict | None = None  # why the last plan is infeasible, once that is worked out
+    kept: tuple[str, float, float] | None = None  # id, cost and bound of what is in the index
     raised: Raised | None = None  # None: what the index has is not read yet
     places: dict[str, Place] = field(default_factory=dict)
     thought: float = 0.0  # seconds spent on the plan since the last change
+    pause: float = 0.0  # it gets no better before that
     seed: int = 0
     gauges: dict[tuple[str, str], int] = field(default_factory=dict)
 
@@ -94,9 +101,9 @@ class Planning:
     """`send` confirms messages; `documents` is the index of sites. One plan at a time: whose change is oldest first."""
 
     def __init__(
-        self, live: Live, keys: KeyStore, documents: Index, send: Callable[[Sequence[Outgoing]], Awaitable[None]]
+        self, sites: Sites, keys: KeyStore, documents: Index, send: Callable[[Sequence[Outgoing]], Awaitable[None]]
     ) -> None:
-        self._live, self._keys, self._documents, self._send = live, keys, documents, send
+        self._sites, self._live, self._keys, self._documents, self._send = sites, sites.live, keys, documents, send
         self._beside = Beside(NICE)
         self._states: dict[str, _State] = {}
 
@@ -120,7 +127,7 @@ class Planning:
             state.due.look(self._live.version(site), now)
             if state.due.now(now):
                 due.append((now if state.due.first is None else state.due.first, site))
-            elif state.due.first is None and now >= state.due.rest and self._may_improve(state):
+            elif state.due.first is None and now >= state.pause and self._may_improve(state):
                 better.append((state.thought, site))
         return min(due or better, default=(0.0, None))[1]
 
@@ -145,10 +152,16 @@ class Planning:
         except KeyStoreBusy:
             state.due.first = changed or began
         except BesideFailed as error:
+            state.due.first = changed or began
             log.error("no plan of a site: %s", error)
             metrics.PLANS.labels("failed").inc()
         finally:
-            state.due.end(began, time.monotonic())
+            now = time.monotonic()
+            state.pause = now + (now - began)
+            if changed is None:
+                state.due.planned = now
+            else:
+                state.due.end(began, now)
 
     async def _kept(self, site: str, state: _State) -> Mapping[str, Document]:
         """What the index has of a site: what was accepted, and at first what was proposed and raised before."""
@@ -167,14 +180,20 @@ class Planning:
         site, of = board.site, settings()
         last = state.plan or _plan_of(site, kept.get(PROPOSED))
         before = proposal.over(proposal.of_document(kept.get(ACCEPTED), site.at), last, site)
-        state.thought = 0.0 if changed is not None or state.plan is None else state.thought + of.plan_seconds
-        state.seed = 1 if changed is not None else state.seed + 1
-        explain = changed is None and state.plan is not None and state.plan.status == INFEASIBLE
-        plan, conflict = await self._beside.ask(
-            PATIENCE_SECONDS, _think, site, before, of.plan_seconds, state.seed, explain
-        )
-        state.plan = plan
-        if await self._keep(site, state, proposal.document(site, plan, conflict)):
+        better = changed is None and state.plan is not None
+        seconds = SLICE_SECONDS if better else of.plan_seconds
+        state.thought, state.seed = (state.thought + seconds, state.seed + 1) if better else (0.0, 1)
+        if not better:
+            state.conflict = None
+        explain = better and state.conflict is None and last is not None and last.status == INFEASIBLE
+        plan, conflict = await self._beside.ask(PATIENCE_SECONDS, _think, site, before, seconds, state.seed, explain)
+        state.plan, state.conflict = plan, (conflict or state.conflict) if plan.status == INFEASIBLE else None
+        made = proposal.document(site, plan, state.conflict)
+        now = made["plan"], plan.cost, plan.bound
+        if better and state.kept == now and conflict is None:
+            return
+        if await self._keep(site, state, made):
+            state.kept = now
             await self._raise(board, state)
             metrics.PLANS.labels(plan.status).inc()
             metrics.PLAN_GAP.labels(site.id).set(plan.gap)
@@ -189,13 +208,14 @@ class Planning:
         """
         named = {*made["patient_ref"], *made["staff_ref"]}
         if await asyncio.to_thread(self._keys.erased, named):
+            self._sites.forget()
             return False
         await self._tell(await asyncio.to_thread(self._told, made, state.lines))
         state.lines = made["lines"]
         await self._write(state, number(PROPOSED, site.id), made)
         if await asyncio.to_thread(self._keys.erased, named):  # between: the erasure may have looked too early
             await self._documents.remove_of({"term": {"site": site.id}})
-            state.places.clear()
+            self._sites.forget()
             return False
         return True
 

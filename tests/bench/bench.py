@@ -26,7 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import beds
 import load
+import plan
 import seal
 import similar
 from elasticsearch.helpers import scan
@@ -59,6 +61,7 @@ from infra.visible import Watch
 from producers.simulate.cohort import Cohort
 from producers.simulate.mllp_client import control_id, send
 from schemas.envelope import event_id
+from schemas.registry import DOMAINS
 from schemas.topics import SIGNALS
 from streams.ehr.features import TARGETS
 
@@ -209,6 +212,22 @@ class Bench:
             self.rows[f"scores{traffic}"].append(watch.count / (len(messages) - warm))
             self.rows[f"wire_to_scored{traffic}_p50"].append(p50)
             self.rows[f"wire_to_scored{traffic}_p99"].append(p99)
+
+    def beds(self) -> None:
+        """Events of one site into its live state, as fast as they go; then, one at a time, event to plan."""
+        self._seed += 1
+        site = beds.named(plan.site(200, 80, self._seed), f"BENCH{self._seed}")
+        path = self.home / "beds.ndjson"
+        with process(self.home, "ours", WORKERS["ours"]), listener(self.home, "operations") as (port, _):
+            for some in (list(beds.events(site)), list(beds.changes(site, self.sent))):
+                path.write_text("".join(f"{json.dumps(one)}\n" for one in some))
+                started = time.perf_counter()
+                run("produce", "operations", str(path))
+                until_idle(120, DOMAINS["allocation"])
+                rate = len(some) / (time.perf_counter() - started)
+            self.rows["beds_events"].append(rate)
+            time.sleep(15)  # the plan gets better while nothing happens
+            self._quantiles("event_to_plan", beds.planned(site, port, 10 if self.seconds < 60 else 40))
 
     def seal(self) -> None:
         """Fields sealed and opened again, keys looked up, beside the bare cipher; one thread."""
@@ -408,6 +427,9 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
         )
     ),
     *((f"wire_to_scored{traffic}_{cut}", "s", None) for traffic in ("", "_vitals") for cut in ("p50", "p99")),
+    ("beds_events", "events/s", None),
+    ("event_to_plan_p50", "s", None),
+    ("event_to_plan_p99", "s", None),
     ("seal_open_fields", "fields/s", "bare_aes_gcm"),
     ("bare_aes_gcm", "fields/s", None),
     ("fernet_fields", "fields/s", "bare_aes_gcm"),
@@ -514,6 +536,7 @@ def main() -> None:
                 "mllp_paced": lambda: bench.mllp(50, PACE, "paced"),
                 "visible": bench.visible,
                 "scored": bench.scored,
+                "beds": bench.beds,
                 "seal": bench.seal,
             }
             chosen = {name: one for name, one in rounds.items() if not given.only or name in given.only}

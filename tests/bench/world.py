@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from infra.elastic import client
 from infra.kafka import connection, lag
 from infra.settings import settings
-from schemas.registry import DOMAINS
+from schemas.registry import DOMAINS, Domain
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(ROOT / "wardstream.py")]
@@ -69,11 +69,11 @@ def process(home: Path, name: str, command: list[str]) -> Iterator[psutil.Proces
 
 
 @contextlib.contextmanager
-def listener(home: Path) -> Iterator[tuple[int, psutil.Process]]:
+def listener(home: Path, feed: str = "mllp") -> Iterator[tuple[int, psutil.Process]]:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = int(one.getsockname()[1])
-    with process(home, "listener", [*COMMAND, "produce", "mllp", "--port", str(port)]) as running:
+    with process(home, "listener", [*COMMAND, "produce", feed, "--port", str(port)]) as running:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with socket.socket() as one:
@@ -107,18 +107,18 @@ def skip_to_end(group: str) -> None:
             time.sleep(1)
 
 
-def waiting() -> int:
+def waiting(domain: Domain = DOMAIN) -> int:
     """Events that no worker has finished."""
-    return sum(one.events for one in lag(DOMAIN.raw.name).values())
+    return sum(one.events for one in lag(domain.raw.name).values())
 
 
-def until_idle(patience: float) -> float:
+def until_idle(patience: float, domain: Domain = DOMAIN) -> float:
     """Seconds until nothing waits. Raises TimeoutError."""
     started = time.monotonic()
-    while waiting():
+    while waiting(domain):
         if time.monotonic() - started > patience:
-            raise TimeoutError(f"{waiting()} events still wait")
-        time.sleep(0.5)
+            raise TimeoutError(f"{waiting(domain)} events still wait")
+        time.sleep(0.2)
     return time.monotonic() - started
 
 
