@@ -220,6 +220,9 @@ async def test_a_worker_s_memory_is_what_a_person_is_told(declared: Path, comman
         ref = next(held[name]["patient_ref"] for name in stays)
         for merged in ({}, {ref: "somebody"}):
             assert set(await index.find(elsewhere("ANOTHER", held, merged) or {})) == stays != set()
+        assert {one["patient_ref"] for one in (await index.find(elsewhere(SITE, held, {ref: "x"}) or {})).values()} == {
+            ref
+        }
     finally:
         await index._server.close()
 

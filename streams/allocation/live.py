@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.envelope import rfc3339
-from streams.allocation.board import ACTIVE, BEDDED, Board, as_one, board, person_of, stays
+from streams.allocation.board import ACTIVE, BEDDED, STAY, Board, as_one, board, person_of, stays
 from streams.allocation.placement import IN, PLANNED
 from streams.fold import Entity
 
@@ -56,18 +56,19 @@ def closed(found: Collection[Entity], site: str = "", merged: Mapping[str, str] 
 
 
 def elsewhere(site: str, held: Mapping[str, Entity], merged: Mapping[str, str]) -> Query | None:
-    """What is held of a site and is another site's by now, or was told on there after a merge; None where nothing is.
+    """What is held of a site and is another site's by now, and all stays of those who were merged; None for nothing.
 
-    An event of the other site moves a stay, and whoever follows this one alone does not hear of it.
+    An event of the other site moves a stay, and whoever follows this one alone does not hear of it. A merge may join a
+    stay with one that was over long before and is held no more.
     """
     told = {name: one for name, one in held.items() if one["kind"] == "placement"}
     if not told:
         return None
-    some: list[Query] = [{"ids": {"values": sorted(told)}}]
+    here = [{"term": {"site": site}}]
+    some: list[Query] = [{"bool": {"filter": [{"ids": {"values": sorted(told)}}], "must_not": here}}]
     if family := _families({person_of(one, merged) for one in told.values()}, merged):
         some.append({"terms": {"patient_ref": sorted(family)}})
-    here = [{"term": {"site": site}}]
-    return _entities({"bool": {"filter": [{"term": {"kind": "placement"}}, _any(*some)], "must_not": here}}, "")
+    return _entities({"bool": {"filter": [{"term": {"kind": "placement"}}, _any(*some)]}}, "")
 
 
 def _families(persons: Collection[str], merged: Mapping[str, str]) -> set[str]:
@@ -104,7 +105,7 @@ class Live:
         self._where: dict[str, str] = {}  # site of each entity: a patient may move from one to another
         self._versions: dict[str, int] = {}
         self._count = 0  # of all changes: a version never comes again, even of a site that was forgotten
-        self._beside: dict[str, dict[str, Entity]] = {}  # stays of merged patients that were told on at another site
+        self._beside: dict[str, dict[str, Entity]] = {}  # of merged patients: what joins with stays here
 
     def __contains__(self, site: str) -> bool:
         return site in self._sites
@@ -132,13 +133,16 @@ class Live:
         return self._sites[site]
 
     def beside(self, site: str, found: Mapping[str, Entity]) -> None:
-        """What `elsewhere` found: what moved is no longer this site's."""
-        moved = found.keys() & self._sites[site].keys()
+        """What `elsewhere` found: what moved is this site's no longer; of the rest counts what is of a stay here."""
+        own = self._sites[site]
+        moved = [name for name, one in found.items() if name in own and one.get("site") != site]
         for name in moved:
-            del self._sites[site][name]
+            del own[name]
             del self._where[name]
-        if moved or found != self._beside[site]:
-            self._beside[site] = dict(found)
+        mine = {one.get(STAY) for one in own.values() if one["kind"] == "placement"}
+        kept = {name: one for name, one in found.items() if name not in own and one.get(STAY) in mine}
+        if moved or kept != self._beside[site]:
+            self._beside[site] = kept
             self._changed(site)
 
     def forget(self, sites: Collection[str] | None = None) -> None:
