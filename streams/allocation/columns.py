@@ -210,11 +210,10 @@ class Pricer:
         for sex, kind in product((0, 1), np.unique(self.kind[comers]).tolist() or [0]):
             of = other & (self.kind[comers] == kind) & (self.sex[comers] != 1 - sex)
             after = sum(max(0.0, float(won[of].max(initial=0.0))) for _, won in later)
-            if sexes <= {sex} and kinds <= {kind}:
-                fit = np.flatnonzero(of & (now > 0))
+            ranked = np.zeros(0, dtype=np.int64)
+            if kinds <= {kind}:  # beside women, and before men, come those of neither sex
+                fit = np.flatnonzero(of & (now > 0) & (True if sexes <= {sex} else self.sex[comers] == -1))
                 ranked = fit[np.argsort(-now[fit], kind="stable")]
-            else:
-                ranked = np.zeros(0, dtype=np.int64)
             if after + float(now[ranked[: len(empty)]].sum()) - paid <= max(least - base, best):
                 continue
             won, who = _ages(now[ranked], self.age[comers[ranked]], ages, len(empty), ground.age_price)
@@ -271,6 +270,8 @@ def _ages(
     if most == 1:
         net = values - price * np.where(ages < 0, 0, np.maximum(np.maximum(ages - high, low - ages), 0) if kept else 0)
         first = int(net.argmax())
+        if net[first] <= 0:
+            return -paid, none  # that nobody comes is a choice as well
         return float(net[first]) - paid, np.array([first])
     least = float(values[most - 1]) - price * _AGES if len(values) >= most else 0.0
     seen: dict[int, int] = {}
