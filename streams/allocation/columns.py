@@ -10,7 +10,7 @@ solved, and at any time its prices give a bound (Lagrange): what everybody is wo
 from __future__ import annotations
 
 import time
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -29,7 +29,6 @@ Floats = NDArray[np.float64]
 _SMOOTH = 0.85  # of the best prices so far in those that patterns are sought with (Wentges, 1997): fewer rounds
 _MANY = 5000  # patterns in the linear programme, from which on half of them are left out
 _TINY = 0.5  # hundredths
-_AGES = 130  # years: above any span
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +138,19 @@ class Master:
         return csc_matrix((np.ones(len(flat)), flat, ends), shape=(len(self.needs) + len(self.rooms), len(rows)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """A room at given prices: who may come, what each wins in each bed, and, of each group of those who may come
+    together, what the first none, one, two ... win at most."""
+
+    room: int
+    beds: list[int]
+    comers: NDArray[np.int64]
+    value: Floats  # (comers, beds)
+    groups: list[tuple[int, int, NDArray[np.bool_]]]  # sex, kind, which comers
+    tops: Floats  # (groups, beds + 1)
+
+
 class Pricer:
     """Seeks, for prices of all needs, the patterns of a room that win most."""
 
@@ -158,18 +170,24 @@ class Pricer:
         value[~self.inside] = -1.0
         for n in lying:
             value[n, beds.index(ground.own[n])] = -1.0  # staying is no coming
-        comers = np.flatnonzero(value.max(axis=1, initial=-1.0) > 0)
-        value = value[comers]
+        most = value.max(axis=1, initial=-1.0)
+        comers = np.flatnonzero(most > 0)
+        at = _Room(room, beds, comers, value[comers], *self._groups(comers, most[comers], len(beds)))
         stays = [n for n in lying if ground.price[n, ground.own[n]] < CLOSED]
-        best, winners = 0.0, []
-        for size in range(len(stays), -1, -1):
+        ranked = []
+        for size in range(len(stays) + 1):
             for kept in combinations(stays, size):
-                if not self._together(kept):
-                    continue
-                won, made = self._beside(room, kept, beds, comers, value, worth, best)
-                if made is not None and won > _TINY:
-                    winners.append((won, made))
-                best = max(best, won)
+                if self._together(kept):
+                    ranked.append((self._ceiling(at, kept, worth), kept))
+        ranked.sort(key=lambda one: -one[0])
+        best, winners = 0.0, []
+        for ceiling, kept in ranked:
+            if ceiling <= best:
+                break
+            won, made = self._beside(at, kept, worth, best)
+            if made is not None and won > _TINY:
+                winners.append((won, made))
+            best = max(best, won)
         winners.sort(key=lambda one: -one[0])
         return best, [one for _, one in winners[:3]]
 
@@ -179,44 +197,58 @@ class Pricer:
             alike(ground.needs[a], ground.needs[b]) for a, b in combinations(kept, 2)
         )
 
-    def _beside(
-        self,
-        room: int,
-        kept: Sequence[int],
-        beds: Sequence[int],
-        comers: NDArray[np.int64],
-        value: Floats,
-        worth: Floats,
-        least: float,
-    ) -> tuple[float, Pattern | None]:
-        """The best that may come beside those who are kept; no pattern if it wins no more than `least`."""
+    def _groups(
+        self, comers: NDArray[np.int64], most: Floats, size: int
+    ) -> tuple[list[tuple[int, int, NDArray[np.bool_]]], Floats]:
+        """Who may come together, as (sex, kind, which comers); and what the first one, two ... of each group win."""
+        groups, tops = [], []
+        for sex, kind in product((0, 1), np.unique(self.kind[comers]).tolist() or [0]):
+            of = (self.kind[comers] == kind) & (self.sex[comers] != 1 - sex)
+            groups.append((sex, kind, of))
+            tops.append(np.cumsum([0.0, *np.sort(np.append(most[of], np.zeros(size)))[::-1][:size]]))
+        return groups, np.array(tops)
+
+    def _ceiling(self, at: _Room, kept: Sequence[int], worth: Floats) -> float:
+        """What may come beside these wins no more."""
         ground = self.ground
+        later = sum(bool(ground.hour[ground.own[n]] <= HORIZON) for n in kept)
+        base = sum(float(worth[n] - ground.price[n, ground.own[n]]) for n in kept)
+        first = at.tops[:, 1] if at.tops.shape[1] > 1 else at.tops[:, 0]
+        return base + float((at.tops[:, len(at.beds) - len(kept)] + later * first).max())
+
+    def _beside(self, at: _Room, kept: Sequence[int], worth: Floats, least: float) -> tuple[float, Pattern | None]:
+        """The best that may come beside those who are kept; no pattern if it wins no more than `least`."""
+        ground, comers = self.ground, at.comers
         held = {ground.own[n]: n for n in kept}
-        empty = [i for i, bed in enumerate(beds) if bed not in held]
+        empty = [i for i, bed in enumerate(at.beds) if bed not in held]
         ages = [age for n in kept if (age := ground.needs[n].age) is not None]
         base = sum(float(worth[n] - ground.price[n, ground.own[n]]) for n in kept)
         paid = ground.age_price * (max(ages) - min(ages)) if ages else 0
         other = np.ones(len(comers), dtype=bool)
-        other[np.isin(comers, kept)] = False
+        for n in kept:
+            other[comers == n] = False
         later = [
-            (bed, self._successors(kept, i, bed, comers, value, not empty, ages))
-            for i, bed in enumerate(beds)
+            (bed, self._successors(kept, i, bed, comers, at.value, not empty, ages))
+            for i, bed in enumerate(at.beds)
             if bed in held and ground.hour[bed] <= HORIZON
         ]
-        now = value[:, empty].max(axis=1, initial=-1.0)
+        now = at.value[:, empty].max(axis=1, initial=-1.0)
         sexes = {int(self.sex[n]) for n in kept} - {-1}
         kinds = {int(self.kind[n]) for n in kept}
         best, chosen, group = -inf, np.zeros(0, dtype=np.int64), np.zeros(len(comers), dtype=bool)
-        for sex, kind in product((0, 1), np.unique(self.kind[comers]).tolist() or [0]):
-            of = other & (self.kind[comers] == kind) & (self.sex[comers] != 1 - sex)
+        for (sex, kind, group_of), top in zip(at.groups, at.tops, strict=True):
+            floor = max(least - base, best)
+            if top[len(empty)] + len(later) * top[min(1, len(top) - 1)] - paid <= floor:
+                continue
+            of = other & group_of
             after = sum(max(0.0, float(won[of].max(initial=0.0))) for _, won in later)
             ranked = np.zeros(0, dtype=np.int64)
             if kinds <= {kind}:  # beside women, and before men, come those of neither sex
                 fit = np.flatnonzero(of & (now > 0) & (True if sexes <= {sex} else self.sex[comers] == -1))
                 ranked = fit[np.argsort(-now[fit], kind="stable")]
-            if after + float(now[ranked[: len(empty)]].sum()) - paid <= max(least - base, best):
+            if after + float(now[ranked[: len(empty)]].sum()) - paid <= floor:
                 continue
-            won, who = _ages(now[ranked], self.age[comers[ranked]], ages, len(empty), ground.age_price)
+            won, who = _ages(now[ranked], self.age[comers[ranked]], ages, len(empty), ground.age_price, floor - after)
             if won + after > best:
                 best, chosen, group = won + after, comers[ranked[who]], of
         if base + best <= least:
@@ -226,7 +258,8 @@ class Pricer:
             for bed, won in later
             for n in comers[group][np.argsort(-won[group], kind="stable")[: 3 + len(chosen)]]
         ]
-        return base + best, _made(ground, room, kept, chosen.tolist(), successors, [beds[i] for i in empty])
+        empties = [at.beds[i] for i in empty]
+        return base + best, _made(ground, at.room, kept, chosen.tolist(), successors, empties)
 
     def _successors(
         self,
@@ -258,25 +291,50 @@ class Pricer:
 
 
 def _ages(
-    values: Floats, ages: NDArray[np.int64], kept: Sequence[int], most: int, price: int
+    values: Floats, ages: NDArray[np.int64], kept: Sequence[int], most: int, price: int, floor: float = -inf
 ) -> tuple[float, NDArray[np.int64]]:
     """(value less the price of the years between oldest and youngest, who): the best `most` of those who may come,
-    which are given in order of value; -1 is no age."""
+    which are given in order of value; -1 is no age. Minus infinity where nothing makes it more than `floor`."""
     none = np.zeros(0, dtype=np.int64)
-    paid = float(price * (max(kept) - min(kept))) if kept else 0.0
-    if not most or not len(values):
-        return -paid, none
     low, high = (min(kept), max(kept)) if kept else (-1, -1)
-    if most == 1:
-        net = values - price * np.where(ages < 0, 0, np.maximum(np.maximum(ages - high, low - ages), 0) if kept else 0)
-        first = int(net.argmax())
-        if net[first] <= 0:
-            return -paid, none  # that nobody comes is a choice as well
-        return float(net[first]) - paid, np.array([first])
-    least = float(values[most - 1]) - price * _AGES if len(values) >= most else 0.0
+    best, who = -float(price * (high - low)), none  # that nobody comes is a choice as well
+    if most == 1 and len(values):
+        apart = np.maximum(np.maximum(ages - high, low - ages), 0) if kept else np.zeros_like(ages)
+        net = values - price * np.where(ages < 0, 0, apart)
+        if net[first := int(net.argmax())] > 0:
+            best, who = best + float(net[first]), np.array([first])
+    elif most and len(values):
+        for some in _likely(values, ages, low, high, most):
+            known = [*ages[some][ages[some] >= 0].tolist(), *kept]
+            net_of = float(values[some].sum()) - price * (max(known) - min(known) if known else 0)
+            if net_of > best:
+                best, who = net_of, some
+        if better := _windows(values, ages, low, high, most, price, max(best, floor)):
+            best, who = better
+    return (best, who) if best > floor else (-inf, none)
+
+
+def _likely(values: Floats, ages: NDArray[np.int64], low: int, high: int, most: int) -> Iterator[NDArray[np.int64]]:
+    """Sets that are good as a rule, so that few windows of ages are left to be looked at."""
+    aged = ages >= 0
+    yield np.flatnonzero(~aged)[:most]
+    yield np.arange(min(most, len(values)))
+    if aged.any():
+        young, old = (low, high) if low >= 0 else (int(ages[aged.argmax()]),) * 2
+        for years in (0, 3, 10):
+            yield np.flatnonzero(~aged | ((ages >= young - years) & (ages <= old + years)))[:most]
+
+
+def _windows(
+    values: Floats, ages: NDArray[np.int64], low: int, high: int, most: int, price: int, best: float
+) -> tuple[float, NDArray[np.int64]] | None:
+    """The best of all spans of ages, each from one who comes or from the youngest who is kept; None if none is above
+    `best`."""
+    far = np.where(ages < 0, 0, np.maximum(np.maximum(ages - high, low - ages), 0)) if low >= 0 else 0
+    reach = values + float(values[: most - 1].sum()) - price * (far + high - low)  # with the best of all others
     seen: dict[int, int] = {}
     few: list[tuple[int, float, int]] = []
-    for i in np.flatnonzero(values >= least).tolist():  # of one age the first are enough
+    for i in np.flatnonzero(reach > best).tolist():  # of one age the first are enough
         age = int(ages[i])
         seen[age] = seen.get(age, 0) + 1
         if seen[age] <= most:
@@ -284,15 +342,13 @@ def _ages(
     free = sorted((value, i) for age, value, i in few if age < 0)
     aged = sorted(one for one in few if one[0] >= 0)
     ceiling = float(values[:most].sum())  # of nobody's age being counted
-    best, who = sum(value for value, _ in free) - paid, [i for _, i in free]
-    starts = sorted({age for age, _, _ in aged if not kept or age < low} | ({low} if kept else set()), reverse=True)
+    whole, who = sum(value for value, _ in free), None
+    starts = sorted({age for age, _, _ in aged if low < 0 or age < low} | ({low} if low >= 0 else set()), reverse=True)
     for start in starts:
-        if kept and ceiling - price * (high - start) <= best:
+        if low >= 0 and ceiling - price * (high - start) <= best:
             break
-        top, total = list(free), sum(value for value, _ in free)
-        for age, value, i in aged:
-            if age < start:
-                continue
+        top, total = list(free), whole
+        for age, value, i in aged[bisect_left(aged, (start,)) :]:
             if ceiling - price * (max(age, high) - start) <= best:
                 break
             if len(top) < most:
@@ -307,7 +363,7 @@ def _ages(
             net = total - price * (max(age, high) - start)
             if net > best:
                 best, who = net, [j for _, j in top]
-    return best, np.array(who, dtype=np.int64)
+    return None if who is None else (best, np.array(who, dtype=np.int64))
 
 
 def _made(
