@@ -74,10 +74,8 @@ def _near(placing: Placing, some: Sequence[int], most: int, ends: float | None) 
     """Solve the rooms that are nearest to having room for these, with rooms to which who lies there could go."""
     ground, rooms = placing.ground, set[int]()
     for n in some:
-        ways = _nearest(placing, n, most)
-        if ground.own[n] != NOWHERE:
-            ways.append(int(ground.room[ground.own[n]]))
-        for room in ways:
+        own = [int(ground.room[ground.own[n]])] if ground.own[n] != NOWHERE else []  # others leave him alone there
+        for room in own + _nearest(placing, n, most):
             there = [m for bed in ground.of_room[room] for m in [*ground.lying[bed], placing.newcomer[bed]]]
             more = {room}.union(*(_refuge(placing, m, room) for m in there if m != NOWHERE and ground.must(m)))
             if sum(len(ground.of_room[one]) for one in rooms | more) <= _NEAR:
@@ -132,7 +130,10 @@ def _whole(placing: Placing, ends: float | None) -> bool:
     """The whole site, of those who must have a bed; then all others are matched to what is left."""
     ground = placing.ground
     model, groups = build_musts(ground)
+    for n, var in model.stay.items():
+        model.cp.add_hint(var, placing.place[n] == ground.own[n])
     solver = _solver(ends, inf)
+    solver.parameters.cp_model_probing_level = solver.parameters.symmetry_level = 0  # would take most of the time
     if solver.solve(model.cp, _Enough()) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return False
     was, cost = list(placing.place), placing.cost
