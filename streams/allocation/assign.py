@@ -21,7 +21,7 @@ from streams.allocation.columns import choose, generate, of_placing
 from streams.allocation.convert import Converter
 from streams.allocation.ground import MUST, NOWHERE, Ground, Placing
 from streams.allocation.model import build, hint, read
-from streams.allocation.must import make_room
+from streams.allocation.must import around, make_room, nearest
 from streams.allocation.plan import BED, Plan
 from streams.allocation.report import report
 from streams.allocation.site import Site
@@ -35,6 +35,7 @@ _NEAR = 0.4  # of the time for neighbourhoods, where the whole is solved as well
 _BEDS, _FEWEST, _MOST = 16, 12, 80  # of a neighbourhood: at first, at least, at most
 _EXACT = 12  # beds of a neighbourhood up to which ages are modelled as they are
 _LIMIT = 3.0  # seconds of one neighbourhood at most
+_ASIDE = 2
 _EASY = 0.8  # seconds below which the next may be larger
 _STALE = 40  # neighbourhoods in a row without any gain, after which nothing more is expected
 _DETERMINISTIC = 2.0  # of one neighbourhood, in CP-SAT's own unit, where the number of rounds is given
@@ -150,6 +151,8 @@ class Search:
         order = list(range(len(ground.rooms)))
         self.chance.shuffle(order)
         waiting = [n for n, bed in enumerate(placing.place) if bed == NOWHERE]
+        if waiting and (self.rounds > 0 or not self.focus) and self.rounds % _ASIDE != _ASIDE - 1:
+            return self._aside(waiting)
         if self.rounds == 0 and self.focus:
             order.sort(key=lambda room: room not in self.focus)
         elif self.rounds % 4 < 3 and waiting:
@@ -164,6 +167,15 @@ class Search:
                 if sum(len(ground.of_room[one]) for one in rooms) >= self.beds // half:
                     break
                 rooms.add(room)
+        return rooms
+
+    def _aside(self, waiting: list[int]) -> set[int]:
+        """Around who waits: rooms with least in the way, and rooms to which what is in the way could go."""
+        ground, placing, rooms = self.placing.ground, self.placing, set[int]()
+        n = self.chance.choices(waiting, [float(min(ground.out[m], MUST)) ** 3 for m in waiting])[0]
+        ways = nearest(placing, n, 8)
+        self.chance.shuffle(ways)
+        around(placing, n, ways, rooms, 2 * self.beds)
         return rooms
 
     def _alive(self, bed: int) -> bool:

@@ -29,6 +29,8 @@ Floats = NDArray[np.float64]
 _SMOOTH = 0.85  # of the best prices so far in those that patterns are sought with (Wentges, 1997): fewer rounds
 _MANY = 5000  # patterns in the linear programme, from which on half of them are left out
 _TINY = 0.5  # hundredths
+_NODES = 20_000  # of a search for the best that may come into a room
+_SETTLED, _CLOSE = 0.0005, 0.03  # of the cost: what a round gains, and the gap, below which pricing is exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,72 @@ class _Room:
     tops: Floats  # (groups, beds + 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A bed for one who comes: what each wins there, from which hour, and the ages of those kept who are there then,
+    if that is later than now."""
+
+    bed: int
+    value: Floats
+    hour: float
+    there: tuple[int, ...]
+
+
+class _Exact:
+    """Who comes into which slot, by branch and bound: nobody twice, and years as they are. `value` is above `floor`, or
+    nothing is; not `complete` where that took too long."""
+
+    def __init__(
+        self, slots: Sequence[_Slot], ages: NDArray[np.int64], kept: Sequence[int], price: int, floor: float
+    ) -> None:
+        self.slots, self.kept, self.price = slots, kept, price
+        self.value, self.chosen, self.nodes = floor, list[tuple[int, int]](), 0
+        self.ages: list[int] = ages.tolist()
+        orders = [np.flatnonzero(slot.value > 0) for slot in slots]
+        orders = [some[np.argsort(-slot.value[some], kind="stable")] for some, slot in zip(orders, slots, strict=True)]
+        self.orders = [
+            list(zip(some.tolist(), slot.value[some].tolist(), strict=True))
+            for some, slot in zip(orders, slots, strict=True)
+        ]
+        tops = [some[0][1] if some else 0.0 for some in self.orders]
+        self.rest = [*np.cumsum(tops[::-1])[::-1].tolist(), 0.0]
+        self.same = [
+            k > 0 and not slot.hour and np.array_equal(slot.value, slots[k - 1].value) for k, slot in enumerate(slots)
+        ]
+        span = max(kept) - min(kept) if kept else 0
+        self._search(0, 0.0, span, (), 0)
+
+    @property
+    def complete(self) -> bool:
+        return self.nodes <= _NODES
+
+    def _search(self, k: int, won: float, span: int, chosen: tuple[tuple[int, int], ...], first: int) -> None:
+        """`first`: of slots between which nothing tells a difference, the order goes on behind the last one."""
+        if won - self.price * span > self.value:
+            self.value, self.chosen = won - self.price * span, [(c, self.slots[i].bed) for c, i in chosen]
+        if k == len(self.slots):
+            return
+        slot, rest = self.slots[k], self.rest[k + 1]
+        come = [self.ages[c] for c, _ in chosen if self.ages[c] >= 0]
+        come += slot.there if slot.hour else self.kept
+        low, high = (min(come), max(come)) if come else (0, 0)
+        for i in range(first if self.same[k] else 0, len(self.orders[k])):
+            comer, value = self.orders[k][i]
+            self.nodes += 1
+            if won + value + rest - self.price * span <= self.value or self.nodes > _NODES:
+                break
+            age, more = self.ages[comer], span
+            if come and age >= 0:
+                more = max(span, age - low, high - age)
+            if won + value + rest - self.price * more > self.value and all(c != comer for c, _ in chosen):
+                self._search(k + 1, won + value, more, (*chosen, (comer, k)), i + 1)
+        if won + rest - self.price * span > self.value:  # nobody comes into this one, nor into those like it
+            after = k + 1
+            while after < len(self.slots) and self.same[after]:
+                after += 1
+            self._search(after, won, span, chosen, 0)
+
+
 class Pricer:
     """Seeks, for prices of all needs, the patterns of a room that win most."""
 
@@ -158,6 +226,7 @@ class Pricer:
         self.ground = ground
         self.inside = np.zeros(len(ground.needs), dtype=bool)
         self.inside[list(needs)] = True
+        self.exact = False  # slower; until prices have settled what is taken to hinder less than it may is good enough
         self.age, self.sex, self.kind, self.due = ground.age, ground.sex, ground.kind_of, ground.due
 
     def best(self, room: int, worth: Floats) -> tuple[float, list[Pattern]]:
@@ -236,6 +305,7 @@ class Pricer:
         sexes = {int(self.sex[n]) for n in kept} - {-1}
         kinds = {int(self.kind[n]) for n in kept}
         best, chosen, group = -inf, np.zeros(0, dtype=np.int64), np.zeros(len(comers), dtype=bool)
+        exact: Pattern | None = None
         for (sex, kind, group_of), top in zip(at.groups, at.tops, strict=True):
             floor = max(least - base, best)
             if top[len(empty)] + len(later) * top[min(1, len(top) - 1)] - paid <= floor:
@@ -249,10 +319,24 @@ class Pricer:
             if after + float(now[ranked[: len(empty)]].sum()) - paid <= floor:
                 continue
             won, who = _ages(now[ranked], self.age[comers[ranked]], ages, len(empty), ground.age_price, floor - after)
+            if self.exact and won + after > floor:
+                fit = np.zeros(len(comers), dtype=bool)
+                fit[ranked] = True
+                slots = [_Slot(at.beds[i], np.where(fit, at.value[:, i], -1.0), 0.0, ()) for i in empty]
+                slots += [self._after(kept, at, bed, of) for bed, _ in later]
+                found = _Exact(slots, self.age[comers], ages, ground.age_price, floor)
+                if found.value <= floor:
+                    continue
+                if found.complete:
+                    best, beds = found.value, [(int(comers[c]), bed) for c, bed in found.chosen]
+                    exact = pattern(ground, at.room, [*((n, ground.own[n]) for n in kept), *beds])
+                    continue
             if won + after > best:
-                best, chosen, group = won + after, comers[ranked[who]], of
+                best, chosen, group, exact = won + after, comers[ranked[who]], of, None
         if base + best <= least:
             return -inf, None
+        if exact is not None:
+            return base + best, exact
         successors = [
             (int(n), bed)
             for bed, won in later
@@ -260,6 +344,12 @@ class Pricer:
         ]
         empties = [at.beds[i] for i in empty]
         return base + best, _made(ground, at.room, kept, chosen.tolist(), successors, empties)
+
+    def _after(self, kept: Sequence[int], at: _Room, bed: int, of: NDArray[np.bool_]) -> _Slot:
+        ground, hour = self.ground, float(self.ground.hour[bed])
+        won = self._successors(kept, at.beds.index(bed), bed, at.comers, at.value, False, ())
+        there = tuple(int(self.age[n]) for n in kept if ground.end[n] > hour and self.age[n] >= 0)
+        return _Slot(bed, np.where(of, won, -1.0), hour, there)
 
     def _successors(
         self,
@@ -406,9 +496,11 @@ def generate(
     bound, centre = -inf, np.minimum(first[list(needs)], master.out)
     high = float(max((ground.out[n] for n in needs if n >= ground.stays), default=0)) + 30000
     limit = np.where(np.asarray(needs) < ground.stays, high, master.out)
-    smooth = _SMOOTH
+    smooth, last = _SMOOTH, inf
     while time.monotonic() < ends:
         cost, worth = master.solve()
+        pricer.exact = pricer.exact or (last - cost < _SETTLED * cost and cost - bound < _CLOSE * cost)
+        last = cost
         worth = np.minimum(worth, limit)
         point = smooth * centre + (1 - smooth) * worth
         whole = np.zeros(size)
@@ -425,9 +517,9 @@ def generate(
         if cost - bound < _TINY * 100:
             break
         if not added:
-            if not smooth:
+            if not smooth and pricer.exact:
                 break
-            smooth = 0.0
+            smooth, pricer.exact = 0.0, True
         else:
             smooth = _SMOOTH
     return master, bound

@@ -74,12 +74,7 @@ def _near(placing: Placing, some: Sequence[int], most: int, ends: float | None) 
     """Solve the rooms that are nearest to having room for these, with rooms to which who lies there could go."""
     ground, rooms = placing.ground, set[int]()
     for n in some:
-        own = [int(ground.room[ground.own[n]])] if ground.own[n] != NOWHERE else []  # others leave him alone there
-        for room in own + _nearest(placing, n, most):
-            there = [m for bed in ground.of_room[room] for m in [*ground.lying[bed], placing.newcomer[bed]]]
-            more = {room}.union(*(_refuge(placing, m, room) for m in there if m != NOWHERE and ground.must(m)))
-            if sum(len(ground.of_room[one]) for one in rooms | more) <= _NEAR:
-                rooms |= more
+        around(placing, n, nearest(placing, n, most), rooms, _NEAR)
     needs = placing.joined(rooms).union(some)
     if sum(len(ground.of_room[room]) for room in rooms) > 2 * _NEAR:
         return False
@@ -92,7 +87,19 @@ def _near(placing: Placing, some: Sequence[int], most: int, ends: float | None) 
     return accept(placing, read(ground, model, solver, placing.place), placing.cost)
 
 
-def _nearest(placing: Placing, n: int, most: int) -> list[int]:
+def around(placing: Placing, n: int, ways: Sequence[int], rooms: set[int], most: int) -> None:
+    """Add to `rooms`, up to so many beds, where somebody lies and these ways for him, each with rooms to which those
+    in it could go."""
+    ground = placing.ground
+    own = [int(ground.room[ground.own[n]])] if ground.own[n] != NOWHERE else []  # others leave him alone there
+    for room in [*own, *ways]:
+        there = [m for bed in ground.of_room[room] for m in [*ground.lying[bed], placing.newcomer[bed]]]
+        more = {room}.union(*(_refuge(placing, m, room) for m in there if m != NOWHERE and ground.must(m)))
+        if sum(len(ground.of_room[one]) for one in rooms | more) <= most:
+            rooms |= more
+
+
+def nearest(placing: Placing, n: int, most: int) -> list[int]:
     """Rooms with a bed that suits, by how many who must have a bed would have to go, then how many others."""
     ground = placing.ground
     fits = np.unique(ground.room[ground.price[n] < CLOSED]).tolist()
