@@ -82,6 +82,17 @@ def test_a_hand_over_is_covered_from_both_sides() -> None:
     assert sum(one.kind == NURSE for one in made.assignments) == 6
 
 
+def test_a_bound_is_of_any_placing_not_of_this_one() -> None:
+    """Beds cost the same in both wards, and are chosen before nurses: the other ward would have had the skill."""
+    nurses = (Nurse("n1", 0.0, 8.0, units=frozenset({"A"})), Nurse("n2", 0.0, 8.0, skill=2, units=frozenset({"B"})))
+    site = Site("S", AT, beds("A|1|1", "B|1|1"), (), (Request(Need("r1", "p1", skill=2)),), nurses)
+    made = plan(site, seconds=1.0)
+    other = Plan("S", AT, (Assignment(BED, "r1", "B|1|1"), Assignment(NURSE, "n2", "B|1", 0.0, None, 8.0)), {})
+    assert check(site, other) == ((), {})
+    assert made.bound == 0.0
+    assert made.status == OPTIMAL or made.cost > 0
+
+
 def test_nobody_works_is_nothing_to_plan() -> None:
     site = replace(WARD, nurses=())
     assert staff(site, kept(site)).status == OPTIMAL
@@ -133,6 +144,19 @@ def test_who_has_no_theatre_gets_no_bed_and_who_has_no_bed_no_theatre() -> None:
     assert check(one_bed, made)[0] == made.breaches == ()
     assert set(made.now()) == {"r2"}
     assert {one.ref for one in made.assignments if one.kind == THEATRE and one.to} == {"r2"}
+
+
+def test_a_bound_is_of_whoever_is_operated_on() -> None:
+    """The theatre goes to the dearer one, whom no bed suits: the best plan operates on the other."""
+    needy = Request(Need("r1", "p1", needs=frozenset({"oxygen"})), 1, surgeon="d1", minutes=120)
+    site = Site(
+        "S", AT, beds("A|1|1"), (), (needy, surgical("r2", 120, "d1")), theatres=(Theatre("T1", 120, 50.0),)
+    )  # fmt: skip
+    made = plan(site, seconds=1.0)
+    best = Plan("S", AT, (Assignment(BED, "r2", "A|1|1"), Assignment(THEATRE, "r2", "T1", 0.0, None, 2.0)), {})
+    breaches, costs = check(site, best)
+    assert breaches == ()
+    assert made.bound <= sum(costs.values()) == 1250.0
 
 
 # ------------------------------------------------------------------------------------------------------------- division

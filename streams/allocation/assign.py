@@ -21,18 +21,21 @@ from streams.allocation.columns import choose, generate, of_placing
 from streams.allocation.convert import Converter
 from streams.allocation.ground import MUST, NOWHERE, Ground, Placing
 from streams.allocation.model import build, hint, read
+from streams.allocation.must import around, make_room, nearest
 from streams.allocation.plan import BED, Plan
 from streams.allocation.report import report
 from streams.allocation.site import Site
-from streams.allocation.start import begin
+from streams.allocation.start import accept, begin
 
 SECONDS = 0.5  # of a plan that is made anew after an event
 WHOLE = 20.0  # seconds from which on a part goes to the whole problem at once, for its bound
+_ROOM = 0.6  # of the time at most to make room for who must have a bed
 _CONVERT = 0.5  # of the time at most for rooms that change whom they are for
 _NEAR = 0.4  # of the time for neighbourhoods, where the whole is solved as well
 _BEDS, _FEWEST, _MOST = 16, 12, 80  # of a neighbourhood: at first, at least, at most
 _EXACT = 12  # beds of a neighbourhood up to which ages are modelled as they are
 _LIMIT = 3.0  # seconds of one neighbourhood at most
+_ASIDE = 2
 _EASY = 0.8  # seconds below which the next may be larger
 _STALE = 40  # neighbourhoods in a row without any gain, after which nothing more is expected
 _DETERMINISTIC = 2.0  # of one neighbourhood, in CP-SAT's own unit, where the number of rounds is given
@@ -63,6 +66,7 @@ def assign(
     ends = float("inf") if fixed else started + effort.seconds
     ground = Ground(site, before, barred)
     placing = begin(ground, before)
+    make_room(placing, None if fixed else started + effort.seconds * _ROOM)
     told, (bound, worth) = started, relaxed(ground)
 
     def tell() -> Plan:
@@ -147,6 +151,8 @@ class Search:
         order = list(range(len(ground.rooms)))
         self.chance.shuffle(order)
         waiting = [n for n, bed in enumerate(placing.place) if bed == NOWHERE]
+        if waiting and (self.rounds > 0 or not self.focus) and self.rounds % _ASIDE != _ASIDE - 1:
+            return self._aside(waiting)
         if self.rounds == 0 and self.focus:
             order.sort(key=lambda room: room not in self.focus)
         elif self.rounds % 4 < 3 and waiting:
@@ -161,6 +167,15 @@ class Search:
                 if sum(len(ground.of_room[one]) for one in rooms) >= self.beds // half:
                     break
                 rooms.add(room)
+        return rooms
+
+    def _aside(self, waiting: list[int]) -> set[int]:
+        """Around who waits: rooms with least in the way, and rooms to which what is in the way could go."""
+        ground, placing, rooms = self.placing.ground, self.placing, set[int]()
+        n = self.chance.choices(waiting, [float(min(ground.out[m], MUST)) ** 3 for m in waiting])[0]
+        ways = nearest(placing, n, 8)
+        self.chance.shuffle(ways)
+        around(placing, n, ways, rooms, 2 * self.beds)
         return rooms
 
     def _alive(self, bed: int) -> bool:
@@ -178,17 +193,7 @@ class Search:
     def _whole_of(self, rooms: set[int]) -> tuple[list[int], list[int]]:
         """Rooms with all whose moves join them, and everybody concerned: who is there, and who waits and could be."""
         ground, placing = self.placing.ground, self.placing
-        needs: set[int] = set()
-        todo = list(rooms)
-        while todo:
-            for bed in ground.of_room[todo.pop()]:
-                here = [*ground.lying[bed], *([placing.newcomer[bed]] if placing.newcomer[bed] != NOWHERE else [])]
-                for n in here:
-                    needs.add(n)
-                    for other in (ground.own[n], placing.place[n]):
-                        if other != NOWHERE and (room := int(ground.room[other])) not in rooms:
-                            rooms.add(room)
-                            todo.append(room)
+        needs = placing.joined(rooms)
         beds = [bed for room in rooms for bed in ground.of_room[room]]
         waiting = [n for n, bed in enumerate(placing.place) if bed == NOWHERE and n not in needs]
         fit = [n for n in waiting if ground.own[n] == NOWHERE and int(ground.price[n, beds].min()) < ground.out[n]]
@@ -196,18 +201,6 @@ class Search:
         if len(rooms) == len(ground.rooms) and len(beds) <= _EXACT:
             return sorted(rooms), list(range(len(ground.needs)))
         return sorted(rooms), sorted(needs.union(fit[: len(beds) // 2]))
-
-
-def accept(placing: Placing, place: list[int], cost: int) -> bool:
-    """Take over a placing if it is lawful and costs less; else leave everything as it was."""
-    if place == placing.place:
-        return False
-    was = list(placing.place)
-    placing.restore(place)
-    if placing.lawful() and placing.cost < cost:
-        return True
-    placing.restore(was)
-    return False
 
 
 def whole(placing: Placing, seconds: float, effort: Effort, hinted: bool = True) -> int:

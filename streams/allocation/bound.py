@@ -27,16 +27,19 @@ def relaxed(ground: Ground) -> tuple[int, NDArray[np.float64]]:
     move = round(ground.site.weights.move * 100 * _SHARE)
     base = sum(_ages(ground, room, move) for room in range(len(ground.rooms)))
     now = ground.price[ground.stays :].copy()
-    empty = int(ground.usable.sum())
+    empty, most = int(ground.usable.sum()), MUST
     worth = np.zeros(len(ground.needs))
     for n in range(ground.stays):
         row, own = ground.price[n], ground.own[n]
         others = np.delete(row, own) if own != NOWHERE else row
-        away = int(others.min(initial=CLOSED))
-        away = min(away - (move if own != NOWHERE else 0), ground.out[n])
+        away = min(int(others.min(initial=CLOSED)), ground.out[n]) - (move if own != NOWHERE else 0)
         stay = int(row[own]) if own != NOWHERE and row[own] < CLOSED else away
         worth[n] = min(stay, away)
-        empty -= 1
+        if row.min(initial=CLOSED) < CLOSED:
+            empty -= 1
+            most = min(most, ground.out[n] - int(worth[n]))
+        elif own != NOWHERE and ground.usable[own] and len(ground.lying[own]) == 1:
+            empty -= 1  # who has no lawful bed takes none, but the one he lies in
         if own != NOWHERE and ground.usable[own]:
             now[:, own] += max(0, away - stay)
     base += int(worth.sum())
@@ -46,7 +49,7 @@ def relaxed(ground: Ground) -> tuple[int, NDArray[np.float64]]:
     apart = np.full((len(out), len(out)), CLOSED, dtype=np.int64)
     np.fill_diagonal(apart, out)
     whole = np.hstack([np.minimum(now, CLOSED), _later(ground), apart])
-    least, price = _best(whole, now.shape[1], max(empty, 0), out)
+    least, price = _best(whole, now.shape[1], max(empty, 0), out, max(most, 0))
     whole[:, : now.shape[1]] += price
     rows, beds = _duals(whole)
     for n in range(ground.stays):
@@ -55,10 +58,12 @@ def relaxed(ground: Ground) -> tuple[int, NDArray[np.float64]]:
     return base + least, worth
 
 
-def _best(whole: Costs, now: int, empty: int, out: Costs) -> tuple[int, int]:
-    """(the largest over multipliers, its multiplier), by bisection on how many come in now."""
+def _best(whole: Costs, now: int, empty: int, out: Costs, most: int) -> tuple[int, int]:
+    """(the largest over multipliers, its multiplier), by bisection on how many come in now. `most`: of a multiplier,
+    above which it would pay to leave somebody without a bed who lies."""
     ranked = np.sort(out[out < MUST])[::-1]  # a bed is worth about what the last to get one would cost without
-    low, high = 0, 2 * int(ranked[min(now and empty, len(ranked) - 1)]) if len(ranked) else MUST
+    low, high = 0, 2 * int(ranked[min(now and empty, len(ranked) - 1)]) if len(ranked) else most
+    high = min(high, most)
     best, chosen = 0, 0
     for step in range(_ROUNDS):
         price = 0 if step == 0 else (low + high) // 2

@@ -10,7 +10,7 @@ solved, and at any time its prices give a bound (Lagrange): what everybody is wo
 from __future__ import annotations
 
 import time
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -29,7 +29,8 @@ Floats = NDArray[np.float64]
 _SMOOTH = 0.85  # of the best prices so far in those that patterns are sought with (Wentges, 1997): fewer rounds
 _MANY = 5000  # patterns in the linear programme, from which on half of them are left out
 _TINY = 0.5  # hundredths
-_AGES = 130  # years: above any span
+_NODES = 20_000  # of a search for the best that may come into a room
+_SETTLED, _CLOSE = 0.0005, 0.03  # of the cost: what a round gains, and the gap, below which pricing is exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,85 @@ class Master:
         return csc_matrix((np.ones(len(flat)), flat, ends), shape=(len(self.needs) + len(self.rooms), len(rows)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """A room at given prices: who may come, what each wins in each bed, and, of each group of those who may come
+    together, what the first none, one, two ... win at most."""
+
+    room: int
+    beds: list[int]
+    comers: NDArray[np.int64]
+    value: Floats  # (comers, beds)
+    groups: list[tuple[int, int, NDArray[np.bool_]]]  # sex, kind, which comers
+    tops: Floats  # (groups, beds + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A bed for one who comes: what each wins there, from which hour, and the ages of those kept who are there then,
+    if that is later than now."""
+
+    bed: int
+    value: Floats
+    hour: float
+    there: tuple[int, ...]
+
+
+class _Exact:
+    """Who comes into which slot, by branch and bound: nobody twice, and years as they are. `value` is above `floor`, or
+    nothing is; not `complete` where that took too long."""
+
+    def __init__(
+        self, slots: Sequence[_Slot], ages: NDArray[np.int64], kept: Sequence[int], price: int, floor: float
+    ) -> None:
+        self.slots, self.kept, self.price = slots, kept, price
+        self.value, self.chosen, self.nodes = floor, list[tuple[int, int]](), 0
+        self.ages: list[int] = ages.tolist()
+        orders = [np.flatnonzero(slot.value > 0) for slot in slots]
+        orders = [some[np.argsort(-slot.value[some], kind="stable")] for some, slot in zip(orders, slots, strict=True)]
+        self.orders = [
+            list(zip(some.tolist(), slot.value[some].tolist(), strict=True))
+            for some, slot in zip(orders, slots, strict=True)
+        ]
+        tops = [some[0][1] if some else 0.0 for some in self.orders]
+        self.rest = [*np.cumsum(tops[::-1])[::-1].tolist(), 0.0]
+        self.same = [
+            k > 0 and not slot.hour and np.array_equal(slot.value, slots[k - 1].value) for k, slot in enumerate(slots)
+        ]
+        span = max(kept) - min(kept) if kept else 0
+        self._search(0, 0.0, span, (), 0)
+
+    @property
+    def complete(self) -> bool:
+        return self.nodes <= _NODES
+
+    def _search(self, k: int, won: float, span: int, chosen: tuple[tuple[int, int], ...], first: int) -> None:
+        """`first`: of slots between which nothing tells a difference, the order goes on behind the last one."""
+        if won - self.price * span > self.value:
+            self.value, self.chosen = won - self.price * span, [(c, self.slots[i].bed) for c, i in chosen]
+        if k == len(self.slots):
+            return
+        slot, rest = self.slots[k], self.rest[k + 1]
+        come = [self.ages[c] for c, _ in chosen if self.ages[c] >= 0]
+        come += slot.there if slot.hour else self.kept
+        low, high = (min(come), max(come)) if come else (0, 0)
+        for i in range(first if self.same[k] else 0, len(self.orders[k])):
+            comer, value = self.orders[k][i]
+            self.nodes += 1
+            if won + value + rest - self.price * span <= self.value or self.nodes > _NODES:
+                break
+            age, more = self.ages[comer], span
+            if come and age >= 0:
+                more = max(span, age - low, high - age)
+            if won + value + rest - self.price * more > self.value and all(c != comer for c, _ in chosen):
+                self._search(k + 1, won + value, more, (*chosen, (comer, k)), i + 1)
+        if won + rest - self.price * span > self.value:  # nobody comes into this one, nor into those like it
+            after = k + 1
+            while after < len(self.slots) and self.same[after]:
+                after += 1
+            self._search(after, won, span, chosen, 0)
+
+
 class Pricer:
     """Seeks, for prices of all needs, the patterns of a room that win most."""
 
@@ -146,6 +226,7 @@ class Pricer:
         self.ground = ground
         self.inside = np.zeros(len(ground.needs), dtype=bool)
         self.inside[list(needs)] = True
+        self.exact = False  # slower; until prices have settled what is taken to hinder less than it may is good enough
         self.age, self.sex, self.kind, self.due = ground.age, ground.sex, ground.kind_of, ground.due
 
     def best(self, room: int, worth: Floats) -> tuple[float, list[Pattern]]:
@@ -158,18 +239,24 @@ class Pricer:
         value[~self.inside] = -1.0
         for n in lying:
             value[n, beds.index(ground.own[n])] = -1.0  # staying is no coming
-        comers = np.flatnonzero(value.max(axis=1, initial=-1.0) > 0)
-        value = value[comers]
+        most = value.max(axis=1, initial=-1.0)
+        comers = np.flatnonzero(most > 0)
+        at = _Room(room, beds, comers, value[comers], *self._groups(comers, most[comers], len(beds)))
         stays = [n for n in lying if ground.price[n, ground.own[n]] < CLOSED]
-        best, winners = 0.0, []
-        for size in range(len(stays), -1, -1):
+        ranked = []
+        for size in range(len(stays) + 1):
             for kept in combinations(stays, size):
-                if not self._together(kept):
-                    continue
-                won, made = self._beside(room, kept, beds, comers, value, worth, best)
-                if made is not None and won > _TINY:
-                    winners.append((won, made))
-                best = max(best, won)
+                if self._together(kept):
+                    ranked.append((self._ceiling(at, kept, worth), kept))
+        ranked.sort(key=lambda one: -one[0])
+        best, winners = 0.0, []
+        for ceiling, kept in ranked:
+            if ceiling <= best:
+                break
+            won, made = self._beside(at, kept, worth, best)
+            if made is not None and won > _TINY:
+                winners.append((won, made))
+            best = max(best, won)
         winners.sort(key=lambda one: -one[0])
         return best, [one for _, one in winners[:3]]
 
@@ -179,55 +266,90 @@ class Pricer:
             alike(ground.needs[a], ground.needs[b]) for a, b in combinations(kept, 2)
         )
 
-    def _beside(
-        self,
-        room: int,
-        kept: Sequence[int],
-        beds: Sequence[int],
-        comers: NDArray[np.int64],
-        value: Floats,
-        worth: Floats,
-        least: float,
-    ) -> tuple[float, Pattern | None]:
-        """The best that may come beside those who are kept; no pattern if it wins no more than `least`."""
+    def _groups(
+        self, comers: NDArray[np.int64], most: Floats, size: int
+    ) -> tuple[list[tuple[int, int, NDArray[np.bool_]]], Floats]:
+        """Who may come together, as (sex, kind, which comers); and what the first one, two ... of each group win."""
+        groups, tops = [], []
+        for sex, kind in product((0, 1), np.unique(self.kind[comers]).tolist() or [0]):
+            of = (self.kind[comers] == kind) & (self.sex[comers] != 1 - sex)
+            groups.append((sex, kind, of))
+            tops.append(np.cumsum([0.0, *np.sort(np.append(most[of], np.zeros(size)))[::-1][:size]]))
+        return groups, np.array(tops)
+
+    def _ceiling(self, at: _Room, kept: Sequence[int], worth: Floats) -> float:
+        """What may come beside these wins no more."""
         ground = self.ground
+        later = sum(bool(ground.hour[ground.own[n]] <= HORIZON) for n in kept)
+        base = sum(float(worth[n] - ground.price[n, ground.own[n]]) for n in kept)
+        first = at.tops[:, 1] if at.tops.shape[1] > 1 else at.tops[:, 0]
+        return base + float((at.tops[:, len(at.beds) - len(kept)] + later * first).max())
+
+    def _beside(self, at: _Room, kept: Sequence[int], worth: Floats, least: float) -> tuple[float, Pattern | None]:
+        """The best that may come beside those who are kept; no pattern if it wins no more than `least`."""
+        ground, comers = self.ground, at.comers
         held = {ground.own[n]: n for n in kept}
-        empty = [i for i, bed in enumerate(beds) if bed not in held]
+        empty = [i for i, bed in enumerate(at.beds) if bed not in held]
         ages = [age for n in kept if (age := ground.needs[n].age) is not None]
         base = sum(float(worth[n] - ground.price[n, ground.own[n]]) for n in kept)
         paid = ground.age_price * (max(ages) - min(ages)) if ages else 0
         other = np.ones(len(comers), dtype=bool)
-        other[np.isin(comers, kept)] = False
+        for n in kept:
+            other[comers == n] = False
         later = [
-            (bed, self._successors(kept, i, bed, comers, value, not empty, ages))
-            for i, bed in enumerate(beds)
+            (bed, self._successors(kept, i, bed, comers, at.value, not empty, ages))
+            for i, bed in enumerate(at.beds)
             if bed in held and ground.hour[bed] <= HORIZON
         ]
-        now = value[:, empty].max(axis=1, initial=-1.0)
+        now = at.value[:, empty].max(axis=1, initial=-1.0)
         sexes = {int(self.sex[n]) for n in kept} - {-1}
         kinds = {int(self.kind[n]) for n in kept}
         best, chosen, group = -inf, np.zeros(0, dtype=np.int64), np.zeros(len(comers), dtype=bool)
-        for sex, kind in product((0, 1), np.unique(self.kind[comers]).tolist() or [0]):
-            of = other & (self.kind[comers] == kind) & (self.sex[comers] != 1 - sex)
-            after = sum(max(0.0, float(won[of].max(initial=0.0))) for _, won in later)
-            if sexes <= {sex} and kinds <= {kind}:
-                fit = np.flatnonzero(of & (now > 0))
-                ranked = fit[np.argsort(-now[fit], kind="stable")]
-            else:
-                ranked = np.zeros(0, dtype=np.int64)
-            if after + float(now[ranked[: len(empty)]].sum()) - paid <= max(least - base, best):
+        exact: Pattern | None = None
+        for (sex, kind, group_of), top in zip(at.groups, at.tops, strict=True):
+            floor = max(least - base, best)
+            if top[len(empty)] + len(later) * top[min(1, len(top) - 1)] - paid <= floor:
                 continue
-            won, who = _ages(now[ranked], self.age[comers[ranked]], ages, len(empty), ground.age_price)
+            of = other & group_of
+            after = sum(max(0.0, float(won[of].max(initial=0.0))) for _, won in later)
+            ranked = np.zeros(0, dtype=np.int64)
+            if kinds <= {kind}:  # beside women, and before men, come those of neither sex
+                fit = np.flatnonzero(of & (now > 0) & (True if sexes <= {sex} else self.sex[comers] == -1))
+                ranked = fit[np.argsort(-now[fit], kind="stable")]
+            if after + float(now[ranked[: len(empty)]].sum()) - paid <= floor:
+                continue
+            won, who = _ages(now[ranked], self.age[comers[ranked]], ages, len(empty), ground.age_price, floor - after)
+            if self.exact and won + after > floor:
+                fit = np.zeros(len(comers), dtype=bool)
+                fit[ranked] = True
+                slots = [_Slot(at.beds[i], np.where(fit, at.value[:, i], -1.0), 0.0, ()) for i in empty]
+                slots += [self._after(kept, at, bed, of) for bed, _ in later]
+                found = _Exact(slots, self.age[comers], ages, ground.age_price, floor)
+                if found.value <= floor:
+                    continue
+                if found.complete:
+                    best, beds = found.value, [(int(comers[c]), bed) for c, bed in found.chosen]
+                    exact = pattern(ground, at.room, [*((n, ground.own[n]) for n in kept), *beds])
+                    continue
             if won + after > best:
-                best, chosen, group = won + after, comers[ranked[who]], of
+                best, chosen, group, exact = won + after, comers[ranked[who]], of, None
         if base + best <= least:
             return -inf, None
+        if exact is not None:
+            return base + best, exact
         successors = [
             (int(n), bed)
             for bed, won in later
             for n in comers[group][np.argsort(-won[group], kind="stable")[: 3 + len(chosen)]]
         ]
-        return base + best, _made(ground, room, kept, chosen.tolist(), successors, [beds[i] for i in empty])
+        empties = [at.beds[i] for i in empty]
+        return base + best, _made(ground, at.room, kept, chosen.tolist(), successors, empties)
+
+    def _after(self, kept: Sequence[int], at: _Room, bed: int, of: NDArray[np.bool_]) -> _Slot:
+        ground, hour = self.ground, float(self.ground.hour[bed])
+        won = self._successors(kept, at.beds.index(bed), bed, at.comers, at.value, False, ())
+        there = tuple(int(self.age[n]) for n in kept if ground.end[n] > hour and self.age[n] >= 0)
+        return _Slot(bed, np.where(of, won, -1.0), hour, there)
 
     def _successors(
         self,
@@ -259,23 +381,50 @@ class Pricer:
 
 
 def _ages(
-    values: Floats, ages: NDArray[np.int64], kept: Sequence[int], most: int, price: int
+    values: Floats, ages: NDArray[np.int64], kept: Sequence[int], most: int, price: int, floor: float = -inf
 ) -> tuple[float, NDArray[np.int64]]:
     """(value less the price of the years between oldest and youngest, who): the best `most` of those who may come,
-    which are given in order of value; -1 is no age."""
+    which are given in order of value; -1 is no age. Minus infinity where nothing makes it more than `floor`."""
     none = np.zeros(0, dtype=np.int64)
-    paid = float(price * (max(kept) - min(kept))) if kept else 0.0
-    if not most or not len(values):
-        return -paid, none
     low, high = (min(kept), max(kept)) if kept else (-1, -1)
-    if most == 1:
-        net = values - price * np.where(ages < 0, 0, np.maximum(np.maximum(ages - high, low - ages), 0) if kept else 0)
-        first = int(net.argmax())
-        return float(net[first]) - paid, np.array([first])
-    least = float(values[most - 1]) - price * _AGES if len(values) >= most else 0.0
+    best, who = -float(price * (high - low)), none  # that nobody comes is a choice as well
+    if most == 1 and len(values):
+        apart = np.maximum(np.maximum(ages - high, low - ages), 0) if kept else np.zeros_like(ages)
+        net = values - price * np.where(ages < 0, 0, apart)
+        if net[first := int(net.argmax())] > 0:
+            best, who = best + float(net[first]), np.array([first])
+    elif most and len(values):
+        for some in _likely(values, ages, low, high, most):
+            known = [*ages[some][ages[some] >= 0].tolist(), *kept]
+            net_of = float(values[some].sum()) - price * (max(known) - min(known) if known else 0)
+            if net_of > best:
+                best, who = net_of, some
+        if better := _windows(values, ages, low, high, most, price, max(best, floor)):
+            best, who = better
+    return (best, who) if best > floor else (-inf, none)
+
+
+def _likely(values: Floats, ages: NDArray[np.int64], low: int, high: int, most: int) -> Iterator[NDArray[np.int64]]:
+    """Sets that are good as a rule, so that few windows of ages are left to be looked at."""
+    aged = ages >= 0
+    yield np.flatnonzero(~aged)[:most]
+    yield np.arange(min(most, len(values)))
+    if aged.any():
+        young, old = (low, high) if low >= 0 else (int(ages[aged.argmax()]),) * 2
+        for years in (0, 3, 10):
+            yield np.flatnonzero(~aged | ((ages >= young - years) & (ages <= old + years)))[:most]
+
+
+def _windows(
+    values: Floats, ages: NDArray[np.int64], low: int, high: int, most: int, price: int, best: float
+) -> tuple[float, NDArray[np.int64]] | None:
+    """The best of all spans of ages, each from one who comes or from the youngest who is kept; None if none is above
+    `best`."""
+    far = np.where(ages < 0, 0, np.maximum(np.maximum(ages - high, low - ages), 0)) if low >= 0 else 0
+    reach = values + float(values[: most - 1].sum()) - price * (far + high - low)  # with the best of all others
     seen: dict[int, int] = {}
     few: list[tuple[int, float, int]] = []
-    for i in np.flatnonzero(values >= least).tolist():  # of one age the first are enough
+    for i in np.flatnonzero(reach > best).tolist():  # of one age the first are enough
         age = int(ages[i])
         seen[age] = seen.get(age, 0) + 1
         if seen[age] <= most:
@@ -283,15 +432,13 @@ def _ages(
     free = sorted((value, i) for age, value, i in few if age < 0)
     aged = sorted(one for one in few if one[0] >= 0)
     ceiling = float(values[:most].sum())  # of nobody's age being counted
-    best, who = sum(value for value, _ in free) - paid, [i for _, i in free]
-    starts = sorted({age for age, _, _ in aged if not kept or age < low} | ({low} if kept else set()), reverse=True)
+    whole, who = sum(value for value, _ in free), None
+    starts = sorted({age for age, _, _ in aged if low < 0 or age < low} | ({low} if low >= 0 else set()), reverse=True)
     for start in starts:
-        if kept and ceiling - price * (high - start) <= best:
+        if low >= 0 and ceiling - price * (high - start) <= best:
             break
-        top, total = list(free), sum(value for value, _ in free)
-        for age, value, i in aged:
-            if age < start:
-                continue
+        top, total = list(free), whole
+        for age, value, i in aged[bisect_left(aged, (start,)) :]:
             if ceiling - price * (max(age, high) - start) <= best:
                 break
             if len(top) < most:
@@ -306,7 +453,7 @@ def _ages(
             net = total - price * (max(age, high) - start)
             if net > best:
                 best, who = net, [j for _, j in top]
-    return best, np.array(who, dtype=np.int64)
+    return None if who is None else (best, np.array(who, dtype=np.int64))
 
 
 def _made(
@@ -349,9 +496,11 @@ def generate(
     bound, centre = -inf, np.minimum(first[list(needs)], master.out)
     high = float(max((ground.out[n] for n in needs if n >= ground.stays), default=0)) + 30000
     limit = np.where(np.asarray(needs) < ground.stays, high, master.out)
-    smooth = _SMOOTH
+    smooth, last = _SMOOTH, inf
     while time.monotonic() < ends:
         cost, worth = master.solve()
+        pricer.exact = pricer.exact or (last - cost < _SETTLED * cost and cost - bound < _CLOSE * cost)
+        last = cost
         worth = np.minimum(worth, limit)
         point = smooth * centre + (1 - smooth) * worth
         whole = np.zeros(size)
@@ -368,9 +517,9 @@ def generate(
         if cost - bound < _TINY * 100:
             break
         if not added:
-            if not smooth:
+            if not smooth and pricer.exact:
                 break
-            smooth = 0.0
+            smooth, pricer.exact = 0.0, True
         else:
             smooth = _SMOOTH
     return master, bound

@@ -246,6 +246,20 @@ class Placing:
         for room in range(len(self.ground.rooms)):
             self.refresh(room)
 
+    def joined(self, rooms: set[int]) -> set[int]:
+        """Who lies in some rooms, by plan or in truth; rooms that a move joins with these are added to them."""
+        ground, needs, todo = self.ground, set[int](), list(rooms)
+        while todo:
+            for bed in ground.of_room[todo.pop()]:
+                new = self.newcomer[bed]
+                for n in [*ground.lying[bed], *([new] if new != NOWHERE else [])]:
+                    needs.add(n)
+                    for other in (ground.own[n], self.place[n]):
+                        if other != NOWHERE and (room := int(ground.room[other])) not in rooms:
+                            rooms.add(room)
+                            todo.append(room)
+        return needs
+
     def matrix(self, some: Sequence[int], beds: NDArray[np.int64] | slice = ALL) -> Costs:
         """(some, beds): of putting each request alone into each bed, as things stand; CLOSED where not lawful."""
         ground, rows = self.ground, np.asarray(some, dtype=np.int64)

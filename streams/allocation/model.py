@@ -11,9 +11,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from ortools.sat.python import cp_model
+from scipy.optimize import linear_sum_assignment
 
-from streams.allocation.ground import CLOSED, NOWHERE, Ground, Placing
+from streams.allocation.ground import CLOSED, MUST, NOWHERE, Ground, Placing
 from streams.allocation.rules import HORIZON
 
 _OLDEST = 130  # years: above any age
@@ -219,6 +221,16 @@ def hint(ground: Ground, model: Model, placing: Placing) -> None:
 
 def read(ground: Ground, model: Model, solver: cp_model.CpSolver, place: list[int]) -> list[int]:
     """A placing from a solution: beds of a class are given to who had them in `place`, then in order."""
+    found = _certain(ground, model, solver, place)
+    comes: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for (n, room, number), var in model.now.items():
+        if solver.boolean_value(var):
+            comes[room, number].append(n)
+    return _bedded(ground, found, comes, place)
+
+
+def _certain(ground: Ground, model: Model, solver: cp_model.CpSolver, place: list[int]) -> list[int]:
+    """Who has no bed, keeps his own, or comes when it is left; others as in `place`."""
     found = list(place)
     for n, var in model.out.items():
         if solver.boolean_value(var):
@@ -229,10 +241,13 @@ def read(ground: Ground, model: Model, solver: cp_model.CpSolver, place: list[in
     for (n, bed), var in model.later.items():
         if solver.boolean_value(var):
             found[n] = bed
-    comes: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for (n, room, number), var in model.now.items():
-        if solver.boolean_value(var):
-            comes[room, number].append(n)
+    return found
+
+
+def _bedded(ground: Ground, found: list[int], comes: dict[tuple[int, int], list[int]], place: list[int]) -> list[int]:
+    """`comes`: who comes into which class of which room."""
+    for some in comes.values():
+        for n in some:
             found[n] = NOWHERE - 1
     for (room, number), some in comes.items():
         beds = ground.classes[room][number]
@@ -246,3 +261,79 @@ def read(ground: Ground, model: Model, solver: cp_model.CpSolver, place: list[in
                 found[n] = next((bed for bed in empty if bed != ground.own[n]), empty[0])
                 empty.remove(found[n])
     return found
+
+
+def build_musts(ground: Ground) -> tuple[Model, list[list[int]]]:
+    """Only who must have a bed, and the fewest moves: the whole site in a second. (programme, groups): those of one
+    group no rule tells apart, so that how many of a group come into a class of beds is one number, under the first of
+    them in `now`."""
+    model = Model(cp_model.CpModel())
+    members: dict[int, list[_Member]] = defaultdict(list)
+    groups: dict[tuple[str, int, frozenset[str]], list[int]] = defaultdict(list)
+    comes: dict[int, cp_model.LinearExprT] = {}
+    musts = [n for n in range(len(ground.needs)) if ground.must(n)]
+    for n in musts:
+        own = ground.own[n]
+        model.out[n] = out = model.cp.new_bool_var("")
+        model.costs.append((MUST, out))
+        if ground.price[n].min(initial=CLOSED) >= CLOSED:
+            model.cp.add(out == 1)
+            continue
+        ways = [out]
+        if own != NOWHERE and ground.price[n, own] < CLOSED:
+            model.stay[n] = stay = model.cp.new_bool_var("")
+            ways.append(stay)
+            members[int(ground.room[own])].append(_Member(n, stay, 0.0, ground.end[n]))
+        for bed in np.flatnonzero((ground.price[n] < CLOSED) & (ground.hour > 0) & (ground.hour <= ground.due[n])):
+            if n >= ground.stays and ground.hour[bed] <= HORIZON:
+                model.later[n, int(bed)] = var = model.cp.new_bool_var("")
+                ways.append(var)
+                members[int(ground.room[bed])].append(_Member(n, var, float(ground.hour[bed]), float("inf")))
+        comes[n] = 1 - sum(ways)
+        model.cp.add_at_most_one(ways)
+        need = ground.needs[n]
+        groups[need.sex, ground.kind[n], need.needs].append(n)
+    for group in groups.values():
+        first, slots = group[0], []
+        for room, classes in enumerate(ground.classes):
+            for number, beds in enumerate(classes):
+                if ground.price[first, beds[0]] < CLOSED:
+                    var = model.cp.new_int_var(0, min(len(group), len(beds)), "")
+                    model.now[first, room, number] = var
+                    model.costs.append((1, var))
+                    members[room].append(_Member(first, var, 0.0, float("inf")))
+                    slots.append(var)
+        model.cp.add(sum(slots) == sum(comes[n] for n in group))
+    some = sorted({*(group[0] for group in groups.values()), *(n for n in musts if n >= ground.stays)})
+    for room, beds in enumerate(ground.of_room):
+        _capacity(ground, model, room, some)
+        if len(beds) > 1:
+            _together(ground, model, room, members[room], ages=False)
+    model.cp.minimize(
+        cp_model.LinearExpr.weighted_sum([var for _, var in model.costs], [cost for cost, _ in model.costs])
+    )
+    return model, list(groups.values())
+
+
+def read_musts(
+    ground: Ground, model: Model, groups: list[list[int]], solver: cp_model.CpSolver, place: list[int]
+) -> list[int]:
+    """A placing of those who must have a bed, of each group where it costs least together; nobody else has one."""
+    bare = [bed if ground.must(n) else NOWHERE for n, bed in enumerate(place)]
+    found = _certain(ground, model, solver, bare)
+    certain = {n for n, var in [*model.out.items(), *model.stay.items()] if solver.boolean_value(var)}
+    certain |= {n for (n, _), var in model.later.items() if solver.boolean_value(var)}
+    comes: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for group in groups:
+        slots = [
+            (room, number)
+            for (n, room, number), var in model.now.items()
+            if n == group[0]
+            for _ in range(solver.value(var))
+        ]
+        some = [n for n in group if n not in certain]
+        if slots:
+            costs = ground.price[np.ix_(some, [ground.classes[room][number][0] for room, number in slots])]
+            for row, column in zip(*linear_sum_assignment(costs), strict=True):
+                comes[slots[column]].append(some[row])
+    return _bedded(ground, found, comes, bare)

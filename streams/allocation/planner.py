@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from streams.allocation.assign import SECONDS, Effort, assign
+from streams.allocation.bound import relaxed
+from streams.allocation.ground import MUST, Ground
 from streams.allocation.plan import FEASIBLE, OPTIMAL, Plan, total
+from streams.allocation.rules import left_out
 from streams.allocation.site import Site
 from streams.allocation.staffing import staff
-from streams.allocation.theatres import operate
+from streams.allocation.theatres import Operations, operate
 
 
 def plan(
@@ -46,7 +49,28 @@ def plan(
             made,
             assignments=made.assignments + again.lines,
             costs=total([*made.costs.items(), ("theatre", again.cost)]),
+            bound=_bound(site, before, made, first, surgical),
             status=FEASIBLE if made.status == OPTIMAL else made.status,
         )
     made = staff(site, made, share, workers, seed) if site.nurses else made
     return replace(made, seconds=round(time.monotonic() - started, 3))
+
+
+def _bound(site: Site, before: Plan | None, made: Plan, first: Operations, surgical: frozenset[str]) -> float:
+    """Of any plan, whoever is operated on; `made.bound` is of those whom `first` lets in.
+
+    Three that hold: of beds as if everybody had a theatre; of `made`, where each whom `first` leaves would save at most
+    what leaving that one out costs; and theatres by themselves beside the beds of everybody else.
+    """
+    every = max(0, relaxed(Ground(site, before))[0] - len(made.breaches) * MUST) / 100
+    if made.breaches:
+        return min(every, made.cost)
+    change = site.weights.change
+    out = {
+        one.need.ref: sum(cost for _, cost in left_out(site, one)) + change
+        for one in site.requests
+        if one.need.ref in surgical
+    }
+    without = made.bound - sum(out[ref] for ref in first.left)
+    apart = made.bound - sum(out.values()) + first.bound
+    return round(max(0.0, every, without, apart), 2)

@@ -225,7 +225,7 @@ def _bed_costs(site: Site, plan: Plan, before: Plan | None) -> Iterator[tuple[st
             for (one, start, end), (other, begins, ends) in combinations(there, 2)
             if max(start, begins) < min(end, ends)
         )
-        yield "age_mix", weights.age_mix * max(apart, default=0)
+        yield "age_mix", cents(weights.age_mix) * max(apart, default=0) / 100  # of whole hundredths a year
 
 
 # --------------------------------------------------------------------------------------------------------------- staff

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ortools.sat.python import cp_model
 
 from streams.allocation.plan import FEASIBLE, INFEASIBLE, NURSE, OPTIMAL, Assignment, Breach, Plan, Reason, total
-from streams.allocation.rules import cents, check, may_work, nurse_costs, present, segments
+from streams.allocation.rules import TURNOVER, cents, check, may_work, nurse_costs, present, segments
 from streams.allocation.site import Need, Nurse, Site
 
 _UNSTAFFED = 10_000_000  # hundredths, of a room without a nurse for one stretch of hours
@@ -29,17 +29,14 @@ def staff(site: Site, plan: Plan, seconds: float = 2.0, workers: int = 1, seed: 
     cp = cp_model.CpModel()
     works: dict[tuple[int, str], cp_model.IntVar] = {}
     costs: list[tuple[int, cp_model.IntVar]] = []
-    fixed = 0
     for i, nurse in enumerate(nurses):
         rooms = there[max(nurse.starts, 0.0), nurse.ends]
         for room, needs in rooms.items():
             if not may_work(nurse, room):
-                fixed += cents(site.weights.continuity) if room in nurse.rooms else 0
                 continue
             works[i, room] = var = cp.new_bool_var("")
             cost = cents(nurse_costs(site, nurse, needs))
             if room in nurse.rooms:
-                fixed += cents(site.weights.continuity)
                 cost -= cents(site.weights.continuity)
             costs.append((cost * _SCALE + 1, var))
             cp.add_hint(var, room in nurse.rooms)
@@ -71,9 +68,7 @@ def staff(site: Site, plan: Plan, seconds: float = 2.0, workers: int = 1, seed: 
     breaches, sums = check(site, made)
     staffed = tuple(one for one in breaches if one.rule in ("staffed", "shift"))
     own = {name: sums.get(name, 0.0) for name in ("skill", "overload", "continuity")}
-    short = sum(1 for one in staffed if one.rule == "staffed")
-    least = (solver.best_objective_bound / _SCALE + fixed) / 100 - short * _UNSTAFFED / 100 if found else 0.0
-    least = min(sum(own.values()), max(0.0, round(least, 2)))
+    least = 0.0 if staffed or plan.breaches else least_skill(site)
     best = sum(own.values()) - least < 0.02 and not staffed and plan.status == OPTIMAL
     return replace(
         made,
@@ -83,6 +78,21 @@ def staff(site: Site, plan: Plan, seconds: float = 2.0, workers: int = 1, seed: 
         status=INFEASIBLE if staffed or plan.status == INFEASIBLE else OPTIMAL if best else FEASIBLE,
         breaches=plan.breaches + staffed,
     )
+
+
+def least_skill(site: Site) -> float:
+    """What the nurses of any plan cost at least, whoever lies where: at the hours at which least skill is on duty the
+    most skilled look after each who is in. A bound of the nurses for one placing would be none for another."""
+    nurses = [nurse for nurse in site.nurses if nurse.ends > 0]
+    duty = [
+        (start, max(nurse.skill for nurse in nurses if nurse.starts <= start and end <= nurse.ends))
+        for start, end in segments(nurses)
+    ]
+    lacks = [
+        max((need.skill - skill for start, skill in duty if start < max(need.leaves, TURNOVER)), default=0)
+        for need in (stay.need for stay in site.stays)
+    ]
+    return round(site.weights.skill * sum(max(lack, 0) for lack in lacks), 2)
 
 
 def _overload(

@@ -125,3 +125,15 @@ def begin(ground: Ground, before: Plan | None = None) -> Placing:
     for n in urgent(ground, (n for n, bed in enumerate(placing.place) if bed == NOWHERE)):
         insert(placing, n)
     return placing
+
+
+def accept(placing: Placing, place: list[int], cost: int) -> bool:
+    """Take over a placing if it is lawful and costs less; else leave everything as it was."""
+    if place == placing.place:
+        return False
+    was = list(placing.place)
+    placing.restore(place)
+    if placing.lawful() and placing.cost < cost:
+        return True
+    placing.restore(was)
+    return False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -261,6 +262,10 @@ class Bench:
         for name, value in similar.rows(patients):
             self.rows[name].append(value)
 
+    def plan(self, quick: bool) -> None:
+        for name, value in plan.rows(*((plan.QUICK, 1.0) if quick else ())):
+            self.rows[name].append(value)
+
     def replay(self, count: int) -> dict[str, Any]:
         """Rebuild so many records beside live traffic, while somebody counts all the time: a count may never fall."""
         skip_to_end(group("ours"))
@@ -445,6 +450,23 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
             ("filled", "patients/s"),
         )
     ),
+    *(
+        (f"plan_{beds}_{name}", unit, beside and f"plan_{beds}_{beside}")
+        for beds in plan.SIZES
+        for name, unit, beside in (
+            ("first_seconds", "s", None),
+            ("first_gap", "gap", None),
+            ("p50_seconds", "s", None),
+            ("p99_seconds", "s", None),
+            ("gap", "gap", None),
+            ("greedy_seconds", "s", "first_seconds"),
+            ("greedy_gap", "gap", "first_gap"),
+            ("first_come_seconds", "s", "first_seconds"),
+            ("first_come_gap", "gap", "first_gap"),
+            ("bare_seconds", "s", "first_seconds"),
+            ("bare_gap", "gap", "first_gap"),
+        )
+    ),
     ("worker_memory", "MiB", None),
     ("worker_memory_growth", "MiB per 100,000 messages", None),
 )
@@ -513,7 +535,7 @@ def main() -> None:
     build.mkdir(exist_ok=True)
     bench = Bench(home, given.quick)
     try:
-        with stack(home):
+        with contextlib.nullcontext() if set(given.only or ()) == {"plan"} else stack(home):
             if given.overload:
                 found = bench.overload(seconds=20 if given.quick else 180)
                 (build / "overload.json").write_text(json.dumps(found, indent=2) + "\n")
@@ -548,6 +570,8 @@ def main() -> None:
                     console.print(f"{number + 1}/{given.repeats} {name}: {seconds:.0f} s", highlight=False)
             if not given.only or "similar" in given.only:
                 bench.similar(2500 if given.quick else 50_000)
+            if not given.only or "plan" in given.only:
+                bench.plan(given.quick)
             if not given.only or "memory" in given.only:
                 bench.memory(500_000 if given.long else 10_000 if given.quick else 50_000)
     finally:

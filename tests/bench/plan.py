@@ -15,13 +15,14 @@ from dataclasses import replace
 
 from streams.allocation import baselines
 from streams.allocation.assign import Effort, assign
-from streams.allocation.plan import Plan
+from streams.allocation.plan import INFEASIBLE, Plan
 from streams.allocation.rules import rooms
 from streams.allocation.site import CLOSED, FREE, OCCUPIED, Bed, Need, Request, Site, Stay
 
 SERVICES = ("MED", "SUR", "CAR", "PUL", "URO", "NEU", "GER")
 KINDS = ("MRSA", "FLU", "CDIFF")
 SIZES = {50: 20, 200: 80, 500: 200, 1000: 400}  # beds: requests
+QUICK = {50: 20, 200: 80}
 EVENTS = {50: 60, 200: 60, 500: 60, 1000: 30}
 
 
@@ -96,7 +97,8 @@ def event(chance: random.Random, now: Site, number: int) -> Site:
 
 
 def rows(sizes: dict[int, int] = SIZES, bare_seconds: float = 10.0) -> Iterator[tuple[str, float]]:
-    """Rows of the bench."""
+    """Rows of the bench. A gap is to the bound that the first plan of that site proves in its own time."""
+    assign(site(50, 20, seed=9), effort=Effort(rounds=1))  # a planner is a process that goes on
     for beds, waiting in sizes.items():
         start = site(beds, waiting)
         began = time.perf_counter()
@@ -106,7 +108,7 @@ def rows(sizes: dict[int, int] = SIZES, bare_seconds: float = 10.0) -> Iterator[
         taken, gaps = replanned(start, plan, EVENTS[beds])
         yield f"plan_{beds}_p50_seconds", statistics.median(taken)
         yield f"plan_{beds}_p99_seconds", sorted(taken)[max(0, round(len(taken) * 0.99) - 1)]
-        yield f"plan_{beds}_gap", statistics.median(gaps)
+        yield f"plan_{beds}_gap", statistics.median(gaps) if gaps else 1.0
         for name, policy in (("greedy", baselines.greedy), ("first_come", baselines.first_come)):
             began = time.perf_counter()
             other = policy(start)
@@ -119,12 +121,13 @@ def rows(sizes: dict[int, int] = SIZES, bare_seconds: float = 10.0) -> Iterator[
 
 
 def replanned(start: Site, plan: Plan, events: int, seed: int = 2) -> tuple[list[float], list[float]]:
-    """(seconds, gaps) of a new plan after each of so many single events, each planned before the next happens."""
+    """(seconds, gaps) of a new plan after each of so many single events, each planned before the next happens. Where
+    somebody who must have a bed can have none, there is a plan but no gap."""
     chance, now, taken, gaps = random.Random(seed), start, [], []
     for number in range(events):
         now = event(chance, now, number)
         began = time.perf_counter()
         plan = assign(now, plan)
         taken.append(time.perf_counter() - began)
-        gaps.append(plan.gap)
+        gaps += [plan.gap] if plan.status != INFEASIBLE else []
     return taken, gaps
