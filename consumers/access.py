@@ -29,7 +29,6 @@ KINDS = {
     "breakglass": "break_glass",
     "review": "break_glass",
     "models": "model",
-    "accept_plan": "plan",
 }
 
 

@@ -10,10 +10,13 @@ from typing import Any
 
 from consumers import allocation, past
 from consumers.access import Caller
+from consumers.search import answered
 from infra.audit import Audit
+from infra.elastic import client
 from infra.errors import Untrainable, UsageError
 from schemas.envelope import rfc3339
-from streams.allocation import forecast
+from schemas.sites import ALIAS, EXPECTED, number
+from streams.allocation import forecast, proposal
 from streams.allocation.forecast import Judged, Point, Series
 from streams.allocation.site import USABLE
 
@@ -46,6 +49,17 @@ def forecasts(caller: Caller, site: str, unit: str, horizons: Sequence[int]) -> 
         raise UsageError("no stay is known there: nothing can be forecast")
     Audit.local().write(caller.act("E", fields=FIELDS, detail={"use": "forecast", "total": str(len(made))}))
     return made
+
+
+def keep(caller: Caller, rows: Sequence[Row]) -> None:
+    """Let workers know what is expected: shortages ahead are raised by it, for two hours. Raises StackDown."""
+    at = rfc3339(datetime.now(UTC))
+    named = tuple(str(one["site"]) for one in rows)
+    Audit.local().write(caller.act("U", entities=named, detail={"use": "forecast"}))
+    with answered(past.OF), client() as server:
+        for one in rows:
+            made = proposal.forecast_document(one["site"], at, one["units"])
+            server.index(index=ALIAS, id=number(EXPECTED, one["site"]), document=made)
 
 
 def _unit(name: str, series: Series, beds: int, horizons: Sequence[int]) -> Row:

@@ -1,4 +1,4 @@
-"""The index of what is worked out of a whole site: the plan that is proposed, the one accepted, what is raised.
+"""The index of what is worked out of a whole site: plans proposed and accepted, forecasts, what is raised.
 
 One document each a site, overwritten; what they said before is on the signals' topic. Persons are in them by reference
 alone, so an erasure deletes such a document whole, and the next plan is without the person.
@@ -14,7 +14,8 @@ OF = DOMAINS["allocation"]
 ALIAS = f"{OF.name}-sites"  # begins as the domain's own indices do: an erasure goes through all of these
 INDEX = f"{ALIAS}-1"
 PROPOSED, ACCEPTED, WITHDRAWN, RAISED = "proposed", "accepted", "withdrawn", "raised"  # states
-PLAN, ALERTS = "plan", "alerts"  # kinds
+EXPECTED = "expected"  # state of a forecast
+PLAN, ALERTS, FORECAST = "plan", "alerts", "forecast"  # kinds
 
 _WORD, _NUMBER, _KEPT = {"type": "keyword"}, {"type": "double"}, {"type": "object", "enabled": False}
 
@@ -52,5 +53,6 @@ def mapping() -> dict[str, Any]:
             "accepted_by": _WORD,
             "raised": {"properties": raised},
             "told": _KEPT,
+            "units": _KEPT,
         },
     }

@@ -26,7 +26,7 @@ from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy, ModelAltered, Wa
 from infra.kafka import Outgoing
 from infra.keystore import KeyStore
 from infra.settings import settings
-from schemas.sites import ACCEPTED, OF, PROPOSED, RAISED, WITHDRAWN, number
+from schemas.sites import ACCEPTED, EXPECTED, OF, PROPOSED, RAISED, WITHDRAWN, number
 from streams.allocation import proposal, signals
 from streams.allocation.board import Board
 from streams.allocation.plan import BED, INFEASIBLE, OPTIMAL, Assignment, Plan
@@ -164,9 +164,12 @@ class Planning:
                 state.due.end(began, now)
 
     async def _kept(self, site: str, state: _State) -> Mapping[str, Document]:
-        """What the index has of a site: what was accepted, and at first what was proposed and raised before."""
+        """What the index has: what was accepted and is expected of a site; at first what was proposed and raised too."""
         fresh = state.raised is None
-        wanted = {one: number(one, site) for one in ((ACCEPTED, PROPOSED, RAISED) if fresh else (ACCEPTED,))}
+        wanted = {
+            one: number(one, site)
+            for one in ((ACCEPTED, EXPECTED, PROPOSED, RAISED) if fresh else (ACCEPTED, EXPECTED))
+        }
         found = await self._documents.get(wanted.values())
         kept = {one: found[id][0] for one, id in wanted.items() if id in found}
         if fresh:
@@ -194,7 +197,7 @@ class Planning:
             return
         if await self._keep(site, state, made):
             state.kept = now
-            await self._raise(board, state)
+            await self._raise(board, state, kept.get(EXPECTED))
             metrics.PLANS.labels(plan.status).inc()
             metrics.PLAN_GAP.labels(site.id).set(plan.gap)
             metrics.PLAN_TIME.labels(site.id).set(datetime.fromisoformat(plan.at).timestamp())
@@ -252,10 +255,11 @@ class Planning:
         except (KeyShredded, KeyMissing):
             return None
 
-    async def _raise(self, board: Board, state: _State) -> None:
+    async def _raise(self, board: Board, state: _State, expected: Document | None) -> None:
         """Alerts that begin or end. Kept before they are told, so that one that is told twice has the same id."""
+        forecasts = proposal.forecasts_of(expected, board.site.at)
         broken = [(one.kind, one.bed) for one in board.conflicts] + _broken(board.site)
-        state.raised, told = signals.step(state.raised or Raised(), board.site, None, broken)
+        state.raised, told = signals.step(state.raised or Raised(), board.site, forecasts, broken)
         self._show(board.site.id, state, signals.active(state.raised))
         if told:
             made = proposal.raised_document(board.site.id, state.raised, told)

@@ -30,7 +30,7 @@ PURPOSES_OF = {
 }
 ACTIONS_OF = {
     "clinician": {"search", "reveal", "breakglass"},
-    "bed_manager": {"search", "reveal"},
+    "bed_manager": {"search", "reveal", "plan"},
     "quality_officer": {"search"},
     "researcher": {"search"},
     "privacy_officer": {"search", "reveal", "audit", "erase", "hold", "consent", "accounts", "export", "review"},

@@ -125,6 +125,17 @@ def test_what_is_raised_is_kept() -> None:
     assert proposal.alert(alert).headers == proposal.alert(alert).headers
 
 
+def test_a_forecast_counts_for_two_hours() -> None:
+    point = {"hours": 4, "at": AT, "expected": 9.0, "intervals": [{"level": 0.8, "low": 7.0, "high": 11.0}]}
+    said = proposal.forecast_document("NORTH", AT, [{"unit": "W", "beds": 4, "forecast": [point]}])
+    assert said.keys() <= mapping()["properties"].keys()
+    found = proposal.forecasts_of(said, "2026-03-01T09:59:00.000Z")
+    assert found is not None
+    assert found["W"][0].chance_above(4) > 0.99
+    assert proposal.forecasts_of(said, "2026-03-01T10:01:00.000Z") is None
+    assert proposal.forecasts_of(None, AT) is None
+
+
 def test_a_breach_and_a_reason_are_in_the_document() -> None:
     lines = (Assignment(BED, "ask-1", None, reason=Reason({"unplaced": 1200.0}, "sex", "W|1|1", 3.0)),)
     said = proposal.document(

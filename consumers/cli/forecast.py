@@ -14,6 +14,7 @@ from consumers.access import permit
 from consumers.cli.access import Role
 from consumers.cli.allocation import Site, Unit
 from consumers.cli.read import CONTROLS, Json, MaybePurpose
+from infra.errors import UsageError
 
 if TYPE_CHECKING:
     from streams.allocation.clusters import Clustering
@@ -25,16 +26,24 @@ def register(app: typer.Typer) -> None:
         site: Site = "",
         unit: Unit = "",
         hours: Annotated[list[int] | None, typer.Option(help="Ahead; repeatable. Default: 1, 4, 24, 72.")] = None,
+        keep: Annotated[
+            bool, typer.Option("--keep", help="Let workers raise shortages ahead by it, for two hours.")
+        ] = False,
         purpose: MaybePurpose = None,
         role: Role = None,
         as_json: Json = False,
     ) -> None:
         """How many patients each unit will have, with intervals, and how good such forecasts were: MASE beside the
-        seasonal naive on the last four weeks."""
+        seasonal naive on the last four weeks. Have it run each hour with --keep, and shortages ahead are signals."""
         from consumers import forecast as ask  # numpy takes a moment: not for every command
         from streams.allocation.forecast import HORIZONS
 
-        rows = ask.forecasts(permit("search", purpose, role), site, unit, sorted(set(hours or HORIZONS)))
+        if keep and unit:
+            raise UsageError("--keep is of whole sites: leave out --unit")
+        caller = permit("plan" if keep else "search", purpose, role)
+        rows = ask.forecasts(caller, site, unit, sorted(set(hours or HORIZONS)))
+        if keep:
+            ask.keep(caller, rows)
         if as_json:
             typer.echo(json.dumps({"sites": rows}, allow_nan=False))
             return

@@ -83,7 +83,7 @@ def _live(commands: typer.Typer) -> None:
         """Accept a plan: the next ones keep to it, at a price. Exit code 19 where another is proposed by now."""
         from consumers import plan
 
-        made = plan.accept(permit("accept_plan", purpose, role), site, plan_id)
+        made = plan.accept(permit("plan", purpose, role), site, plan_id)
         typer.echo(json.dumps(made) if as_json else f"accepted {made['plan']} of {site}: {made['actions']} to do")
 
 

@@ -16,8 +16,9 @@ from infra.crypto import DataKey
 from infra.kafka import Outgoing
 from schemas.envelope import rfc3339
 from schemas.signal import message
-from schemas.sites import ALERTS, OF, PLAN, PROPOSED, RAISED
+from schemas.sites import ALERTS, EXPECTED, FORECAST, OF, PLAN, PROPOSED, RAISED
 from schemas.topics import SIGNALS
+from streams.allocation.forecast import Interval, Point
 from streams.allocation.plan import BED, NURSE, THEATRE, Assignment, Plan, Reason
 from streams.allocation.signals import Alert, Key, Raised
 from streams.allocation.site import Need, Site
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 Line = dict[str, Any]
 LINES = {BED: "bed_assignment", NURSE: "nurse_assignment", THEATRE: "theatre_assignment"}  # signals
+FORECAST_COUNTS = timedelta(hours=2)  # after that it says nothing of the hours to come
 _DIGITS = 12  # of an id, hexadecimal: a person may type it
 
 
@@ -190,6 +192,29 @@ def raised_document(site: str, raised: Raised, told: Sequence[Alert]) -> Documen
     ]
     said = [one.said() for one in told]
     return {"kind": ALERTS, "state": RAISED, "site": site, "event_time": raised.at, "raised": since, "told": said}
+
+
+def forecast_document(site: str, at: str, units: Sequence[Mapping[str, Any]]) -> Document:
+    """`units`: a row each as `wardstream forecast` tells it."""
+    return {"kind": FORECAST, "state": EXPECTED, "site": site, "event_time": at, "units": list(units)}
+
+
+def forecasts_of(said: Mapping[str, Any] | None, at: str) -> dict[str, list[Point]] | None:
+    """By unit, "" for the site; None where none is kept, or an old one."""
+    if not said or datetime.fromisoformat(at) - datetime.fromisoformat(said["event_time"]) > FORECAST_COUNTS:
+        return None
+    return {
+        unit["unit"]: [
+            Point(
+                one["hours"],
+                datetime.fromisoformat(one["at"]),
+                one["expected"],
+                tuple(Interval(each["level"], each["low"], each["high"]) for each in one["intervals"]),
+            )
+            for one in unit["forecast"]
+        ]
+        for unit in said["units"]
+    }
 
 
 def raised_of(said: Mapping[str, Any] | None) -> tuple[Raised, list[Alert]]:
