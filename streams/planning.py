@@ -164,7 +164,7 @@ class Planning:
                 state.due.end(began, now)
 
     async def _kept(self, site: str, state: _State) -> Mapping[str, Document]:
-        """What the index has: what was accepted and is expected of a site; at first what was proposed and raised too."""
+        """What the index has of a site: what was accepted and is expected; at first what was proposed and raised."""
         fresh = state.raised is None
         wanted = {
             one: number(one, site)
