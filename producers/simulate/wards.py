@@ -13,7 +13,7 @@ from random import Random
 from infra.errors import UsageError
 from producers.simulate.people import Staff, make_staff
 from streams.allocation.demand import House
-from streams.allocation.site import Bed, Nurse, Theatre
+from streams.allocation.site import Bed, Nurse, Theatre, Weights
 
 CURRENCY = "USD"
 # unit -> service, beds
@@ -40,6 +40,8 @@ _ROTA = "EELLN--"
 _SHIFTS = {"E": (6.5, 8.0, 10.0), "L": (14.5, 8.0, 10.0), "N": (22.5, 8.0, 18.0)}  # begins, hours, most load
 _PRICES = {"ICU": 2400.0, "CAR": 620.0, "ONC": 640.0, "NEU": 580.0}  # a bed day
 _PRICE = 480.0  # of all others
+# An hour without a bed is worth more here than a move, and who shares a room with whom is told by the rules alone.
+WEIGHTS = Weights(waiting=100.0, age_mix=0.0)
 SETTLED_DAYS = 21  # before hour zero, in which the house fills
 EQUIPMENT = (("monitor", 0.05, 35.0), ("ventilator", 0.02, 220.0), ("infusion pump", 0.1, 12.0))  # a bed; a day
 TRANSPORTS = (("patient transport", 18.0),)  # a journey
@@ -88,6 +90,7 @@ def premises(name: str, first_day: int, last_day: int, facility: str = "HARBOUR"
         beds=beds,
         nurses=tuple(sorted(_shifts(staff, first_day, last_day), key=lambda one: (one.starts, one.ref))),
         theatres=tuple(Theatre(f"OR{index:02d}", 480, 900.0) for index in range(1, _THEATRES[name] + 1)),
+        weights=WEIGHTS,
     )
     return Premises(name, house, staff, services)
 
