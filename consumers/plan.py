@@ -6,12 +6,15 @@ the plan that was read: if another is proposed by then, nothing is accepted.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from elasticsearch import ConflictError, NotFoundError
 
+from consumers import allocation
 from consumers.access import Caller
 from consumers.search import answered
 from infra.audit import Audit
@@ -22,7 +25,9 @@ from infra.kafka import Producer
 from infra.keystore import KeyStore
 from schemas.envelope import rfc3339
 from schemas.sites import ACCEPTED, ALIAS, OF, PLAN, PROPOSED, number
+from streams.allocation import divide as division
 from streams.allocation import proposal
+from streams.allocation.divide import Demand, Division
 from streams.allocation.proposal import Document, Line
 
 FIELDS = ("unit", "room", "bed", "patient_ref", "staff_ref", "hospital_service", "isolation", "sex", "age")
@@ -88,6 +93,41 @@ def accept(caller: Caller, site: str, plan: str) -> Document:
             raise StackDown("the index is busy with this site: give the command again") from None
     _tell(made)
     return {name: made[name] for name in ("site", "plan", "accepted_at", "accepted_by", "cost", "actions")}
+
+
+def divide(caller: Caller, site: str, path: Path) -> Division:
+    """Grant demands, from a file of JSON, what a site's divisible resources have: the quantity of each, or its minutes.
+
+    Raises UsageError for a file that is not that, or where a resource that is used is none of the site's.
+    """
+    demands = _demands(path)
+    rows = allocation.resources(caller, site, allocation.Wanted())
+    supply = {str(one["resource_id"]): float(one["quantity"]) for one in rows if "quantity" in one}
+    supply |= {str(one["resource_id"]): float(one["minutes"]) for one in rows if "minutes" in one}
+    used = {name for one in demands for name in one.uses}
+    if unknown := used - supply.keys():
+        raise UsageError(f"{site} has no resource with an amount called {', '.join(sorted(unknown))}")
+    return division.divide({name: supply[name] for name in used}, demands)
+
+
+def _demands(path: Path) -> list[Demand]:
+    try:
+        said = json.loads(path.read_bytes())
+        return [
+            Demand(
+                str(one["ref"]),
+                float(one["value"]),
+                float(one["most"]),
+                {str(name): float(units) for name, units in one["uses"].items()},
+                float(one.get("least", 0.0)),
+            )
+            for one in said
+        ]
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        wanted = '[{"ref": ..., "value": ..., "most": ..., "least": ..., "uses": {"resource id": units}}]'
+        raise UsageError(f"demands are JSON: {wanted}") from None
 
 
 def _tell(made: Document) -> None:

@@ -261,6 +261,31 @@ def test_resources(declared: Path, command: Run, options: tuple[str, ...], found
     assert [one["resource_id"] for one in json.loads(done.stdout)["resources"]] == found
 
 
+def test_stock_and_transport_are_divided(declared: Path, command: Run, tmp_path: Path) -> None:
+    """The dearer demand comes first, and a unit more would be worth what the other gives for it."""
+    at = "2026-03-01T00:00:00Z"
+    said = [{"type": "resource", "id": "KITS", "resource_type": "stock", "quantity": 10, "units": "kit", "at": at},
+            {"type": "resource", "id": "PORTERS", "resource_type": "transport", "minutes": 120, "at": at}]  # fmt: skip
+    assert produce(command, tmp_path, said) == {"indexed": 2}
+    settled()
+    path = tmp_path / "demands.json"
+    path.write_text(json.dumps([
+        {"ref": "theatre", "value": 5, "most": 8, "uses": {"KITS": 1, "PORTERS": 5}},
+        {"ref": "ward", "value": 3, "most": 8, "uses": {"KITS": 1}},
+    ]))  # fmt: skip
+    done = command("plan", "divide", str(path), "--site", SITE, "--json")
+    made = json.loads(done.stdout)
+    assert made["granted"] == {"theatre": 8.0, "ward": 2.0}
+    assert made["prices"] == {"KITS": 3.0, "PORTERS": 0.0}
+    assert made["left"] == {"KITS": 0.0, "PORTERS": 80.0}
+    assert "price of a little more" in command("plan", "divide", str(path), "--site", SITE).stdout
+    path.write_text(json.dumps([{"ref": "ward", "value": 3, "most": 80, "least": 11, "uses": {"KITS": 1}}]))
+    assert command("plan", "divide", str(path), "--site", SITE).returncode == 1
+    for wrong in ("[]]", '[{"ref": "ward"}]', '[{"ref": "a", "value": 1, "most": 1, "uses": {"NONE": 1}}]'):
+        path.write_text(wrong)
+        assert command("plan", "divide", str(path), "--site", SITE).returncode == 2
+
+
 def test_questions_that_cannot_be_asked(declared: Path, command: Run) -> None:
     for wrong in (
         ("beds", "--site", "NOWHERE"), ("beds", "--at", "yesterday"), ("staff", "--at", "2026-03-01T07:00:00"),

@@ -16,6 +16,7 @@ from streams.allocation import must
 from streams.allocation.assign import Effort, assign
 from streams.allocation.ground import MUST, Ground
 from streams.allocation.must import make_room, missing
+from streams.allocation.planner import plan
 from streams.allocation.rules import check
 from streams.allocation.site import Bed, Need, Request, Site, Stay
 from streams.allocation.start import begin
@@ -136,3 +137,13 @@ def test_as_few_are_left_out_as_in_the_best_plan(seed: int) -> None:
     make_room(placing, None)
     assert placing.lawful()
     assert placing.cost // MUST == SITES.optimum(ground) // MUST
+
+
+def test_nobody_who_is_in_makes_room_by_lying_nowhere() -> None:
+    """Two men must have a bed, and the only room has a woman in one of its two: she stays, whatever is broken by it."""
+    beds = {name: Bed(name, "W", "1") for name in ("W|1|1", "W|1|2")}
+    woman = Stay(Need("lies", "p1", sex="F"), "W|1|1")
+    men = tuple(Request(Need(f"due{n}", f"m{n}", sex="M"), 1, due=0.0) for n in range(2))
+    made = plan(Site("S", "2026-03-01T08:00:00Z", beds, (woman,), men), seconds=0.3)
+    assert made.beds()["lies"].to == "W|1|1"
+    assert {(one.rule, one.refs) for one in made.breaches} == {("due", ("due0",)), ("due", ("due1",))}

@@ -1,7 +1,8 @@
-"""`plan show`, `diff`, `accept` and `solve`."""
+"""`plan show`, `diff`, `accept`, `divide` and `solve`."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from rich.table import Table
 from consumers.access import permit
 from consumers.cli.access import Role
 from consumers.cli.read import CONTROLS, Json, MaybePurpose
+from infra.errors import NoPlan
 
 Site = Annotated[str, typer.Option(help="Only this site; default: all.")]
 COLUMNS = ("what", "who", "from", "to", "at", "cost", "decided by", "next best")
@@ -23,6 +25,7 @@ def register(app: typer.Typer) -> None:
     commands = typer.Typer(help="Plans: who should lie where, who should work where.", no_args_is_help=True)
     app.add_typer(commands, name="plan")
     _live(commands)
+    _divide(commands)
     _solve(commands)
 
 
@@ -85,6 +88,37 @@ def _live(commands: typer.Typer) -> None:
 
         made = plan.accept(permit("plan", purpose, role), site, plan_id)
         typer.echo(json.dumps(made) if as_json else f"accepted {made['plan']} of {site}: {made['actions']} to do")
+
+
+def _divide(commands: typer.Typer) -> None:
+    @commands.command()
+    def divide(
+        demands: Annotated[Path, typer.Argument(help="JSON: what is asked for, of what worth, using what.")],
+        site: Annotated[str, typer.Option(help="Whose resources are divided.")],
+        purpose: MaybePurpose = None,
+        role: Role = None,
+        as_json: Json = False,
+    ) -> None:
+        """Divide stock, transport and budget among demands: what each gets, and what one more unit would be worth."""
+        from consumers import plan  # scipy: no other command waits for it
+
+        made = plan.divide(permit("search", purpose, role), site, demands)
+        if as_json:
+            typer.echo(json.dumps(dataclasses.asdict(made)))
+            return
+        console = Console()
+        if not made.feasible:
+            for name, units in made.short.items():
+                console.print(f"[yellow]{_plain(name)}[/]: {units:g} less than must be granted", highlight=False)
+            raise NoPlan("what must be granted is more than there is")
+        granted = Table("demand", "granted", title=f"{_plain(site)}: worth {made.value:g}")
+        for name, units in made.granted.items():
+            granted.add_row(_plain(name), f"{units:g}")
+        console.print(granted)
+        scarce = Table("resource", "left", "price of a little more", "worth of one more")
+        for name, left in made.left.items():
+            scarce.add_row(_plain(name), f"{left:g}", f"{made.prices[name]:g}", f"{made.worth[name]:g}")
+        console.print(scarce)
 
 
 def _table(title: str, lines: list[dict[str, Any]]) -> Table:

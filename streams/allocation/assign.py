@@ -19,7 +19,7 @@ from ortools.sat.python import cp_model
 from streams.allocation.bound import relaxed
 from streams.allocation.columns import choose, generate, of_placing
 from streams.allocation.convert import Converter
-from streams.allocation.ground import MUST, NOWHERE, Ground, Placing
+from streams.allocation.ground import CLOSED, MUST, NOWHERE, Ground, Placing
 from streams.allocation.model import build, hint, read
 from streams.allocation.must import around, make_room, nearest
 from streams.allocation.plan import BED, Plan
@@ -150,9 +150,14 @@ class Search:
         ground, placing = self.placing.ground, self.placing
         order = list(range(len(ground.rooms)))
         self.chance.shuffle(order)
-        waiting = [n for n, bed in enumerate(placing.place) if bed == NOWHERE]
-        if waiting and (self.rounds > 0 or not self.focus) and self.rounds % _ASIDE != _ASIDE - 1:
-            return self._aside(waiting)
+        waiting = [
+            n
+            for n, bed in enumerate(placing.place)
+            if bed == NOWHERE and ground.price[n].min(initial=CLOSED) < ground.out[n]  # else no bed ever suits
+        ]
+        aside = waiting and (self.rounds > 0 or not self.focus) and self.rounds % _ASIDE != _ASIDE - 1
+        if aside and (rooms := self._aside(waiting)):
+            return rooms
         if self.rounds == 0 and self.focus:
             order.sort(key=lambda room: room not in self.focus)
         elif self.rounds % 4 < 3 and waiting:
@@ -161,7 +166,7 @@ class Search:
         elif self.rounds % 8 == 3:
             order.sort(key=lambda room: -int(placing.span[room]) * self.chance.random())
         alive = [room for room in order if any(self._alive(bed) for bed in ground.of_room[room])]
-        rooms: set[int] = set()
+        rooms = set[int]()
         for half, some in ((2, order), (1, alive + order)):
             for room in some:
                 if sum(len(ground.of_room[one]) for one in rooms) >= self.beds // half:

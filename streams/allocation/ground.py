@@ -6,14 +6,14 @@ Needs are numbered stays first, then requests; beds in order of name, so that th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import combinations
 from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.allocation.plan import Plan
+from streams.allocation.plan import Breach, Plan
 from streams.allocation.rules import (
     HORIZON,
     alike,
@@ -34,11 +34,18 @@ from streams.allocation.site import Bed, Need, Site
 Costs = NDArray[np.int64]
 
 MUST = 10_000_000  # hundredths, of a rule that is broken: above whatever a plan saves by breaking it
+EVICTED = 10 * MUST  # of somebody who is in and is left without a bed: nobody makes room by lying nowhere
 CLOSED = 1 << 50  # a bed that is not lawful
 NOWHERE = -1
 ALL = slice(None)
 _OLD, _YOUNG = -1_000, 1_000  # of nobody: no age is above or below
 _NO_KIND, _MANY_KINDS = -1, -2
+
+
+def broken(breaches: Iterable[Breach]) -> int:
+    """Hundredths that rules which a plan can break have cost in a placing, and that a plan does not show."""
+    price = {"placed": EVICTED, "due": MUST}
+    return sum(price.get(one.rule, 0) for one in breaches)
 
 
 class Ground:
@@ -92,7 +99,7 @@ class Ground:
     def _out(self, barred: frozenset[str]) -> list[int]:
         """Of leaving somebody without a bed."""
         change = cents(self.site.weights.change)
-        costs = [MUST] * self.stays
+        costs = [EVICTED] * self.stays
         for request in self.site.requests:
             must = MUST if late(request, inf) and request.need.ref not in barred else 0
             costs.append(sum(cents(cost) for _, cost in left_out(self.site, request)) + must)

@@ -15,7 +15,7 @@ import numpy as np
 from ortools.sat.python import cp_model
 from scipy.optimize import linear_sum_assignment
 
-from streams.allocation.ground import CLOSED, MUST, NOWHERE, Ground, Placing
+from streams.allocation.ground import CLOSED, EVICTED, MUST, NOWHERE, Ground, Placing
 from streams.allocation.rules import HORIZON
 
 _OLDEST = 130  # years: above any age
@@ -275,7 +275,7 @@ def build_musts(ground: Ground) -> tuple[Model, list[list[int]]]:
     for n in musts:
         own = ground.own[n]
         model.out[n] = out = model.cp.new_bool_var("")
-        model.costs.append((MUST, out))
+        model.costs.append((EVICTED if n < ground.stays else MUST, out))
         if ground.price[n].min(initial=CLOSED) >= CLOSED:
             model.cp.add(out == 1)
             continue

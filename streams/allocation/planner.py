@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from streams.allocation.assign import SECONDS, Effort, assign
 from streams.allocation.bound import relaxed
-from streams.allocation.ground import MUST, Ground
+from streams.allocation.ground import Ground, broken
 from streams.allocation.plan import FEASIBLE, OPTIMAL, Plan, total
 from streams.allocation.rules import left_out
 from streams.allocation.site import Site
@@ -62,7 +62,7 @@ def _bound(site: Site, before: Plan | None, made: Plan, first: Operations, surgi
     Three that hold: of beds as if everybody had a theatre; of `made`, where each whom `first` leaves would save at most
     what leaving that one out costs; and theatres by themselves beside the beds of everybody else.
     """
-    every = max(0, relaxed(Ground(site, before))[0] - len(made.breaches) * MUST) / 100
+    every = max(0, relaxed(Ground(site, before))[0] - broken(made.breaches)) / 100
     if made.breaches:
         return min(every, made.cost)
     change = site.weights.change

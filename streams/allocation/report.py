@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streams.allocation.ground import CLOSED, MUST, NOWHERE, Costs, Ground, Placing
+from streams.allocation.ground import CLOSED, MUST, NOWHERE, Costs, Ground, Placing, broken
 from streams.allocation.plan import BED, FEASIBLE, INFEASIBLE, OPTIMAL, Assignment, Plan, Reason, total
 from streams.allocation.rules import alike, check, left_out, off_service
 from streams.allocation.site import Site
@@ -18,8 +18,8 @@ def report(placing: Placing, bound: int, seconds: float, site: Site, before: Pla
     lines = tuple(_line(placing, n) for n in range(len(ground.needs)))
     bare = Plan(site.id, site.at, lines, {})
     breaches, costs = check(site, bare, before)
-    cost, broken = placing.cost, sum(1 for one in breaches if one.rule in ("placed", "due"))
-    least = min(cost, bound) - broken * MUST
+    cost = placing.cost
+    least = min(cost, bound) - broken(breaches)
     status = INFEASIBLE if breaches else OPTIMAL if cost - bound <= _CLOSE else FEASIBLE
     return Plan(site.id, site.at, lines, costs, max(0, least) / 100, round(seconds, 3), status, breaches)
 
