@@ -36,7 +36,6 @@ def run() -> NoReturn:
     app.task(health.watch_loop)
     app.task(_watch_lag)
     app.task(_watch_sites)
-    app.on_partitions_revoked.connect(_lost)
     health.watchdog()
     threading.Thread(target=_end_in_time, name="end", daemon=True).start()
     logging.info("metrics and health on port %d; agents: %s", health.serve(), ", ".join(DOMAINS))
@@ -92,3 +91,6 @@ async def _watch_sites() -> None:
 async def _lost(*_: Any, **__: Any) -> None:
     for of in agent.AGENTS.values():
         of.lost()
+
+
+app.on_partitions_revoked.connect(_lost)

@@ -227,6 +227,22 @@ async def test_a_worker_s_memory_is_what_a_person_is_told(declared: Path, comman
         await index._server.close()
 
 
+async def test_at_a_rebalance_every_followed_site_is_forgotten(stack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streams import agent, worker  # needs the broker's address when it is imported
+
+    of = agent.Agent(DOMAINS["allocation"])
+    try:
+        assert of._sites is not None
+        of._sites.live.follow(SITE, {})
+        monkeypatch.setitem(agent.AGENTS, "allocation", of)
+        await worker.app.on_partitions_revoked.send(set())
+        assert list(of._sites.live) == []
+    finally:
+        of._producer.close()
+        of._scorer.close()
+        await of._index._server.close()
+
+
 def test_beds_have_gauges(declared: Path, stack: Path) -> None:
     deadline = time.monotonic() + 30
     wanted = f'wardstream_bed_occupancy_ratio{{site="{SITE}",unit="U0"}}'.encode()
