@@ -96,7 +96,7 @@ def accepted(chance: random.Random, site: Site) -> Plan | None:
 
 
 def optimum(ground: Ground) -> int:
-    """Hundredths, of the best plan there is, broken rules at their price: the whole as one programme, solved to the end."""
+    """Hundredths, of the best plan there is, with broken rules at their price: one programme, solved to the end."""
     model = build(ground, range(len(ground.rooms)), range(len(ground.needs)))
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
