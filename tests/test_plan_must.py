@@ -126,6 +126,14 @@ def test_either_way_makes_room(part: str, name: str, monkeypatch: pytest.MonkeyP
     assert placing.lawful()
 
 
+@pytest.mark.parametrize("site", LAWFUL.values(), ids=LAWFUL)
+def test_room_that_was_made_is_kept(site: Site) -> None:
+    before = assign(site, effort=Effort(rounds=0))
+    again = begin(Ground(site, before), before)
+    assert missing(again) == []
+    assert again.lawful()
+
+
 @settings(SLOW, max_examples=40)
 @given(st.integers(0, 1 << 32))
 def test_as_few_are_left_out_as_in_the_best_plan(seed: int) -> None:

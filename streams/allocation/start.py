@@ -47,6 +47,7 @@ def resume(placing: Placing, before: Plan | None) -> None:
     """Put everybody where the last plan has them, as far as that is lawful still."""
     beds = {bed.id: i for i, bed in enumerate(placing.ground.beds)}
     last = {ref: beds[one.to] for ref, one in (before.beds() if before else {}).items() if one.to in beds}
+    _together(placing, last)
     for n, need in enumerate(placing.ground.needs):
         bed = last.get(need.ref, NOWHERE)
         own = placing.ground.own[n]
@@ -66,6 +67,24 @@ def resume(placing: Placing, before: Plan | None) -> None:
             and placing.matrix([n], np.array([bed]))[0, 0] < placing.ground.out[n]
         ):
             placing.put(n, bed)
+
+
+def _together(placing: Placing, last: dict[str, int]) -> None:
+    """Stays as the last plan has them, all at once: one after the other some would wait for others to go."""
+    ground, was = placing.ground, list(placing.place)
+    place = list(was)
+    for n in range(ground.stays):
+        bed = last.get(ground.needs[n].ref, NOWHERE)
+        if bed != NOWHERE and ground.price[n, bed] < CLOSED:
+            place[n] = bed
+    moved = [n for n in range(ground.stays) if place[n] not in (NOWHERE, ground.own[n])]
+    taken = {place[n] for n in moved}
+    held = {bed for bed in taken for m in ground.lying[bed] if place[m] in (bed, NOWHERE)}
+    if held or len(taken) < len(moved):
+        return
+    placing.restore(place)
+    if not placing.lawful():
+        placing.restore(was)
 
 
 def matched(costs: Costs, out: Costs) -> tuple[int, list[tuple[int, int]]]:
