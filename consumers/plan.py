@@ -7,12 +7,11 @@ the plan that was read: if another is proposed by then, nothing is accepted.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from elasticsearch import ConflictError, NotFoundError
+from elasticsearch import ConflictError, Elasticsearch, NotFoundError
 
 from consumers import allocation
 from consumers.access import Caller
@@ -20,11 +19,11 @@ from consumers.search import answered
 from infra.audit import Audit
 from infra.crypto import DataKey
 from infra.elastic import client
-from infra.errors import KeyMissing, KeyShredded, PlanChanged, StackDown, UsageError
+from infra.errors import KeyMissing, KeyShredded, PlanChanged, UsageError
 from infra.kafka import Producer
 from infra.keystore import KeyStore
 from schemas.envelope import rfc3339
-from schemas.sites import ACCEPTED, ALIAS, OF, PLAN, PROPOSED, number
+from schemas.sites import ACCEPTED, ALIAS, OF, PLAN, PROPOSED, WITHDRAWN, number
 from streams.allocation import divide as division
 from streams.allocation import proposal
 from streams.allocation.divide import Demand, Division
@@ -32,66 +31,115 @@ from streams.allocation.proposal import Document, Line
 
 FIELDS = ("unit", "room", "bed", "patient_ref", "staff_ref", "hospital_service", "isolation", "sex", "age")
 MOST_SITES = 1000
-Permits = Callable[[str | None], bool]
+STILL_COUNTS = timedelta(minutes=15)
+_OF_THE_INDEX = frozenset(("kind", "patient_ref", "staff_ref", "untold", "persons"))
 _CLOSED = ("assignment", "to", "prior", "action", "at", "until")  # of a line about somebody whom the caller may not see
 
 
 def show(caller: Caller, site: str, accepted: bool = False) -> list[Document]:
     """The plan of one site, or of all: as proposed, or as accepted last. Raises UsageError, Denied, StackDown."""
-    found = _plans(caller, site, ACCEPTED if accepted else PROPOSED)
-    permits = caller.persons().permits
-    made = [one | {"lines": [_seen(line, permits) for line in one["lines"]]} for one in found]
+    made = [_seen(one, caller) for one in _plans(caller, site, ACCEPTED if accepted else PROPOSED)]
     _looked(caller, made)
-    return [_without_names(one) for one in made]
+    return [{name: value for name, value in one.items() if name not in _OF_THE_INDEX} for one in made]
 
 
 def diff(caller: Caller, site: str) -> list[Document]:
-    """Of each site what its proposal asks for beside the plan that was accepted, and what it asks for no more."""
+    """Of each site what its proposal asks for beside the plan that was accepted, and what of that it asks for no more;
+    what was carried out is neither."""
     accepted = {one["site"]: one for one in _plans(caller, site, ACCEPTED, needed=False)}
-    permits = caller.persons().permits
     made = []
     for one in _plans(caller, site, PROPOSED):
         before = accepted.get(one["site"])
-        apart = proposal.difference(one["lines"], before["lines"] if before else ())
-        made.append(
-            {
-                "site": one["site"],
-                "plan": one["plan"],
-                "event_time": one["event_time"],
-                "cost": one["cost"],
-                "accepted_plan": before["plan"] if before else None,
-                "new": [_seen(line, permits) for line in apart.new],
-                "gone": [_seen(line, permits) for line in apart.gone],
-            }
-        )
+        lies = _lying(one["site"]) if before else {}
+        apart = proposal.difference(one["lines"], before["lines"] if before else (), lies)
+        row = {name: one[name] for name in ("site", "plan", "event_time", "cost")}
+        row |= {"accepted_plan": before["plan"] if before else None, "new": apart.new, "gone": apart.gone}
+        made.append(_seen(row, caller))
     _looked(caller, made)
     return made
 
 
-def accept(caller: Caller, site: str, plan: str) -> Document:
-    """Accept a plan by its id: from now on the site's next plans begin there, and leave it at a price.
+def _lying(site: str) -> dict[str, str | None]:
+    (board,) = allocation.read(site, datetime.now(UTC), "location", "placement", "request")
+    return proposal.lying(board.site)
 
-    Raises PlanChanged where another one is proposed by now, UsageError where none is. Accepted twice is accepted once.
+
+def accept(caller: Caller, site: str, plan: str) -> Document:
+    """Accept a plan by its id: from now on the site's next plans begin with its beds, and leave them at a price.
+
+    Accepted twice is accepted once, and told again. Raises PlanChanged where another one is proposed by now, somebody
+    in it was erased, or it is of a quarter of an hour ago, so that no worker plans; UsageError where none is.
     """
     caller.require(OF, "see", FIELDS)
+    _, keys = KeyStore.local()
     with answered(OF), client() as server:
-        try:
-            held = server.get(index=ALIAS, id=number(PROPOSED, site))
-        except NotFoundError:
-            raise UsageError(f"there is no plan of a site {site!r}") from None
-        made: Document = held["_source"]
-        if made["plan"] != plan:
-            now = f"the plan of {site} is {made['plan']} by now"
-            raise PlanChanged(f"{now}: `wardstream plan diff --site {site}` shows it")
-        patients = tuple(made["patient_ref"])
+        before, place = _get(server, ACCEPTED, site)
+        if before is not None and before["plan"] == plan:
+            _tell(before, keys)
+            return _said(before)
+        made, _ = _get(server, PROPOSED, site)
+        if made is None:
+            raise UsageError(f"there is no plan of a site {site!r}")
+        _refuse_other(made, plan)
+        named = {*made["patient_ref"], *made["staff_ref"]}
+        if keys.erased(named):
+            raise PlanChanged("somebody in this plan was erased: another one comes")
         said = {"cost": f"{made['cost']:.2f}", "actions": str(made["actions"])}
+        patients = tuple(made["patient_ref"])
         Audit.local().write(caller.act("U", patients=patients, entities=(site, plan), detail=said))
         made |= {"state": ACCEPTED, "accepted_at": rfc3339(datetime.now(UTC)), "accepted_by": caller.account}
+        made["untold"] = _acts(made, ACCEPTED, made["accepted_at"])
         try:
-            server.index(index=ALIAS, id=number(ACCEPTED, site), document=made, refresh=True)
+            server.index(index=ALIAS, id=number(ACCEPTED, site), document=made, refresh=True, **place)
         except ConflictError:
-            raise StackDown("the index is busy with this site: give the command again") from None
-    _tell(made)
+            raise PlanChanged(f"somebody else has accepted a plan of {site} just now") from None
+        if keys.erased(named):  # between: the erasure may have looked too early
+            server.options(ignore_status=404).delete(index=ALIAS, id=number(ACCEPTED, site), refresh=True)
+            raise PlanChanged("somebody in this plan was erased: another one comes")
+    _tell(made, keys)
+    return _said(made)
+
+
+def withdraw(caller: Caller, site: str) -> str:
+    """Take the acceptance of a site's plan back; gives the plan's id. Raises UsageError where none was accepted."""
+    caller.require(OF, "see", FIELDS)
+    with answered(OF), client() as server:
+        before, _ = _get(server, ACCEPTED, site)
+        if before is None:
+            raise UsageError(f"no plan of a site {site!r} is accepted")
+        patients = tuple(before["patient_ref"])
+        Audit.local().write(caller.act("D", patients=patients, entities=(site, before["plan"])))
+        server.options(ignore_status=404).delete(index=ALIAS, id=number(ACCEPTED, site), refresh=True)
+    gone = {"state": WITHDRAWN, "untold": _acts(before, WITHDRAWN, rfc3339(datetime.now(UTC)))}
+    _tell(before | gone, KeyStore.local()[1])
+    return str(before["plan"])
+
+
+def _acts(made: Document, state: str, since: str) -> list[Line]:
+    """What a plan asks for, to be told."""
+    return [one | {"state": state, "plan": made["plan"], "since": since} for one in made["lines"] if one["action"]]
+
+
+def _get(server: Elasticsearch, state: str, site: str) -> tuple[Document | None, dict[str, Any]]:
+    """A document, and what a write in its place has to say, so that of several one wins."""
+    try:
+        held = server.get(index=ALIAS, id=number(state, site))
+    except NotFoundError:
+        return None, {"op_type": "create"}
+    return held["_source"], {"if_seq_no": held["_seq_no"], "if_primary_term": held["_primary_term"]}
+
+
+def _refuse_other(made: Document, plan: str) -> None:
+    site = made["site"]
+    if made["plan"] != plan:
+        raise PlanChanged(f"the plan of {site} is {made['plan']} by now: `wardstream plan diff --site` shows it")
+    if datetime.now(UTC) - datetime.fromisoformat(made["event_time"]) > STILL_COUNTS:
+        raise PlanChanged(
+            f"the plan of {site} is of {made['event_time']}, and no worker makes another: is one running?"
+        )
+
+
+def _said(made: Document) -> Document:
     return {name: made[name] for name in ("site", "plan", "accepted_at", "accepted_by", "cost", "actions")}
 
 
@@ -130,9 +178,8 @@ def _demands(path: Path) -> list[Demand]:
         raise UsageError(f"demands are JSON: {wanted}") from None
 
 
-def _tell(made: Document) -> None:
-    """Each line, and that the plan is accepted, on the signals' topic."""
-    _, keys = KeyStore.local()
+def _tell(made: Document, keys: KeyStore) -> None:
+    """Each line, and what became of the plan, on the signals' topic."""
 
     def key(ref: str) -> DataKey | None:
         try:
@@ -142,7 +189,7 @@ def _tell(made: Document) -> None:
 
     producer = Producer()
     try:
-        producer.send_now(proposal.messages(made, ACCEPTED, (one for one in made["lines"] if one["action"]), key))
+        producer.send_now(proposal.messages(made, made["untold"], key))
     finally:
         producer.close()
 
@@ -159,23 +206,32 @@ def _plans(caller: Caller, site: str, state: str, needed: bool = True) -> list[D
     return sorted((hit["_source"] for hit in hits), key=lambda one: str(one["site"]))
 
 
-def _seen(line: Line, permits: Permits) -> Line:
-    if line.get("patient_ref") and not permits(line["patient_ref"]):
-        return {name: line[name] for name in _CLOSED if name in line} | {"ref": "", "patient_ref": "", "costs": {}}
-    return line
+def _seen(one: Document, caller: Caller) -> Document:
+    """What the caller may see of a plan: of a patient who has denied the purpose, the bed and the hour alone."""
+    permits = caller.persons().permits
+    hidden = {ref for ref, patient in one.get("persons", {}).items() if not permits(patient)}
 
+    def line(said: Line) -> Line:
+        if said.get("patient_ref") and not permits(said["patient_ref"]):
+            closed = {name: said[name] for name in _CLOSED if name in said}
+            return closed | {"ref": "", "patient_ref": "", "costs": {}, "decided": ""}
+        return said
 
-def _lines(made: Iterable[Mapping[str, Any]]) -> Iterable[Line]:
-    return (line for one in made for name in ("lines", "new", "gone") for line in one.get(name, ()))
+    def rule(said: Line) -> Line:
+        return said | {"refs": [ref for ref in said["refs"] if ref not in hidden]}
+
+    made = one | {name: [line(said) for said in one[name]] for name in ("lines", "new", "gone") if name in one}
+    if "breaches" in one:
+        made["breaches"] = [rule(said) for said in one["breaches"]]
+        made["persons"] = {ref: patient for ref, patient in one["persons"].items() if ref not in hidden}
+    if one.get("conflict"):
+        made["conflict"] = one["conflict"] | {"rules": [rule(said) for said in one["conflict"]["rules"]]}
+    return made
 
 
 def _looked(caller: Caller, made: list[Document]) -> None:
-    refs = sorted({one["patient_ref"] for one in _lines(made) if one.get("patient_ref")})
-    Audit.local().write(
-        caller.act("E", patients=tuple(refs), entities=tuple(one["site"] for one in made), fields=FIELDS)
-    )
-
-
-def _without_names(one: Document) -> Document:
-    """What only the index needs."""
-    return {name: value for name, value in one.items() if name not in ("kind", "patient_ref", "staff_ref")}
+    lines = (line for one in made for name in ("lines", "new", "gone") for line in one.get(name, ()))
+    refs = {line["patient_ref"] for line in lines if line.get("patient_ref")}
+    refs |= {patient for one in made for patient in one.get("persons", {}).values()}
+    sites = tuple(one["site"] for one in made)
+    Audit.local().write(caller.act("E", patients=tuple(sorted(refs)), entities=sites, fields=FIELDS))

@@ -103,6 +103,9 @@ PLAN_GAP = Gauge(
 PLAN_TIME = Gauge(
     "wardstream_plan_timestamp_seconds", "Unix time of the state that a site's plan is made for.", ["site"]
 )
+PLAN_BEDLESS = Gauge(
+    "wardstream_plan_bedless", "Patients who must have a bed by now and get none in a site's plan.", ["site"]
+)
 
 CATALOGUE = (
     RECEIVED,
@@ -140,6 +143,7 @@ CATALOGUE = (
     PLAN_SECONDS,
     PLAN_GAP,
     PLAN_TIME,
+    PLAN_BEDLESS,
 )
 
 page = make_wsgi_app()  # the catalogue in Prometheus' text format

@@ -6,6 +6,7 @@ alone, so an erasure deletes such a document whole, and the next plan is without
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from schemas.registry import DOMAINS
@@ -21,8 +22,8 @@ _WORD, _NUMBER, _KEPT = {"type": "keyword"}, {"type": "double"}, {"type": "objec
 
 
 def number(state: str, site: str) -> str:
-    """Id of the document."""
-    return f"{state}|{site}"
+    """Id of the document; a hash, since a house may be called anything."""
+    return f"{state}-{hashlib.sha256(site.encode()).hexdigest()[:32]}"
 
 
 def mapping() -> dict[str, Any]:
@@ -52,7 +53,8 @@ def mapping() -> dict[str, Any]:
             "accepted_at": {"type": "date"},
             "accepted_by": _WORD,
             "raised": {"properties": raised},
-            "told": _KEPT,
+            "untold": _KEPT,  # what is to be told on the signals' topic: again, by whoever finds it after a kill -9
+            "persons": _KEPT,  # patients by the stay or request that a breach or a conflict names
             "units": _KEPT,
         },
     }

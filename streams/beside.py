@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 
 class BesideFailed(Exception):
-    """The process died or gave no answer in time. Whoever asks again gets a new one."""
+    """The process died, gave no answer in time, or what it did failed: the type of the error, whose text may hold a
+    value. Whoever asks again after a death or a time-out gets a new one."""
 
 
 class Beside:
@@ -30,8 +31,12 @@ class Beside:
         self._nice = nice
         self._pool: ProcessPoolExecutor | None = None
 
+    @property
+    def started(self) -> bool:
+        return self._pool is not None
+
     async def ask(self, patience: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What a function of some module's top level gives, over there. Raises BesideFailed, and what it raises."""
+        """What a function of some module's top level gives, over there. Raises BesideFailed."""
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, context, _begin, (self._nice,))
@@ -40,6 +45,8 @@ class Beside:
             return await asyncio.wait_for(running, patience)
         except (BrokenProcessPool, TimeoutError) as error:
             self.close()
+            raise BesideFailed(type(error).__name__) from None
+        except Exception as error:
             raise BesideFailed(type(error).__name__) from None
 
     def close(self) -> None:

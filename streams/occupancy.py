@@ -126,6 +126,10 @@ class Sites:
         erased = await asyncio.to_thread(self._keys.erased, set().union(*about.values()))
         return {name: one for name, one in found.items() if about[name].isdisjoint(erased)}
 
+    def follows(self, site: str) -> bool:
+        """Also while it is being read."""
+        return site in self._partitions
+
     def forget(self) -> None:
         """Begin again: somebody was erased, and might be among them, or a partition was another worker's."""
         self.live.forget()

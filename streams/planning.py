@@ -15,27 +15,29 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from infra import metrics
 from infra.crypto import DataKey
 from infra.elastic import CONFLICT, NEW, Index, Place, Write, dump
-from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy, ModelAltered, WardstreamError
+from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy, WardstreamError
 from infra.kafka import Outgoing
 from infra.keystore import KeyStore
 from infra.settings import settings
-from schemas.sites import ACCEPTED, EXPECTED, OF, PROPOSED, RAISED, WITHDRAWN, number
+from schemas.document import of_persons
+from schemas.sites import ACCEPTED, EXPECTED, OF, PROPOSED, RAISED, number
 from streams.allocation import proposal, signals
 from streams.allocation.board import Board
 from streams.allocation.plan import BED, INFEASIBLE, OPTIMAL, Assignment, Plan
-from streams.allocation.proposal import Document, Line
+from streams.allocation.proposal import Document
 from streams.allocation.rules import check
 from streams.allocation.signals import Raised
 from streams.allocation.site import Site
 from streams.beside import Beside, BesideFailed
-from streams.occupancy import Sites
+from streams.occupancy import MOST_UNITS, Sites
 
 if TYPE_CHECKING:
     from streams.allocation.conflict import Conflict  # its solver takes a second to load
@@ -45,10 +47,21 @@ LOOK_SECONDS = 0.05
 QUIET_SECONDS = 0.1  # without another change, and a plan is made
 LONGEST_SECONDS = 0.5  # that changes one after the other put it off
 STALE_SECONDS = 300.0  # after which a site where nothing happens is planned again: time passes
-NICE = 5
 SLICE_SECONDS = 0.2  # of a plan that gets better: the next event waits for it
-PATIENCE_SECONDS = 60.0  # the first plan waits for the process to start and to load its solver
+EXPLAIN_SECONDS = (1.0, 4.0)  # of a search for the rules in conflict: after the plan, and once it gets no better
+NICE = 5
+START_SECONDS, ANSWER_SECONDS = 60.0, 15.0  # for an answer: the first waits for the process and its solver
+REST_SECONDS = 2.0, 300.0  # of a site whose plan failed: at first, doubled each time, at most
 NOW = frozenset(("placed", "one_per_bed", "usable", "features", "sex", "isolation"))  # rules that beds break by now
+
+
+class Why(Enum):
+    """What a plan is made for."""
+
+    CHANGED = "changed"
+    STALE = "stale"
+    BETTER = "better"
+    EXPLAIN = "explain"
 
 
 @dataclass(slots=True)
@@ -79,22 +92,29 @@ class Due:
     def end(self, began: float, now: float) -> None:
         self.planned, self.rest = now, now + (now - began)
 
+    def again(self, since: float, rest: float) -> None:
+        """Nothing came of it: the change is still to be planned, after a rest."""
+        self.first, self.rest = since, rest
+
 
 @dataclass(slots=True)
 class _State:
     """What is known of one site between two plans."""
 
     due: Due = field(default_factory=Due)
+    board: Board | None = None  # that the last plan is for
     plan: Plan | None = None
-    lines: Sequence[Line] = ()  # of the last proposal, as told
     conflict: Conflict | None = None  # why the last plan is infeasible, once that is worked out
-    kept: tuple[str, float, float] | None = None  # id, cost and bound of what is in the index
+    explained: int = 0  # how often that was tried
+    document: Document | None = None  # what the index has
     raised: Raised | None = None  # None: what the index has is not read yet
     places: dict[str, Place] = field(default_factory=dict)
     thought: float = 0.0  # seconds spent on the plan since the last change
     pause: float = 0.0  # it gets no better before that
-    seed: int = 0
+    seed: int = 1
+    failures: int = 0  # in a row
     gauges: dict[tuple[str, str], int] = field(default_factory=dict)
+    planned: bool = False  # whether gauges of its plan are shown
 
 
 class Planning:
@@ -110,143 +130,150 @@ class Planning:
     async def run(self) -> None:
         try:
             while True:
-                if (site := self._next(time.monotonic())) is None:
+                if (found := self._next(time.monotonic())) is None:
                     await asyncio.sleep(LOOK_SECONDS)
                 else:
-                    await self._work(site)
+                    await self._work(*found)
         finally:
             self._beside.close()
 
-    def _next(self, now: float) -> str | None:
-        for gone in self._states.keys() - set(self._live):
-            self._show(gone, self._states.pop(gone), {})
-        due: list[tuple[float, str]] = []
-        better: list[tuple[float, str]] = []
+    def _next(self, now: float) -> tuple[str, Why] | None:
+        for gone in [site for site in self._states if not self._sites.follows(site)]:
+            self._hide(gone, self._states.pop(gone))
+        due: list[tuple[float, str, Why]] = []
+        better: list[tuple[float, str, Why]] = []
         for site in self._live:
             state = self._states.setdefault(site, _State())
             state.due.look(self._live.version(site), now)
             if state.due.now(now):
-                due.append((now if state.due.first is None else state.due.first, site))
-            elif state.due.first is None and now >= state.pause and self._may_improve(state):
-                better.append((state.thought, site))
-        return min(due or better, default=(0.0, None))[1]
+                since = state.due.first
+                due.append((now, site, Why.STALE) if since is None else (since, site, Why.CHANGED))
+            elif state.due.first is None and now >= state.pause and (why := _rest(state)) is not None:
+                better.append((state.thought, site, why))
+        _, site, why = min(due or better, default=(0.0, "", None), key=lambda one: one[:2])
+        return (site, why) if why is not None else None
 
-    def _may_improve(self, state: _State) -> bool:
-        plan = state.plan
-        return plan is not None and plan.status != OPTIMAL and state.thought < settings().plan_improve_seconds
-
-    async def _work(self, site: str) -> None:
-        """One plan of a site, and what it makes known."""
+    async def _work(self, site: str, why: Why) -> None:
+        """One plan of a site, and what it makes known. Whatever fails in making it, the stream goes on."""
         state, began = self._states[site], time.monotonic()
         changed = state.due.first
         state.due.begin()
         try:
-            merged = await asyncio.to_thread(self._keys.merged)
-            if site not in self._live:
-                return
-            board = self._live.board(site, merged=merged)
-            if not board.declared:  # beds that nobody has told of: which are free is not known
-                return
-            kept = await self._kept(site, state)
-            await self._planned(board, state, kept, changed)
+            if await self._planned(site, state, why):
+                state.failures = 0
+            if why is Why.CHANGED and changed is not None and state.plan is not None:
+                metrics.PLAN_SECONDS.observe(time.monotonic() - changed)
         except KeyStoreBusy:
-            state.due.first = changed or began
+            state.due.again(changed or began, time.monotonic() + LONGEST_SECONDS)
+            return
         except BesideFailed as error:
-            state.due.first = changed or began
             log.error("no plan of a site: %s", error)
             metrics.PLANS.labels("failed").inc()
-        finally:
-            now = time.monotonic()
-            state.pause = now + (now - began)
-            if changed is None:
-                state.due.planned = now
-            else:
-                state.due.end(began, now)
+            state.failures += 1
+            rest = min(REST_SECONDS[0] * 2 ** (state.failures - 1), REST_SECONDS[1])
+            state.due.again(changed or began, time.monotonic() + rest)
+            return
+        now = time.monotonic()
+        state.pause = now + (now - began)
+        if why in (Why.CHANGED, Why.STALE):
+            state.due.end(began, now)
+
+    async def _planned(self, site: str, state: _State, why: Why) -> bool:
+        if site not in self._live or not self._live.declared(site):  # of others it is not known which beds are free
+            return False
+        if not state.planned:
+            state.planned = True
+            metrics.PLAN_TIME.labels(site).set_to_current_time()  # a plan that never comes is missed
+        if why in (Why.CHANGED, Why.STALE) or state.board is None:
+            merged = await asyncio.to_thread(self._keys.merged)
+            if site not in self._live:
+                return False
+            state.board = self._live.board(site, merged=merged)
+        board, version = state.board, self._live.version(site)
+        kept = await self._kept(site, state)
+        before = proposal.over(proposal.of_document(kept.get(ACCEPTED), board.site.at), state.plan, board.site)
+        if why is Why.EXPLAIN:
+            state.conflict = await self._ask(_explain, board.site, EXPLAIN_SECONDS[state.explained])
+            state.explained += 1
+            plan = state.plan if state.conflict else None
+        elif why is Why.BETTER:
+            state.thought, state.seed = state.thought + SLICE_SECONDS, state.seed + 1
+            plan = await self._ask(_better, board.site, state.plan, before, SLICE_SECONDS, state.seed)
+        else:
+            state.thought, state.seed, state.conflict, state.explained = 0.0, 1, None, 0
+            plan = await self._ask(_think, board.site, before, settings().plan_seconds, state.seed)
+        if plan is None or site not in self._live or (why is Why.BETTER and self._live.version(site) != version):
+            return True  # no better, another worker's by now, or overtaken
+        state.plan = plan
+        if await self._keep(board.site, state, proposal.document(board.site, plan, state.conflict)):
+            self._show(site, plan)
+            if why is not Why.EXPLAIN:
+                await self._raise(board, state, kept.get(EXPECTED))
+        return True
+
+    async def _ask(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await self._beside.ask(ANSWER_SECONDS if self._beside.started else START_SECONDS, function, *args)
 
     async def _kept(self, site: str, state: _State) -> Mapping[str, Document]:
         """What the index has of a site: what was accepted and is expected; at first what was proposed and raised."""
         fresh = state.raised is None
-        wanted = {
-            one: number(one, site)
-            for one in ((ACCEPTED, EXPECTED, PROPOSED, RAISED) if fresh else (ACCEPTED, EXPECTED))
-        }
+        states = (ACCEPTED, EXPECTED, PROPOSED, RAISED) if fresh else (ACCEPTED, EXPECTED)
+        wanted = {one: number(one, site) for one in states}
         found = await self._documents.get(wanted.values())
         kept = {one: found[id][0] for one, id in wanted.items() if id in found}
         if fresh:
             state.places = {id: place for id, (_, place) in found.items()}
-            state.lines = kept.get(PROPOSED, {}).get("lines", ())
-            state.raised, told = proposal.raised_of(kept.get(RAISED))
-            await self._tell([proposal.alert(one) for one in told])  # who was killed may not have told them
+            state.document = kept.get(PROPOSED)
+            if state.document is not None and state.board is not None:
+                at = state.board.site.at
+                state.plan = Plan(site, at, tuple(proposal.of_document(state.document, at)), {})
+            state.raised, alerts = proposal.raised_of(kept.get(RAISED))
+            # who was killed may not have told them
+            await self._tell([proposal.alert(one) for one in alerts])
+            if state.document is not None:
+                await self._tell(await asyncio.to_thread(self._messages, state.document))
         return kept
 
-    async def _planned(self, board: Board, state: _State, kept: Mapping[str, Document], changed: float | None) -> None:
-        site, of = board.site, settings()
-        last = state.plan or _plan_of(site, kept.get(PROPOSED))
-        before = proposal.over(proposal.of_document(kept.get(ACCEPTED), site.at), last, site)
-        better = changed is None and state.plan is not None
-        seconds = SLICE_SECONDS if better else of.plan_seconds
-        state.thought, state.seed = (state.thought + seconds, state.seed + 1) if better else (0.0, 1)
-        if not better:
-            state.conflict = None
-        explain = better and state.conflict is None and last is not None and last.status == INFEASIBLE
-        plan, conflict = await self._beside.ask(PATIENCE_SECONDS, _think, site, before, seconds, state.seed, explain)
-        state.plan, state.conflict = plan, (conflict or state.conflict) if plan.status == INFEASIBLE else None
-        made = proposal.document(site, plan, state.conflict)
-        now = made["plan"], plan.cost, plan.bound
-        if better and state.kept == now and conflict is None:
-            return
-        if await self._keep(site, state, made):
-            state.kept = now
-            await self._raise(board, state, kept.get(EXPECTED))
-            metrics.PLANS.labels(plan.status).inc()
-            metrics.PLAN_GAP.labels(site.id).set(plan.gap)
-            metrics.PLAN_TIME.labels(site.id).set(datetime.fromisoformat(plan.at).timestamp())
-            if changed is not None:
-                metrics.PLAN_SECONDS.observe(time.monotonic() - changed)
-
     async def _keep(self, site: Site, state: _State, made: Document) -> bool:
-        """Tell what is new and keep the whole; False where somebody in it was erased meanwhile.
-
-        Told first: whoever is killed between the two tells it again.
-        """
+        """Keep a plan, then tell what is new; False where another worker has kept a later one, or somebody in it was
+        erased meanwhile."""
         named = {*made["patient_ref"], *made["staff_ref"]}
-        if await asyncio.to_thread(self._keys.erased, named):
-            self._sites.forget()
+        if await self._erased(named):
             return False
-        await self._tell(await asyncio.to_thread(self._told, made, state.lines))
-        state.lines = made["lines"]
-        await self._write(state, number(PROPOSED, site.id), made)
-        if await asyncio.to_thread(self._keys.erased, named):  # between: the erasure may have looked too early
-            await self._documents.remove_of({"term": {"site": site.id}})
-            self._sites.forget()
+        made["untold"] = proposal.untold(made, state.document, site)
+        if not await self._write(state, number(PROPOSED, site.id), made):
             return False
+        if await self._erased(named):  # between: the erasure may have looked too early
+            return False
+        state.document = made
+        await self._tell(await asyncio.to_thread(self._messages, made))
         return True
 
-    async def _tell(self, messages: Sequence[Outgoing]) -> None:
-        await self._send(messages)
-        for one in messages:
-            metrics.SIGNALS.labels(OF.name, dict(one.headers)["signal"].decode()).inc()
+    async def _erased(self, named: set[str]) -> bool:
+        """Whether one of them was; then nothing that names them stays, and sites are read anew."""
+        if gone := await asyncio.to_thread(self._keys.erased, named):
+            await self._documents.remove_of(of_persons(gone))
+            self._sites.forget()
+            self._states.clear()
+        return bool(gone)
 
-    async def _write(self, state: _State, id: str, made: Document) -> None:
-        """In the place of what was read or written last; of another worker's, or an erasure's, once that is known."""
+    async def _write(self, state: _State, id: str, made: Document) -> bool:
+        """In the place of what was read or written last, whoever wrote since, if that was not of a later moment."""
         while True:
             places: dict[str, Place] = {}
             refused = await self._documents.bulk([Write(id, dump(made), state.places.get(id, NEW))], places)
             if not refused:
                 state.places |= places
-                return
+                return True
             if refused[id] != CONFLICT:
-                raise WardstreamError(f"the index refuses what is kept of a site: {refused[id]}")
+                raise BesideFailed(refused[id])
             found = await self._documents.get([id])
+            if id in found and found[id][0]["event_time"] > made["event_time"]:
+                return False
             state.places |= {id: found[id][1] if id in found else NEW}
 
-    def _told(self, made: Document, before: Sequence[Line]) -> list[Outgoing]:
-        """What is new in a plan, and what is no more."""
-        apart = proposal.difference(made["lines"], before)
-        if not apart.new and not apart.gone:
-            return []
-        told = proposal.messages(made, PROPOSED, apart.new, self._key)
-        return [*proposal.messages(made, WITHDRAWN, apart.gone, self._key)[:-1], *told]
+    def _messages(self, made: Document) -> list[Outgoing]:
+        return proposal.messages(made, made["untold"], self._key)
 
     def _key(self, ref: str) -> DataKey | None:
         """None of somebody who was erased."""
@@ -255,31 +282,54 @@ class Planning:
         except (KeyShredded, KeyMissing):
             return None
 
+    async def _tell(self, messages: Sequence[Outgoing]) -> None:
+        await self._send(messages)
+        for one in messages:
+            metrics.SIGNALS.labels(OF.name, dict(one.headers)["signal"].decode()).inc()
+
     async def _raise(self, board: Board, state: _State, expected: Document | None) -> None:
-        """Alerts that begin or end. Kept before they are told, so that one that is told twice has the same id."""
-        forecasts = proposal.forecasts_of(expected, board.site.at)
+        """Alerts that begin or end, of declared units. Kept before they are told: told twice, one has the same id."""
+        site = replace(board.site, beds={id: bed for id, bed in board.site.beds.items() if bed.unit in board.declared})
         broken = [(one.kind, one.bed) for one in board.conflicts] + _broken(board.site)
-        state.raised, told = signals.step(state.raised or Raised(), board.site, forecasts, broken)
-        self._show(board.site.id, state, signals.active(state.raised))
+        broken = [(rule, where) for rule, where in broken if where.partition("|")[0] in board.declared or not where]
+        forecasts = proposal.forecasts_of(expected, site.at)
+        raised, told = signals.step(state.raised or Raised(), site, forecasts, broken)
         if told:
-            made = proposal.raised_document(board.site.id, state.raised, told)
-            await self._write(state, number(RAISED, board.site.id), made)
+            made = proposal.raised_document(site.id, raised, told)
+            if not await self._write(state, number(RAISED, site.id), made):
+                return
             await self._tell([proposal.alert(one) for one in told])
+        state.raised = raised
+        active = dict(signals.active(raised)) if len(board.declared) <= MOST_UNITS else {}
+        for unit, signal in state.gauges.keys() - active.keys():
+            metrics.SITE_SIGNALS.remove(site.id, unit, signal)
+        for (unit, signal), count in active.items():
+            metrics.SITE_SIGNALS.labels(site.id, unit, signal).set(count)
+        state.gauges = active
 
-    def _show(self, site: str, state: _State, raised: Mapping[tuple[str, str], int]) -> None:
-        """Gauges of what is raised; of a site that is followed no more, none at all."""
-        for unit, signal in state.gauges.keys() - raised.keys():
+    def _show(self, site: str, plan: Plan) -> None:
+        metrics.PLANS.labels(plan.status).inc()
+        metrics.PLAN_GAP.labels(site).set(plan.gap)
+        metrics.PLAN_TIME.labels(site).set(datetime.fromisoformat(plan.at).timestamp())
+        metrics.PLAN_BEDLESS.labels(site).set(sum(one.rule in ("placed", "due") for one in plan.breaches))
+
+    def _hide(self, site: str, state: _State) -> None:
+        """Gauges of a site that is followed no more."""
+        for unit, signal in state.gauges:
             metrics.SITE_SIGNALS.remove(site, unit, signal)
-        for (unit, signal), count in raised.items():
-            metrics.SITE_SIGNALS.labels(site, unit, signal).set(count)
-        state.gauges = dict(raised)
-        if not raised and site not in self._live and state.plan is not None:
-            metrics.PLAN_GAP.remove(site)
-            metrics.PLAN_TIME.remove(site)
+        if state.planned:
+            for gauge in (metrics.PLAN_GAP, metrics.PLAN_TIME, metrics.PLAN_BEDLESS):
+                gauge.remove(site)
 
 
-def _plan_of(site: Site, said: Document | None) -> Plan | None:
-    return Plan(site.id, site.at, tuple(proposal.of_document(said, site.at)), {}) if said else None
+def _rest(state: _State) -> Why | None:
+    """What is left to do for a site where nothing happens."""
+    if state.plan is None or state.board is None or state.failures:
+        return None
+    better = state.plan.status != OPTIMAL and state.thought < settings().plan_improve_seconds
+    if state.plan.status == INFEASIBLE and state.conflict is None and state.explained < (1 if better else 2):
+        return Why.EXPLAIN
+    return Why.BETTER if better else None
 
 
 def _broken(site: Site) -> list[tuple[str, str]]:
@@ -295,14 +345,37 @@ def _broken(site: Site) -> list[tuple[str, str]]:
 _expected: dict[str, Any] = {}  # by site
 
 
-def _think(site: Site, before: Plan | None, seconds: float, seed: int, explain: bool) -> tuple[Plan, Any]:
-    """A plan, and why nobody could do better where somebody has no lawful bed."""
-    from streams.allocation import conflict, planner  # a solver: seconds and 100 MB that the worker is spared
-    from streams.allocation.leaves import Expected
+def _think(site: Site, before: Plan | None, seconds: float, seed: int) -> Plan:
+    """A plan, with who leaves when as the promoted model has it."""
+    from streams.allocation import planner  # a solver: seconds and 100 MB that the worker is spared
+
+    return planner.plan(_leaving(site), before, seconds, seed=seed)
+
+
+def _better(site: Site, last: Plan, before: Plan | None, seconds: float, seed: int) -> Plan | None:
+    """A plan that breaks fewer rules than the last one, or costs less, changes included; None where none was found."""
+    made = _think(site, before, seconds, seed)
+    breaches, costs = check(_leaving(site), last, before)
+    fewer = len(made.breaches) - len(breaches)
+    if fewer < 0 or (fewer == 0 and made.cost < round(sum(costs.values()), 2)):
+        return made
+    if fewer == 0 and made.bound > last.bound + 0.01:
+        return replace(last, bound=min(made.bound, last.cost), costs=costs)
+    return None
+
+
+def _explain(site: Site, seconds: float) -> Conflict | None:
+    from streams.allocation import conflict
+
+    return conflict.explain(_leaving(site), seconds)
+
+
+def _leaving(site: Site) -> Site:
+    from streams.allocation.expected import Expected
 
     try:
-        site = _expected.setdefault(site.id, Expected()).of(site)
-    except ModelAltered as error:
+        made: Site = _expected.setdefault(site.id, Expected()).of(site)
+    except WardstreamError as error:  # a model that cannot be read; the ward's own word is left
         log.error("stays as wards expect them: %s", error.reason)
-    made = planner.plan(site, before, seconds, seed=seed)
-    return made, conflict.explain(site) if explain else None
+        return site
+    return made

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.crypto import DataKey
+from infra.elastic import Write
 from schemas.signal import SignalEnvelope
-from schemas.sites import ACCEPTED, PROPOSED, mapping
+from schemas.sites import PROPOSED, mapping, number
 from streams.allocation import proposal
-from streams.allocation.plan import BED, NURSE, Assignment, Breach, Plan, Reason
+from streams.allocation.conflict import Conflict
+from streams.allocation.plan import BED, NURSE, THEATRE, Assignment, Breach, Plan, Reason
 from streams.allocation.planner import plan
 from streams.allocation.signals import OVERLOAD, RAISED, Alert, Key, Raised
 from streams.allocation.site import Bed, Need, Nurse, Request, Site, Stay
@@ -80,6 +83,51 @@ def test_what_was_accepted_comes_before_the_last_plan_until_it_is_done() -> None
     assert proposal.over([], None, SITE) is None
 
 
+def test_a_bed_that_events_have_overruled_is_owed_no_more() -> None:
+    """Accepted from W|1|1 to W|2|1, done, and then moved on: the plan does not draw the patient back."""
+    accepted = [Assignment(BED, "stay-1", "W|2|1", prior="W|1|1")]
+    elsewhere = replace(SITE, stays=(replace(SITE.stays[0], bed="W|2|2"),))
+    assert proposal.over(accepted, None, SITE) is not None
+    assert proposal.over(accepted, None, elsewhere) is None
+
+
+def test_what_was_carried_out_is_done_and_not_withdrawn() -> None:
+    before = made()
+    (man,) = [one for one in before["lines"] if one.get("patient_ref") == "bert"]
+    lies = Stay(Need("stay-2", "bert", sex="M", leaves=30), man["to"])
+    later = replace(SITE, stays=(*SITE.stays, lies), requests=SITE.requests[1:])
+    told = [one for one in proposal.untold(made(later), before, later) if one.get("patient_ref") == "bert"]
+    assert [(one["state"], one["plan"]) for one in told] == [("done", before["plan"])]
+    gone = proposal.untold(made(replace(SITE, requests=SITE.requests[1:])), before, SITE)
+    assert [one["state"] for one in gone if one.get("patient_ref") == "bert"] == ["withdrawn"]
+
+
+def test_an_operation_is_known_by_its_place_in_the_order_of_its_theatre() -> None:
+    def of(*starts: float) -> str:
+        lines = tuple(Assignment(THEATRE, f"ask-{one}", "T1", at, None, at + 1) for one, at in enumerate(starts, 1))
+        return str(proposal.document(SITE, Plan("NORTH", AT, lines, {}))["plan"])
+
+    assert of(0, 2) == of(0.25, 2.5)
+    assert of(0, 2) != of(2, 0)
+
+
+def test_everybody_whom_a_plan_names_is_among_the_named() -> None:
+    """In a breach, in a conflict, as the next best: an erasure has to find the document by them."""
+    surgeon = replace(SITE.requests[0], surgeon="sven", minutes=30)
+    site = replace(SITE, requests=(surgeon,), nurses=(Nurse("nora", -1.0, 7.0), Nurse("nils", -1.0, 7.0)))
+    lines = (Assignment(NURSE, "nora", "W|1", 0.0, None, 7.0, Reason({}, "overload", "nils", 3.0)),)
+    breaches = (Breach("surgeon", ("ask-1",), "sven"), Breach("placed", ("stay-1",), "W|1|1"))
+    why = Conflict((Breach("sex", ("stay-1",), "W|1"),))
+    said = proposal.document(site, Plan("NORTH", AT, lines, {}, breaches=breaches), why)
+    assert said["patient_ref"] == ["anna", "bert"]
+    assert said["staff_ref"] == ["nils", "nora"]
+    assert said["persons"] == {"ask-1": "bert", "stay-1": "anna"}
+    assert "sven" not in str(said["breaches"])
+    told = proposal.messages(said, proposal.untold(said, None, site), KEYS.get)
+    opened = SignalEnvelope.read(told[0].headers).opened([KEYS["nora"]], told[0].value or b"")
+    assert (opened["ref"], opened["next_best"], opened["next_cost"]) == ("nora", None, 3.0)
+
+
 def test_a_difference_is_of_what_is_to_be_done() -> None:
     lines = [
         {"assignment": BED, "ref": "a", "to": "1", "action": True, "at": AT},
@@ -94,8 +142,10 @@ def test_a_difference_is_of_what_is_to_be_done() -> None:
 
 def test_each_line_is_told_under_the_key_of_whom_it_is_about() -> None:
     said = made()
-    lines = [one for one in said["lines"] if one["action"]]
-    told = proposal.messages(said, PROPOSED, lines, KEYS.get)
+    lines = proposal.untold(said, None, SITE)
+    assert {one["state"] for one in lines} == {PROPOSED}
+    assert len(lines) == said["actions"] > 2
+    told = proposal.messages(said, lines, KEYS.get)
     assert len(told) == len(lines) + 1
     for line, one in zip(lines, told, strict=False):
         assert one.value is not None
@@ -108,13 +158,17 @@ def test_each_line_is_told_under_the_key_of_whom_it_is_about() -> None:
     assert (whole.signal, whole.subject) == ("plan", "")
     assert not any(ref.encode() in (told[-1].value or b"") for ref in ("bert", "cora", "nora", "ask-", "stay-"))
     assert len({SignalEnvelope.read(one.headers).document for one in told}) == len(told)
+    again = proposal.messages(said, lines, KEYS.get)
+    assert [one.headers[2] for one in again] == [one.headers[2] for one in told]  # told twice, it has the same id
 
 
 def test_who_was_erased_is_told_of_no_more() -> None:
     said = made()
-    told = proposal.messages(said, ACCEPTED, said["lines"], lambda ref: None if ref == "bert" else KEYS.get(ref))
+    lines = proposal.untold(said, None, SITE)
+    told = proposal.messages(said, lines, lambda ref: None if ref == "bert" else KEYS.get(ref))
     assert "t-bert" not in {SignalEnvelope.read(one.headers).subject for one in told}
-    assert len(told) == len(said["lines"])  # one less, and the one for all
+    assert len(told) == len(lines)  # one less, and the one for all
+    assert proposal.messages(said, lines, lambda _: None) == []
 
 
 def test_what_is_raised_is_kept() -> None:
@@ -143,6 +197,12 @@ def test_a_breach_and_a_reason_are_in_the_document() -> None:
     )
     assert (said["waiting"], said["actions"], said["cost"]) == (1, 0, 1200.0)
     assert said["breaches"] == [{"rule": "due", "refs": ("ask-1",), "where": ""}]
+
+
+def test_a_house_may_be_called_anything() -> None:
+    for name in ('St "Anna"', "A\\b", 'X","_index":"ehr","require_alias":"false', "[/B]"):
+        (action, _) = Write(number(PROPOSED, name), b"{}").lines().splitlines()
+        assert orjson.loads(action)["index"].keys() == {"_id", "version", "version_type"}
 
 
 # --- when the next plan is due

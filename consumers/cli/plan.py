@@ -1,4 +1,4 @@
-"""`plan show`, `diff`, `accept`, `divide` and `solve`."""
+"""`plan show`, `diff`, `accept`, `withdraw`, `divide` and `solve`."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def _live(commands: typer.Typer) -> None:
             return
         console = Console()
         for row in rows:
-            title = f"{row['site']}: plan {row['plan']} of {row['event_time']}, {row['status']}, cost {row['cost']:.2f}"
-            title += f", at least {row['bound']:.2f} is needed; {row['waiting']} get no bed"
+            title = f"{_plain(row['site'])}: plan {row['plan']} of {row['event_time']}, {row['status']}"
+            title += f", cost {row['cost']:.2f}, at least {row['bound']:.2f} is needed; {row['waiting']} get no bed"
             console.print(_table(title, [one for one in row["lines"] if one["action"] or (waiting and not one["to"])]))
             for one in row["breaches"]:
                 refs = ", ".join(one["refs"])
@@ -69,7 +69,7 @@ def _live(commands: typer.Typer) -> None:
         console = Console()
         for row in rows:
             beside = f"accepted {row['accepted_plan']}" if row["accepted_plan"] else "none is accepted"
-            table = Table("", *COLUMNS, title=f"{row['site']}: plan {row['plan']}, {beside}")
+            table = Table("", *COLUMNS, title=f"{_plain(row['site'])}: plan {row['plan']}, {beside}")
             for sign, lines in (("+", row["new"]), ("-", row["gone"])):
                 for one in lines:
                     table.add_row(sign, *_cells(one))
@@ -83,11 +83,24 @@ def _live(commands: typer.Typer) -> None:
         role: Role = None,
         as_json: Json = False,
     ) -> None:
-        """Accept a plan: the next ones keep to it, at a price. Exit code 19 where another is proposed by now."""
+        """Accept a plan: the next ones begin with its beds, and leave them at a price. Code 19: it is another now."""
         from consumers import plan
 
         made = plan.accept(permit("plan", purpose, role), site, plan_id)
         typer.echo(json.dumps(made) if as_json else f"accepted {made['plan']} of {site}: {made['actions']} to do")
+
+    @commands.command()
+    def withdraw(
+        site: Annotated[str, typer.Option(help="Whose plan it is.")],
+        purpose: MaybePurpose = None,
+        role: Role = None,
+        as_json: Json = False,
+    ) -> None:
+        """Take the acceptance of a site's plan back: the next plans owe nothing to it."""
+        from consumers import plan
+
+        made = plan.withdraw(permit("plan", purpose, role), site)
+        typer.echo(json.dumps({"site": site, "plan": made}) if as_json else f"{made} of {site} is accepted no more")
 
 
 def _divide(commands: typer.Typer) -> None:
@@ -130,7 +143,7 @@ def _table(title: str, lines: list[dict[str, Any]]) -> Table:
 
 def _cells(one: dict[str, Any]) -> list[str]:
     who = one.get("patient_ref") or one.get("staff_ref") or ""
-    to = one["to"] or "waits"
+    to = one["to"] or ("stays, against a rule" if one["prior"] else "waits")
     best = "" if one.get("next_cost") is None else f"{one['next_best'] or 'nowhere'} {one['next_cost']:.2f}"
     costs = sum(one["costs"].values())
     said = (

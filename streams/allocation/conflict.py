@@ -7,6 +7,7 @@ set may exist beside it, and once this one is mended, be explained next.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from streams.allocation.plan import Breach
 from streams.allocation.rules import HORIZON, RULES, TURNOVER, bed_of, late, room_of, usable
 from streams.allocation.site import Bed, Need, Site
 
+SECONDS = 30.0  # of one explanation
 _SECONDS = 5.0  # of one question to the solver
 
 
@@ -40,21 +42,22 @@ def _words(rule: Breach) -> str:
     return f"{RULES[rule.rule]}{where}" + (f": {refs}" if refs else "")
 
 
-def explain(site: Site) -> Conflict | None:
-    """None where everybody who must have a bed can have one."""
-    return explain_without(site, ())
+def explain(site: Site, seconds: float = SECONDS) -> Conflict | None:
+    """None where everybody who must have a bed can have one, or where the time does not suffice to say."""
+    return explain_without(site, (), seconds)
 
 
-def explain_without(site: Site, given_up: Iterable[Breach]) -> Conflict | None:
+def explain_without(site: Site, given_up: Iterable[Breach], seconds: float = SECONDS) -> Conflict | None:
     """The same where some rules are given up already."""
+    ends = time.monotonic() + seconds
     model = _Model(site, frozenset(given_up))
-    status, core = model.ask(model.rules)
+    status, core = model.ask(model.rules, ends)
     if status != cp_model.INFEASIBLE:
         return None
     kept, minimal = list(core), True
     for rule in list(kept):
         fewer = [one for one in kept if one != rule]
-        status, core = model.ask(fewer)
+        status, core = model.ask(fewer, ends)
         if status == cp_model.INFEASIBLE:
             kept = [one for one in fewer if one in set(core)]
         elif status == cp_model.UNKNOWN:
@@ -87,13 +90,15 @@ class _Model:
     def rules(self) -> list[Breach]:
         return sorted(self.literal, key=lambda one: (one.rule, one.refs, one.where))
 
-    def ask(self, rules: Sequence[Breach]) -> tuple[cp_model.CpSolverStatus, list[Breach]]:
+    def ask(self, rules: Sequence[Breach], ends: float) -> tuple[cp_model.CpSolverStatus, list[Breach]]:
         """(status, rules that contradict each other)."""
+        if time.monotonic() >= ends:
+            return cp_model.UNKNOWN, []
         self.cp.clear_assumptions()
         self.cp.add_assumptions([self.literal[rule] for rule in rules])
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
-        solver.parameters.max_time_in_seconds = _SECONDS
+        solver.parameters.max_time_in_seconds = min(_SECONDS, max(0.05, ends - time.monotonic()))
         status = solver.solve(self.cp)
         if status != cp_model.INFEASIBLE:
             return status, []

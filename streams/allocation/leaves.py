@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,8 @@ from sklearn.pipeline import Pipeline
 
 from infra.errors import Untrainable
 from schemas.envelope import rfc3339
-from streams.allocation.site import Site, Stay
 from streams.learn import FEWEST, HOLDOUT_TIME, apart, kept_back, kinds, mean_of
-from streams.models import Card, Data, Figure, Models
+from streams.models import Card, Data, Figure
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -37,8 +36,6 @@ HORIZON = timedelta(
 FEWEST_STAYS = 50  # that have ended, in training and in the hold-out
 SNAPSHOTS = 14  # moments of one stay that are judged: at admission and each day after
 LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9
-AT_ONCE = 150  # stays of a site that are worked out for one plan: a tenth of a second
-MODEL = f"allocation-{TARGET}"
 MOST = 60 * 24  # hours of a stay that count
 AHEAD = 30 * 24  # hours for which the hazard is worked out; behind them it stays as it was in the last week
 
@@ -258,56 +255,6 @@ def _quantile(staying: Floats, later: float, share: float) -> float:
         return place + math.log((1 - share) / float(staying[-1])) / math.log(1 - later)
     before = float(staying[place - 1]) if place else 1.0
     return place + (before - (1 - share)) / (before - float(staying[place]))
-
-
-class Expected:
-    """The promoted model's word on who of one site will leave when, in place of the ward's own. Where there is no model
-    that is the ward's. Worked out again for a stay that has changed, or each hour; the longest unseen first."""
-
-    def __init__(self) -> None:
-        self._version: str | None = None
-        self._hazards: Hazards | None = None
-        self._told: dict[str, tuple[Asked, datetime, datetime]] = {}  # what was asked, when, and who leaves when
-
-    def of(self, site: Site) -> Site:
-        """Raises ModelAltered."""
-        self._refresh()
-        if self._hazards is None:
-            return site
-        at = datetime.fromisoformat(site.at)
-        asked = {
-            one.need.ref: Asked(one.need.service, one.need.age, max(0.0, -one.came), one.due)
-            for one in site.stays
-            if one.bed is not None
-        }
-        self._told = {ref: told for ref, told in self._told.items() if ref in asked}
-        fresh = [ref for ref, one in asked.items() if self._changed(ref, one, at)]
-        fresh.sort(key=lambda ref: self._told[ref][1] if ref in self._told else datetime.min.replace(tzinfo=UTC))
-        for ref in fresh[:AT_ONCE]:
-            leaving = self._hazards.leaving(asked[ref], at).expected
-            self._told[ref] = asked[ref], at, at + timedelta(hours=leaving)
-        return replace(site, stays=tuple(self._stay(one, at) for one in site.stays))
-
-    def _refresh(self) -> None:
-        models = Models.local()
-        if (version := models.promoted(MODEL)) != self._version:
-            self._version, self._told = version, {}
-            self._hazards = Hazards(models.load(MODEL, version)) if version else None
-
-    def _changed(self, ref: str, asked: Asked, at: datetime) -> bool:
-        if ref not in self._told:
-            return True
-        was, when, _ = self._told[ref]
-        passed = (at - when) / _HOUR
-        due = None if was.due is None else was.due - passed
-        estimate = (due is None) != (asked.due is None) or abs((due or 0.0) - (asked.due or 0.0)) > 0.25
-        return passed >= 1 or estimate or (was.service, was.age) != (asked.service, asked.age)
-
-    def _stay(self, one: Stay, at: datetime) -> Stay:
-        if one.need.ref not in self._told:
-            return one
-        leaves = (self._told[one.need.ref][2] - at) / _HOUR
-        return replace(one, need=replace(one.need, leaves=max(leaves, 1.0)))
 
 
 # ---------------------------------------------------------------------------------------------------------------- judge

@@ -132,6 +132,10 @@ class Live:
         """What is in memory of a site that is followed."""
         return self._sites[site]
 
+    def declared(self, site: str) -> bool:
+        """Whether operations events have told of beds there, one by one."""
+        return any(one.get("declared") for one in self._sites[site].values() if one["kind"] == "location")
+
     def beside(self, site: str, found: Mapping[str, Entity]) -> None:
         """What `elsewhere` found: what moved is this site's no longer; of the rest counts what is of a stay here."""
         own = self._sites[site]

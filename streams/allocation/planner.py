@@ -52,7 +52,7 @@ def plan(
             bound=_bound(site, before, made, first, surgical),
             status=FEASIBLE if made.status == OPTIMAL else made.status,
         )
-    made = staff(site, made, share, workers, seed) if site.nurses else made
+    made = staff(site, made, share, workers, 1, before) if site.nurses else made
     return replace(made, seconds=round(time.monotonic() - started, 3))
 
 

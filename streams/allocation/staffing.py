@@ -19,8 +19,11 @@ _UNSTAFFED = 10_000_000  # hundredths, of a room without a nurse for one stretch
 _SCALE = 1000  # of costs, so that one more nurse to a room than is needed costs something, and never decides
 
 
-def staff(site: Site, plan: Plan, seconds: float = 2.0, workers: int = 1, seed: int = 1) -> Plan:
-    """The plan with nurses; `plan` says who lies where. Rooms that nobody may work in are breaches of "staffed"."""
+def staff(
+    site: Site, plan: Plan, seconds: float = 2.0, workers: int = 1, seed: int = 1, before: Plan | None = None
+) -> Plan:
+    """The plan with nurses; `plan` says who lies where. Rooms that nobody may work in are breaches of "staffed". Of
+    equal ones it is the one that has most in common with `before`."""
     started = time.monotonic()
     nurses = [nurse for nurse in site.nurses if nurse.ends > 0]
     stretches = segments(nurses)
@@ -28,6 +31,7 @@ def staff(site: Site, plan: Plan, seconds: float = 2.0, workers: int = 1, seed: 
     there = {shift: present(site, plan, *shift) for shift in shifts}
     cp = cp_model.CpModel()
     works: dict[tuple[int, str], cp_model.IntVar] = {}
+    last = {(one.ref, one.to, round(one.until or 0.0)) for one in (before.assignments if before else ())}
     costs: list[tuple[int, cp_model.IntVar]] = []
     for i, nurse in enumerate(nurses):
         rooms = there[max(nurse.starts, 0.0), nurse.ends]
@@ -38,8 +42,9 @@ def staff(site: Site, plan: Plan, seconds: float = 2.0, workers: int = 1, seed: 
             cost = cents(nurse_costs(site, nurse, needs))
             if room in nurse.rooms:
                 cost -= cents(site.weights.continuity)
-            costs.append((cost * _SCALE + 1, var))
-            cp.add_hint(var, room in nurse.rooms)
+            kept = (nurse.ref, room, round(nurse.ends)) in last
+            costs.append((cost * _SCALE + (1 if kept else 2), var))
+            cp.add_hint(var, kept if last else room in nurse.rooms)
         _overload(cp, site, nurse, {room: works[i, room] for room in rooms if (i, room) in works}, rooms, costs)
     for start, end in stretches:
         for room in present(site, plan, start, end):
