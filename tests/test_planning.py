@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -281,7 +282,7 @@ async def test_a_site_without_declared_beds_is_not_planned() -> None:
     assert stage.documents.held == {}
 
 
-async def test_a_plan_that_is_no_better_changes_nothing() -> None:
+async def test_a_plan_that_is_no_better_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """With nurses who are all alike: another seed is no reason to deal them out anew."""
     nurses = [shift(f"S{n}", f"nurse{n}", 0, 24 * 400, unit="W") for n in range(4)]
     beds = [bed(f"W {room} {n}") for room in range(6) for n in (1, 2)]
@@ -289,11 +290,18 @@ async def test_a_plan_that_is_no_better_changes_nothing() -> None:
     stage = Stage(*beds, *lies, *nurses)
     await stage.plan()
     first, count = stage.documents.of(PROPOSED)["plan"], len(stage.sent)
-    for _ in range(3):
-        await stage.plan(Why.BETTER)
+    await stage.plan(Why.BETTER)
     await stage.plan(Why.STALE)
     assert stage.documents.of(PROPOSED)["plan"] == first
     assert len(stage.sent) == count
+    state = stage.planning._states[SITE]
+    dealt = {one.ref: one.to for one in state.plan.assignments}
+    anew = tuple(replace(one, to="W|9") if dealt[one.ref] == one.to else one for one in state.plan.assignments)
+    for cost, kept in ((1.0, True), (-1.0, False)):
+        another = replace(state.plan, assignments=anew, costs={"move": state.plan.cost + cost})
+        monkeypatch.setattr(planning, "_think", lambda *_, another=another: another)
+        await stage.plan(Why.BETTER)
+        assert (stage.documents.of(PROPOSED)["plan"] == first) == kept
 
 
 async def test_rules_in_conflict_are_sought_once_after_a_change_and_once_at_the_end(
