@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,19 +18,8 @@ from streams.allocation.ground import CLOSED, Ground, Placing, broken
 from streams.allocation.rules import check
 from streams.allocation.site import Bed, Need, Request, Site, Stay, Weights
 from streams.allocation.start import begin
+from tests.plan_sites import AT, accepted, drawn, optimum
 
-
-def sites() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("plan_sites", Path(__file__).parent / "plan_sites.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SITES = sites()
-AT = SITES.AT
 SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -46,10 +32,10 @@ def generated(ground: Ground, placing: Placing, first: Floats) -> float:
 @given(st.integers(0, 1 << 32))
 def test_no_bound_is_above_the_optimum(seed: int) -> None:
     chance = random.Random(seed)
-    site = SITES.drawn(chance, 7)
-    before = SITES.accepted(chance, site)
+    site = drawn(chance, 7)
+    before = accepted(chance, site)
     ground = Ground(site, before)
-    best = SITES.optimum(ground)
+    best = optimum(ground)
     bound, worth = relaxed(ground)
     assert bound <= best + 1
     placing = begin(ground, before)
@@ -63,9 +49,9 @@ def test_no_bound_is_above_the_optimum(seed: int) -> None:
 @given(st.integers(0, 1 << 32))
 def test_a_plan_is_not_above_its_bound_nor_below_the_optimum(seed: int) -> None:
     chance = random.Random(seed)
-    site = SITES.drawn(chance, 6)
-    before = SITES.accepted(chance, site)
-    best = SITES.optimum(Ground(site, before))
+    site = drawn(chance, 6)
+    before = accepted(chance, site)
+    best = optimum(Ground(site, before))
     plan = assign(site, before, Effort(30.0, rounds=3))
     breaches, costs = check(site, plan, before)
     assert (breaches, costs) == (plan.breaches, plan.costs)
@@ -79,8 +65,8 @@ def test_a_plan_is_not_above_its_bound_nor_below_the_optimum(seed: int) -> None:
 def test_a_room_wins_no_less_than_its_best_pattern(seed: int) -> None:
     """Against all patterns of the room, at any prices."""
     chance = random.Random(seed)
-    site = SITES.drawn(chance, 5)
-    ground = Ground(site, SITES.accepted(chance, site))
+    site = drawn(chance, 5)
+    ground = Ground(site, accepted(chance, site))
     pricer = Pricer(ground, range(len(ground.needs)))
     for room in range(len(ground.rooms)):
         worth = np.array([chance.choice((0, 100, 3000, 12_000, 90_000)) * chance.random() for _ in ground.needs])
@@ -136,7 +122,7 @@ TAKES_NO_BED = Site(  # has no bed in truth, and may have none: takes none from 
 @pytest.mark.parametrize("site", [KEPT_ALONE, NEITHER_SEX, NO_LAWFUL_BED, TAKES_NO_BED])
 def test_what_a_bound_once_forgot(site: Site) -> None:
     ground = Ground(site)
-    best, placing = SITES.optimum(ground), begin(ground)
+    best, placing = optimum(ground), begin(ground)
     bound, worth = relaxed(ground)
     assert bound <= best
     assert generated(ground, placing, worth) <= best + 1

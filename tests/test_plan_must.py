@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,19 +17,8 @@ from streams.allocation.planner import plan
 from streams.allocation.rules import check
 from streams.allocation.site import Bed, Need, Request, Site, Stay
 from streams.allocation.start import begin
+from tests.plan_sites import AT, drawn, optimum
 
-
-def sites() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("plan_sites", Path(__file__).parent / "plan_sites.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SITES = sites()
-AT = SITES.AT
 SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -138,13 +124,13 @@ def test_room_that_was_made_is_kept(site: Site) -> None:
 @given(st.integers(0, 1 << 32))
 def test_as_few_are_left_out_as_in_the_best_plan(seed: int) -> None:
     chance = random.Random(seed)
-    site = SITES.drawn(chance, 8)
+    site = drawn(chance, 8)
     pressed = tuple(replace(one, due=chance.choice((None, 0.0, 4.0))) for one in site.requests)
     ground = Ground(replace(site, requests=pressed))
     placing = begin(ground)
     make_room(placing, None)
     assert placing.lawful()
-    assert placing.cost // MUST == SITES.optimum(ground) // MUST
+    assert placing.cost // MUST == optimum(ground) // MUST
 
 
 def test_nobody_who_is_in_makes_room_by_lying_nowhere() -> None:
