@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     scoring: bool = Field(True, description="score events on the stream: NEWS2, and the models that are promoted")
     planning: bool = Field(True, description="plan sites whose beds are declared, and raise alerts, as events come")
     plan_seconds: float = Field(0.5, description="time of one plan after something has changed")
-    plan_improve_seconds: float = Field(10.0, description="time in which a plan gets better while nothing changes")
+    plan_improve_seconds: float = Field(30.0, description="thought about a plan while nothing changes; 0: none")
     dead_letter_limit: float = Field(0.5, description="share of refused messages above which an agent stops")
 
     def kafka_servers(self) -> str:

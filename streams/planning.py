@@ -2,8 +2,8 @@
 
 Changes are gathered: a plan is made once a site has been quiet for a moment, or has changed for long enough; the next
 one of a site waits as long as the last one took, so that a storm of events makes a few plans and none of them waits for
-one. It is worked out in a process beside the worker, which steps back behind it. While nothing happens the plan goes on
-getting better.
+one. It is worked out in a process beside the worker, which steps back behind it. While nothing happens a second process
+thinks longer; what it finds is where a quick plan begins if events have passed meanwhile, and counts if it is better.
 
 A plan is a proposal: it is told on the signals' topic, each line sealed under the key of whom it is about, and kept in
 the index (schemas/sites.py). What was accepted there is where the next plan begins, and changing it has a price.
@@ -47,9 +47,9 @@ LOOK_SECONDS = 0.05
 QUIET_SECONDS = 0.1  # without another change, and a plan is made
 LONGEST_SECONDS = 0.5  # that changes one after the other put it off
 STALE_SECONDS = 300.0  # after which a site where nothing happens is planned again: time passes
-SLICE_SECONDS = 0.2  # of a plan that gets better: the next event waits for it
 EXPLAIN_SECONDS = (1.0, 4.0)  # of a search for the rules in conflict: after the plan, and once it gets no better
-NICE = 5
+SLICE_SECONDS = 0.2  # of a quick plan that begins with a better one: the next event waits for it
+NICE, DEEP_NICE = 5, 15
 START_SECONDS, ANSWER_SECONDS = 60.0, 15.0  # for an answer: the first waits for the process and its solver
 REST_SECONDS = 2.0, 300.0  # of a site whose plan failed: at first, doubled each time, at most
 NOW = frozenset(("placed", "one_per_bed", "usable", "features", "sex", "isolation"))  # rules that beds break by now
@@ -104,14 +104,14 @@ class _State:
     due: Due = field(default_factory=Due)
     board: Board | None = None  # that the last plan is for
     plan: Plan | None = None
+    deep: asyncio.Task[None] | None = None  # thinks longer about the last plan
+    thought: int = -1  # version of the site that was thought about longer
+    found: tuple[int, Plan] | None = None  # of which version, and what
     conflict: Conflict | None = None  # why the last plan is infeasible, once that is worked out
     explained: int = 0  # how often that was tried
     document: Document | None = None  # what the index has
     raised: Raised | None = None  # None: what the index has is not read yet
     places: dict[str, Place] = field(default_factory=dict)
-    thought: float = 0.0  # seconds spent on the plan since the last change
-    pause: float = 0.0  # it gets no better before that
-    seed: int = 1
     failures: int = 0  # in a row
     gauges: dict[tuple[str, str], int] = field(default_factory=dict)
     planned: bool = False  # whether gauges of its plan are shown
@@ -124,7 +124,8 @@ class Planning:
         self, sites: Sites, keys: KeyStore, documents: Index, send: Callable[[Sequence[Outgoing]], Awaitable[None]]
     ) -> None:
         self._sites, self._live, self._keys, self._documents, self._send = sites, sites.live, keys, documents, send
-        self._beside = Beside(NICE)
+        self._beside, self._deep = Beside(NICE), Beside(DEEP_NICE)
+        self._deep_rest = 0.0  # nobody thinks longer before that
         self._states: dict[str, _State] = {}
 
     async def run(self) -> None:
@@ -136,22 +137,55 @@ class Planning:
                     await self._work(*found)
         finally:
             self._beside.close()
+            self._deep.close()
 
     def _next(self, now: float) -> tuple[str, Why] | None:
         for gone in [site for site in self._states if not self._sites.follows(site)]:
             self._hide(gone, self._states.pop(gone))
         due: list[tuple[float, str, Why]] = []
-        better: list[tuple[float, str, Why]] = []
         for site in self._live:
             state = self._states.setdefault(site, _State())
             state.due.look(self._live.version(site), now)
             if state.due.now(now):
                 since = state.due.first
                 due.append((now, site, Why.STALE) if since is None else (since, site, Why.CHANGED))
-            elif state.due.first is None and now >= state.pause and (why := _rest(state)) is not None:
-                better.append((state.thought, site, why))
-        _, site, why = min(due or better, default=(0.0, "", None), key=lambda one: one[:2])
+            elif state.due.first is None and (why := _rest(state)) is not None:
+                due.append((now + 1, site, why))
+        self._think_longer(now)
+        _, site, why = min(due, default=(0.0, "", None), key=lambda one: one[:2])
         return (site, why) if why is not None else None
+
+    def _think_longer(self, now: float) -> None:
+        """About one site at a time, and half of the time at most; of several the one whose gap costs most."""
+        seconds = settings().plan_improve_seconds
+        if seconds <= 0 or now < self._deep_rest or any(one.deep is not None for one in self._states.values()):
+            return
+        some = [
+            (state.plan.cost - state.plan.bound, site)
+            for site, state in self._states.items()
+            if state.plan is not None and state.board is not None and state.due.first is None and not state.failures
+            and state.plan.status != OPTIMAL and state.thought != state.due.version and state.found is None
+        ]  # fmt: skip
+        if some:
+            _, site = max(some)
+            state = self._states[site]
+            state.thought = state.due.version
+            state.deep = asyncio.create_task(self._deepen(site, state, seconds))
+
+    async def _deepen(self, site: str, state: _State, seconds: float) -> None:
+        began, version, board = time.monotonic(), state.due.version, state.board
+        assert board is not None
+        try:
+            patience = START_SECONDS + 2 * seconds
+            found = await self._deep.ask(patience, _think, board.site, state.plan, seconds, 1)
+            state.found = version, found
+        except BesideFailed as error:
+            log.error("no better plan of a site: %s", error)
+            metrics.PLANS.labels("failed").inc()
+        finally:
+            state.deep = None
+            now = time.monotonic()
+            self._deep_rest = now + (now - began)
 
     async def _work(self, site: str, why: Why) -> None:
         """One plan of a site, and what it makes known. Whatever fails in making it, the stream goes on."""
@@ -173,10 +207,8 @@ class Planning:
             rest = min(REST_SECONDS[0] * 2 ** (state.failures - 1), REST_SECONDS[1])
             state.due.again(changed or began, time.monotonic() + rest)
             return
-        now = time.monotonic()
-        state.pause = now + (now - began)
         if why in (Why.CHANGED, Why.STALE):
-            state.due.end(began, now)
+            state.due.end(began, time.monotonic())
 
     async def _planned(self, site: str, state: _State, why: Why) -> bool:
         if site not in self._live or not self._live.declared(site):  # of others it is not known which beds are free
@@ -184,26 +216,30 @@ class Planning:
         if not state.planned:
             state.planned = True
             metrics.PLAN_TIME.labels(site).set_to_current_time()  # a plan that never comes is missed
-        if why in (Why.CHANGED, Why.STALE) or state.board is None:
+        overtaken = state.found is not None and state.found[0] != self._live.version(site)
+        if why in (Why.CHANGED, Why.STALE) or (why is Why.BETTER and overtaken) or state.board is None:
             merged = await asyncio.to_thread(self._keys.merged)
             if site not in self._live:
                 return False
             state.board = self._live.board(site, merged=merged)
-        board, version = state.board, self._live.version(site)
+        board = state.board
         kept = await self._kept(site, state)
         before = proposal.over(proposal.of_document(kept.get(ACCEPTED), board.site.at), state.plan, board.site)
         if why is Why.EXPLAIN:
             state.conflict = await self._ask(_explain, board.site, EXPLAIN_SECONDS[state.explained])
             state.explained += 1
             plan = state.plan if state.conflict else None
-        elif why is Why.BETTER:
-            state.thought, state.seed = state.thought + SLICE_SECONDS, state.seed + 1
-            plan = await self._ask(_better, board.site, state.plan, before, SLICE_SECONDS, state.seed)
+        elif why is Why.BETTER and state.found is not None:
+            (_, found), state.found = state.found, None
+            if overtaken:
+                start = proposal.over(proposal.of_document(kept.get(ACCEPTED), board.site.at), found, board.site)
+                found = replace(await self._ask(_think, board.site, start, SLICE_SECONDS, 1), bound=0.0)
+            plan = await self._ask(_better, board.site, state.plan, found, before)
         else:
-            state.thought, state.seed, state.conflict, state.explained = 0.0, 1, None, 0
-            plan = await self._ask(_think, board.site, before, settings().plan_seconds, state.seed)
-        if plan is None or site not in self._live or (why is Why.BETTER and self._live.version(site) != version):
-            return True  # no better, another worker's by now, or overtaken
+            state.conflict, state.explained = None, 0
+            plan = await self._ask(_think, board.site, before, settings().plan_seconds, 1)
+        if plan is None or site not in self._live:
+            return True  # no better, or another worker's by now
         state.plan = plan
         if await self._keep(board.site, state, proposal.document(board.site, plan, state.conflict)):
             self._show(site, plan)
@@ -326,10 +362,12 @@ def _rest(state: _State) -> Why | None:
     """What is left to do for a site where nothing happens."""
     if state.plan is None or state.board is None or state.failures:
         return None
-    better = state.plan.status != OPTIMAL and state.thought < settings().plan_improve_seconds
-    if state.plan.status == INFEASIBLE and state.conflict is None and state.explained < (1 if better else 2):
+    if state.found is not None:
+        return Why.BETTER
+    thinking = state.deep is not None or (state.plan.status != OPTIMAL and state.thought != state.due.version)
+    if state.plan.status == INFEASIBLE and state.conflict is None and state.explained < (1 if thinking else 2):
         return Why.EXPLAIN
-    return Why.BETTER if better else None
+    return None
 
 
 def _broken(site: Site) -> list[tuple[str, str]]:
@@ -352,15 +390,16 @@ def _think(site: Site, before: Plan | None, seconds: float, seed: int) -> Plan:
     return planner.plan(_leaving(site), before, seconds, seed=seed)
 
 
-def _better(site: Site, last: Plan, before: Plan | None, seconds: float, seed: int) -> Plan | None:
-    """A plan that breaks fewer rules than the last one, or costs less, changes included; None where none was found."""
-    made = _think(site, before, seconds, seed)
-    breaches, costs = check(_leaving(site), last, before)
-    fewer = len(made.breaches) - len(breaches)
-    if fewer < 0 or (fewer == 0 and made.cost < round(sum(costs.values()), 2)):
-        return made
-    if fewer == 0 and made.bound > last.bound + 0.01:
-        return replace(last, bound=min(made.bound, last.cost), costs=costs)
+def _better(site: Site, last: Plan, found: Plan, before: Plan | None) -> Plan | None:
+    """What was found, if it breaks fewer rules than the last plan or costs less, both with changes from `before`; else
+    the last one, if more of it is proven now; else None."""
+    site = _leaving(site)
+    (breaches, costs), (broken, paid) = check(site, found, before), check(site, last, before)
+    fewer, cost, least = len(breaches) - len(broken), round(sum(costs.values()), 2), round(sum(paid.values()), 2)
+    if fewer < 0 or (fewer == 0 and cost < least):
+        return replace(found, costs=costs, bound=min(cost, found.bound))
+    if fewer == 0 and found.bound > last.bound + 0.01:
+        return replace(last, costs=paid, bound=min(least, found.bound))
     return None
 
 

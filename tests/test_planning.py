@@ -116,7 +116,7 @@ class Stage:
             self.sent += messages
 
         made = Planning(self.sites, self.keys, self.documents, send)  # type: ignore[arg-type]
-        made._beside = Here()  # type: ignore[assignment]
+        made._beside = made._deep = Here()  # type: ignore[assignment]
         self.planning = made
         return made
 
@@ -157,6 +157,7 @@ class Here:
 @pytest.fixture(autouse=True)
 def _no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_leaving", lambda site: site)
+    monkeypatch.setattr(Planning, "_think_longer", lambda self, now: None)
 
 
 async def test_a_plan_is_kept_and_told() -> None:
@@ -290,7 +291,6 @@ async def test_a_plan_that_is_no_better_changes_nothing(monkeypatch: pytest.Monk
     stage = Stage(*beds, *lies, *nurses)
     await stage.plan()
     first, count = stage.documents.of(PROPOSED)["plan"], len(stage.sent)
-    await stage.plan(Why.BETTER)
     await stage.plan(Why.STALE)
     assert stage.documents.of(PROPOSED)["plan"] == first
     assert len(stage.sent) == count
@@ -299,9 +299,39 @@ async def test_a_plan_that_is_no_better_changes_nothing(monkeypatch: pytest.Monk
     anew = tuple(replace(one, to="W|9") if dealt[one.ref] == one.to else one for one in state.plan.assignments)
     for cost, kept in ((1.0, True), (-1.0, False)):
         another = replace(state.plan, assignments=anew, costs={"move": state.plan.cost + cost})
-        monkeypatch.setattr(planning, "_think", lambda *_, another=another: another)
+        monkeypatch.setattr(planning, "check", lambda _, plan, before=None: ((), plan.costs))
+        state.found = stage.sites.live.version(SITE), another
+        assert planning._rest(state) is Why.BETTER
         await stage.plan(Why.BETTER)
         assert (stage.documents.of(PROPOSED)["plan"] == first) == kept
+
+
+async def test_thinking_longer_goes_on_beside_and_is_where_a_quick_plan_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site that is not optimal is thought about once a change; what was found is of an earlier state by then."""
+    monkeypatch.undo()
+    monkeypatch.setattr(planning, "_leaving", lambda site: site)
+    stage = Stage()
+    state = await stage.plan()
+    state.due.first, asked = None, []
+
+    def think(site: Any, before: Any, seconds: float, seed: int) -> Any:
+        asked.append(seconds)
+        return state.plan
+
+    monkeypatch.setattr(planning, "_think", think)
+    state.plan = replace(state.plan, status="feasible")
+    stage.planning._think_longer(time.monotonic())
+    assert state.deep is not None
+    await state.deep
+    assert state.found == (stage.sites.live.version(SITE), state.plan)
+    assert stage.planning._deep_rest > 0
+    stage.planning._deep_rest = 0.0
+    stage.planning._think_longer(time.monotonic())
+    assert state.deep is None  # not again before something changes
+    stage.sites.hear(asks("R2", "carl", 3, sex="M"))
+    await stage.plan(Why.BETTER)
+    assert asked == [30.0, planning.SLICE_SECONDS]
+    assert state.found is None
 
 
 async def test_rules_in_conflict_are_sought_once_after_a_change_and_once_at_the_end(
@@ -313,12 +343,13 @@ async def test_rules_in_conflict_are_sought_once_after_a_change_and_once_at_the_
     state = await stage.plan()
     assert state.plan.status == "infeasible"
     state.due.first = None
-    for _ in range(200):
-        state.pause = 0.0
-        state.thought += 0.5
-        if (found := planning._rest(state)) is not Why.EXPLAIN:
-            continue
-        await stage.plan(found)
+    assert planning._rest(state) is Why.EXPLAIN
+    await stage.plan(Why.EXPLAIN)
+    assert planning._rest(state) is None  # somebody is thinking still
+    state.thought = state.due.version
+    assert planning._rest(state) is Why.EXPLAIN
+    await stage.plan(Why.EXPLAIN)
+    assert planning._rest(state) is None
     assert asked == [1.0, 4.0]
 
 
