@@ -513,7 +513,8 @@ def score(
     if asked:
         without = model.predict_proba(changed)
         for place, (at, name) in enumerate(asked):
-            weights[at].append((name, float(p[at, of[at]] - without[place, of[at]])))
+            weight = float(p[at, of[at]] - without[place, of[at]])
+            weights[at].append((name, round(weight, 9)))  # the last digits depend on what else is in the batch
     return [
         Scored(
             names[told[at]],
