@@ -194,6 +194,17 @@ class NotBetter(WardstreamError):
     reason = "not_better"
 
 
+class Inestimable(WardstreamError):
+    """Outcomes from which a figure cannot be estimated. `where` names a column, a group or a row's number, no value."""
+
+    exit_code = 18
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        super().__init__(f"{reason}: {where}" if where else reason)
+        self.reason = reason
+        self.where = where
+
+
 class Untrainable(WardstreamError):
     """Rows that no model can be trained on: of one class (`one_class`), or of too few patients (`too_few_patients`)."""
 
