@@ -1,0 +1,1 @@
+"""Service quality: are outcomes getting worse, where, for whom, and is it chance? Pure methods."""
