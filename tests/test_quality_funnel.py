@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -32,6 +32,7 @@ def test_mid_p_is_that_of_its_test() -> None:
 
 
 @given(st.integers(1, 200), st.floats(0.5, 300), st.sampled_from((0.9, 0.95, 0.998)))
+@settings(deadline=None)
 def test_byar_is_near_the_exact_one_and_mid_p_within(count: int, expected: float, level: float) -> None:
     exact = ratio(count, expected, level=level)
     byar = ratio(count, expected, level=level, method="byar")
