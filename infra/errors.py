@@ -64,6 +64,16 @@ class BadProblem(WardstreamError):
         self.where = where
 
 
+class BadOutcome(WardstreamError):
+    """An outcome that no chart can take, under `reason`: it is not counted, and what was counted stays as it was."""
+
+    exit_code = 2
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class PlanChanged(WardstreamError):
     """The plan that was to be accepted is no longer the one that is proposed."""
 

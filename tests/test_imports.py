@@ -23,7 +23,7 @@ ALLOWED = {
     "producers": {"infra", "schemas", "streams", "producers"},
     "consumers": {"infra", "schemas", "streams", "consumers"},
 }
-PURE = ("schemas", "streams/ehr", "streams/fold.py")
+PURE = ("schemas", "streams/ehr", "streams/fold.py", "streams/quality")
 EFFECTS = ("infra.kafka", "infra.elastic", "infra.keystore", "infra.settings", "infra.metrics", "asyncio", "socket")
 IMPURE_STREAMS = {"streams.app", "streams.agent", "streams.worker"}
 

@@ -1,1 +1,1 @@
-"""Service quality: whether outcomes get worse, where, for whom, and whether it is chance. Pure."""
+"""Service quality: are outcomes getting worse, where, for whom, and is it chance."""

@@ -1,0 +1,395 @@
+"""Charts of one unit's outcomes: risk-adjusted CUSUM, plain CUSUM and VLAD, as one fold that can be revised. Pure.
+
+The CUSUM is that of Steiner, Cook, Farewell and Treasure (Biostatistics 1, 2000): it adds up the log-likelihood ratio
+of odds R times as high against odds as the model expects,
+
+    w = event log R - log(1 - p + R p),    upper = max(0, upper + w with R),    lower = max(0, lower + w with 1/R)
+
+and begins again at 0 after it has reached its limit. The VLAD (Lovegrove et al., Lancet 350, 1997) adds up p - event:
+lives beyond what was expected. streams/quality/limits.py tells where the limits lie.
+
+A chart is a function of its outcomes, one for each record, in order of event time, and of nothing else: an outcome that
+comes late, again or corrected ends in the chart that a clean pass ends in, to the last bit. So outcomes are held by
+day, for `held_days`, each day with the level at its end, and a change folds again from its own day on. What is older is
+closed: it is one level, and an outcome of such a day is refused as `too_late`; a chart made anew from all outcomes
+takes it in. A record whose day is closed is no longer known by name: a correction that moved it to an open day would
+count it again, so whoever moves one by more than `held_days` makes the chart anew. Event times ahead of their arrival
+must have been capped before, or one wrong clock closes everything.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from infra.errors import BadOutcome, UsageError
+
+LEAST_RISK = 1e-6  # a model that is certain is taken at this, and counted: one death would be proof of anything
+HELD_DAYS = 400
+MOST_SIGNALS = 100  # of closed days
+MOST_DRIVERS = 50  # of one signal
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one record (a stay, an operation). `record` is a keyed hash, so a chart identifies nobody."""
+
+    record: str
+    unit: str
+    at: str  # event time, RFC 3339 in UTC with milliseconds, so text order is time order
+    told: str  # position of the event that told it (`streams.fold.position`): the latest stands
+    risk: float  # expected probability, by the model that was in force
+    event: bool | None  # died, came back, ...; None: withdrawn, or another unit's by now
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.at, self.record
+
+    @property
+    def day(self) -> str:
+        return self.at[:10]
+
+
+@dataclass(frozen=True, slots=True)
+class VladLimits:
+    """Beyond `-low` or `high` times the square root of the variance, `floor` at least, in one period of `cases`."""
+
+    low: float
+    high: float
+    floor: float
+    cases: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """How a chart is drawn. A limit of None raises no signal. `baseline`: one risk for everybody, a plain CUSUM."""
+
+    odds_ratio: float = 2.0
+    upper_limit: float | None = None
+    lower_limit: float | None = None
+    vlad: VladLimits | None = None
+    baseline: float | None = None
+    held_days: int = HELD_DAYS
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.odds_ratio) and self.odds_ratio > 1):
+            raise UsageError("the odds ratio of a chart is above 1; the lower CUSUM takes its inverse")
+        if any(limit is not None and not limit > 0 for limit in (self.upper_limit, self.lower_limit)):
+            raise UsageError("a limit of a CUSUM is above 0")
+        if self.baseline is not None and not 0 < self.baseline < 1:
+            raise UsageError("the baseline of a plain CUSUM is between 0 and 1")
+        if self.held_days < 1:
+            raise UsageError("a chart holds one day at least")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Where a chart stands after an outcome. `upper` and `lower` are both 0 or more; the lower one is drawn below.
+
+    `upper_since`, `lower_since`: place of the outcome with which the CUSUM left 0, where a change most likely began.
+    """
+
+    cases: int = 0
+    events: int = 0
+    expected: float = 0.0
+    variance: float = 0.0
+    certain: int = 0  # risks of 0 or 1
+    upper: float = 0.0
+    lower: float = 0.0
+    upper_since: tuple[str, str] = ("", "")
+    lower_since: tuple[str, str] = ("", "")
+    vlad: float = 0.0
+    vlad_variance: float = 0.0
+    vlad_cases: int = 0
+    vlad_since: tuple[str, str] = ("", "")
+    vlad_out: bool = False  # it has signalled in this period
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """`kind`: cusum_upper (worse), cusum_lower (better), vlad_low (worse), vlad_high (better)."""
+
+    kind: str
+    at: str
+    record: str
+    value: float
+    limit: float
+    since: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The outcomes of one day in their order, and the level at its end."""
+
+    day: str
+    outcomes: tuple[Outcome, ...]
+    end: Level
+    signals: tuple[Signal, ...]
+    known: frozenset[str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """`start`, `past`: level and latest signals of the days before `closed`, which nothing changes any more."""
+
+    unit: str
+    spec: Spec = Spec()
+    start: Level = Level()
+    past: tuple[Signal, ...] = ()
+    days: tuple[Day, ...] = ()
+    closed: str = ""
+
+    @property
+    def level(self) -> Level:
+        return self.days[-1].end if self.days else self.start
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        return self.past + tuple(one for day in self.days for one in day.signals)
+
+
+def weight(risk: float, event: bool, odds_ratio: float) -> float:
+    """The log-likelihood ratio that one outcome adds (Steiner et al. 2000, equation 2.3)."""
+    return (math.log(odds_ratio) if event else 0.0) - math.log1p((odds_ratio - 1) * risk)
+
+
+def step(chart: Chart, outcome: Outcome) -> Chart:
+    """The chart after one outcome; the same object where nothing changes (told again, or told better already).
+
+    Raises BadOutcome: `unknown_unit`, `bad_time`, `bad_position`, `bad_risk`, `too_late`.
+    """
+    _check(chart, outcome)
+    newest = chart.days[-1] if chart.days else None
+    if newest is None or newest.day != outcome.day or outcome.place <= newest.outcomes[-1].place:
+        return steps(chart, (outcome,))
+    if _held(chart, outcome.record) is not None:
+        return steps(chart, (outcome,))
+    one = _fold(newest.day, (outcome,), newest.end, chart.spec)  # the usual case: one more at the end
+    outcomes, signals = newest.outcomes + one.outcomes, newest.signals + one.signals
+    longer = Day(newest.day, outcomes, one.end, signals, newest.known | one.known)
+    return replace(chart, days=(*chart.days[:-1], longer))
+
+
+def steps(chart: Chart, outcomes: Iterable[Outcome]) -> Chart:
+    """As `step` with each, in one fold from the earliest day that changes. Raises BadOutcome, and then takes none."""
+    latest: dict[str, Outcome] = {}
+    for one in outcomes:
+        _check(chart, one)
+        if one.record not in latest or latest[one.record].told < one.told:
+            latest[one.record] = one
+    days = {day.day: day for day in chart.days}
+    changed: dict[str, dict[str, Outcome]] = {}
+
+    def of(day: str) -> dict[str, Outcome]:
+        if day not in changed:
+            changed[day] = {one.record: one for one in days[day].outcomes} if day in days else {}
+        return changed[day]
+
+    for record, one in latest.items():
+        before = _held(chart, record)
+        if before is not None:
+            if before.told >= one.told:
+                continue
+            del of(before.day)[record]
+        of(one.day)[record] = one
+    if not changed:
+        return chart
+    first = min(changed)
+    made = list(chart.days[: bisect_left([day.day for day in chart.days], first)])
+    level = made[-1].end if made else chart.start
+    for name in sorted({name for name in days if name >= first} | set(changed)):
+        held = sorted(of(name).values(), key=lambda one: one.place) if name in changed else days[name].outcomes
+        if held:
+            made.append(_fold(name, held, level, chart.spec))
+            level = made[-1].end
+    return _close(replace(chart, days=tuple(made)))
+
+
+def step_unit(charts: Mapping[str, Chart], outcome: Outcome) -> dict[str, Chart]:
+    """The charts of all units after one outcome of one of them. Raises BadOutcome, `unknown_unit` among others."""
+    if outcome.unit not in charts:
+        raise BadOutcome("unknown_unit")
+    return {**charts, outcome.unit: step(charts[outcome.unit], outcome)}
+
+
+def died_within(days: int, admitted: datetime, died: datetime | None, known_until: datetime) -> bool | None:
+    """Whether a person died within `days` of `admitted`; None: too early to know, nothing is counted yet.
+
+    Days are counted as dates, since a date of death often has no time: midnight of the day of admission is no error.
+    Raises BadOutcome: `death_before_admission`, `known_before_admission`.
+    """
+    if died is not None and died.date() < admitted.date():
+        raise BadOutcome("death_before_admission")
+    if known_until.date() < admitted.date():
+        raise BadOutcome("known_before_admission")
+    if died is not None and died.date() <= known_until.date():
+        return (died.date() - admitted.date()).days <= days
+    return False if (known_until.date() - admitted.date()).days > days else None
+
+
+def points(chart: Chart) -> Iterator[tuple[Outcome, Level]]:
+    """Each outcome that is held and counted, with the level after it: what a picture is drawn of."""
+    level = chart.start
+    for day in chart.days:
+        for one in day.outcomes:
+            if one.event is not None:
+                level, _ = _advance(level, one, chart.spec)
+                yield one, level
+
+
+def drivers(chart: Chart, signal: Signal) -> tuple[str, ...]:
+    """The records that drove a signal, heaviest first: those since `since` that moved it towards its limit."""
+    ratio = chart.spec.odds_ratio if signal.kind == "cusum_upper" else 1 / chart.spec.odds_ratio
+
+    def pull(one: Outcome) -> float:
+        risk, event = _risk(one, chart.spec), bool(one.event)
+        if signal.kind.startswith("vlad"):
+            gain = risk - event
+            return gain if signal.kind == "vlad_high" else -gain
+        return weight(risk, event, ratio)
+
+    until = (signal.at, signal.record)
+    held = (one for day in chart.days for one in day.outcomes if one.event is not None)
+    moved = [(pull(one), one) for one in held if signal.since <= one.place <= until]
+    heaviest = sorted((one for one in moved if one[0] > 0), key=lambda one: (-one[0], one[1].place))
+    return tuple(one.record for _, one in heaviest[:MOST_DRIVERS])
+
+
+def compare(before: Chart, after: Chart) -> tuple[tuple[Signal, ...], tuple[Signal, ...]]:
+    """(raised, withdrawn): what an outcome, or a correction, has changed in what people were told.
+
+    A signal is the same while the same record raises it; its value may have moved.
+    """
+    was, now = ({(one.kind, one.record): one for one in chart.signals} for chart in (before, after))
+    raised = tuple(one for name, one in now.items() if name not in was)
+    return raised, tuple(one for name, one in was.items() if name not in now)
+
+
+def to_json(chart: Chart) -> dict[str, Any]:
+    """What `from_json` needs, and nothing that follows from it: numbers, texts and lists alone."""
+    return {
+        "unit": chart.unit,
+        "spec": asdict(chart.spec),
+        "start": asdict(chart.start),
+        "past": [asdict(one) for one in chart.past],
+        "closed": chart.closed,
+        "outcomes": [[one.record, one.at, one.told, one.risk, one.event] for day in chart.days for one in day.outcomes],
+    }
+
+
+def from_json(held: Mapping[str, Any]) -> Chart:
+    """The very chart of which `to_json` made this."""
+    spec, start = dict(held["spec"]), dict(held["start"])
+    spec["vlad"] = VladLimits(**spec["vlad"]) if spec["vlad"] else None
+    start |= {name: tuple(start[name]) for name in ("upper_since", "lower_since", "vlad_since")}
+    past = tuple(Signal(**{**one, "since": tuple(one["since"])}) for one in held["past"])
+    chart = Chart(held["unit"], Spec(**spec), Level(**start), past, closed=held["closed"])
+    return steps(
+        chart,
+        (Outcome(record, chart.unit, at, told, risk, event) for record, at, told, risk, event in held["outcomes"]),
+    )
+
+
+def _check(chart: Chart, one: Outcome) -> None:
+    if one.unit != chart.unit:
+        raise BadOutcome("unknown_unit")
+    if not _is_time(one.at):
+        raise BadOutcome("bad_time")
+    if not (one.record and one.told):
+        raise BadOutcome("bad_position")
+    if not 0 <= one.risk <= 1:  # NaN too
+        raise BadOutcome("bad_risk")
+    if one.day < chart.closed:
+        raise BadOutcome("too_late")
+
+
+def _is_time(text: str) -> bool:
+    """One form alone, or text order would not be time order; and a day that there is."""
+    try:
+        return _TIME.fullmatch(text) is not None and datetime.fromisoformat(text) is not None
+    except ValueError:
+        return False
+
+
+def _held(chart: Chart, record: str) -> Outcome | None:
+    for day in reversed(chart.days):
+        if record in day.known:
+            return next(one for one in day.outcomes if one.record == record)
+    return None
+
+
+def _close(chart: Chart) -> Chart:
+    """Days that are older than what is held become one level."""
+    if not chart.days:
+        return chart
+    oldest = date.fromisoformat(chart.days[-1].day).toordinal() - chart.spec.held_days
+    count = sum(date.fromisoformat(day.day).toordinal() < oldest for day in chart.days)
+    gone, days = chart.days[:count], chart.days[count:]
+    if not gone:
+        return chart
+    past = (*chart.past, *(one for day in gone for one in day.signals))[-MOST_SIGNALS:]
+    closed = (date.fromisoformat(gone[-1].day) + timedelta(days=1)).isoformat()
+    return replace(chart, start=gone[-1].end, past=past, days=days, closed=closed)
+
+
+def _fold(day: str, outcomes: Iterable[Outcome], level: Level, spec: Spec) -> Day:
+    held, signals = tuple(outcomes), []
+    for one in held:
+        if one.event is not None:
+            level, raised = _advance(level, one, spec)
+            signals += raised
+    return Day(day, held, level, tuple(signals), frozenset(one.record for one in held))
+
+
+def _risk(one: Outcome, spec: Spec) -> float:
+    return min(max(one.risk, LEAST_RISK), 1 - LEAST_RISK) if spec.baseline is None else spec.baseline
+
+
+def _advance(was: Level, one: Outcome, spec: Spec) -> tuple[Level, list[Signal]]:
+    """One outcome further. A CUSUM that stands at its limit has signalled, and begins again at 0."""
+    risk, event, signals = _risk(one, spec), bool(one.event), []
+    spread = risk * (1 - risk)
+
+    def cusum(kind: str, value: float, since: tuple[str, str], ratio: float, limit: float | None) -> Any:
+        before = 0.0 if limit is not None and value >= limit else value
+        value = max(0.0, before + weight(risk, event, ratio))
+        since = (since if before > 0 else one.place) if value > 0 else ("", "")
+        if limit is not None and value >= limit:
+            signals.append(Signal(kind, one.at, one.record, value, limit, since))
+        return value, since
+
+    upper, upper_since = cusum("cusum_upper", was.upper, was.upper_since, spec.odds_ratio, spec.upper_limit)
+    lower, lower_since = cusum("cusum_lower", was.lower, was.lower_since, 1 / spec.odds_ratio, spec.lower_limit)
+    begins = was.vlad_cases == 0 or (spec.vlad is not None and was.vlad_cases >= spec.vlad.cases)
+    vlad = (0.0 if begins else was.vlad) + risk - event
+    vlad_variance = (0.0 if begins else was.vlad_variance) + spread
+    vlad_since = one.place if begins else was.vlad_since
+    out = was.vlad_out and not begins
+    if spec.vlad is not None and not out:
+        unit = math.sqrt(max(vlad_variance, spec.vlad.floor))
+        if not -spec.vlad.low * unit <= vlad <= spec.vlad.high * unit:
+            out = True
+            kind, limit = ("vlad_low", -spec.vlad.low * unit) if vlad < 0 else ("vlad_high", spec.vlad.high * unit)
+            signals.append(Signal(kind, one.at, one.record, vlad, limit, vlad_since))
+    return Level(
+        was.cases + 1,
+        was.events + event,
+        was.expected + risk,
+        was.variance + spread,
+        was.certain + (one.risk in (0, 1)),
+        upper,
+        lower,
+        upper_since,
+        lower_since,
+        vlad,
+        vlad_variance,
+        1 if begins else was.vlad_cases + 1,
+        vlad_since,
+        out,
+    ), signals
