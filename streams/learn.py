@@ -486,6 +486,13 @@ class Scored:
     reasons: tuple[tuple[str, float], ...]
 
 
+def _rank(reason: tuple[str, float]) -> tuple[float, str]:
+    """The heaviest first, to the digits that are shown: those behind depend on what else was in the batch, and an event
+    that is scored again has to have the same reasons in the same order."""
+    name, weight = reason
+    return -round(abs(weight), 3), name
+
+
 def score(
     estimator: Pipeline, rows: Sequence[Features], typical: Mapping[str, float], reasons: int = 3
 ) -> list[Scored]:
@@ -513,13 +520,12 @@ def score(
     if asked:
         without = model.predict_proba(changed)
         for place, (at, name) in enumerate(asked):
-            weight = float(p[at, of[at]] - without[place, of[at]])
-            weights[at].append((name, round(weight, 9)))  # the last digits depend on what else is in the batch
+            weights[at].append((name, float(p[at, of[at]] - without[place, of[at]])))
     return [
         Scored(
             names[told[at]],
             {name: float(one) for name, one in zip(names, p[at], strict=True)},
-            tuple(sorted((one for one in weights[at] if one[1]), key=lambda one: (-abs(one[1]), one[0]))[:reasons]),
+            tuple(sorted((one for one in weights[at] if one[1]), key=_rank)[:reasons]),
         )
         for at in range(len(rows))
     ]
