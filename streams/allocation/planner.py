@@ -32,7 +32,8 @@ def plan(
     surgical = frozenset(one.need.ref for one in site.requests if one.minutes > 0) if site.theatres else frozenset()
     first = operate(site, surgical, share / 2, workers, seed) if surgical else None
     barred = first.left if first else frozenset()
-    left = max(0.05, seconds - (time.monotonic() - started) - share - (share / 2 if surgical else 0))
+    others = (share if site.nurses else 0) + (share / 2 if surgical else 0)
+    left = max(0.05, seconds - (time.monotonic() - started) - others)
     made = assign(site, before, Effort(left, workers, seed), barred, better)
     if first:
         given = frozenset(ref for ref, line in made.beds().items() if line.to and ref in surgical)
