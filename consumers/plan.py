@@ -7,6 +7,7 @@ the plan that was read: if another is proposed by then, nothing is accepted.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,8 @@ from consumers import allocation
 from consumers.access import Caller
 from consumers.search import answered
 from infra.audit import Audit
-from infra.crypto import DataKey
 from infra.elastic import client
-from infra.errors import KeyMissing, KeyShredded, PlanChanged, UsageError
+from infra.errors import PlanChanged, UsageError
 from infra.kafka import Producer
 from infra.keystore import KeyStore
 from schemas.envelope import rfc3339
@@ -38,7 +38,8 @@ _CLOSED = ("assignment", "to", "prior", "action", "at", "until")  # of a line ab
 
 def show(caller: Caller, site: str, accepted: bool = False) -> list[Document]:
     """The plan of one site, or of all: as proposed, or as accepted last. Raises UsageError, Denied, StackDown."""
-    made = [_seen(one, caller) for one in _plans(caller, site, ACCEPTED if accepted else PROPOSED)]
+    permits = caller.persons().permits
+    made = [_seen(one, permits) for one in _plans(caller, site, ACCEPTED if accepted else PROPOSED)]
     _looked(caller, made)
     return [{name: value for name, value in one.items() if name not in _OF_THE_INDEX} for one in made]
 
@@ -47,14 +48,14 @@ def diff(caller: Caller, site: str) -> list[Document]:
     """Of each site what its proposal asks for beside the plan that was accepted, and what of that it asks for no more;
     what was carried out is neither."""
     accepted = {one["site"]: one for one in _plans(caller, site, ACCEPTED, needed=False)}
-    made = []
+    permits, made = caller.persons().permits, []
     for one in _plans(caller, site, PROPOSED):
         before = accepted.get(one["site"])
         lies = _lying(one["site"]) if before else {}
         apart = proposal.difference(one["lines"], before["lines"] if before else (), lies)
         row = {name: one[name] for name in ("site", "plan", "event_time", "cost")}
         row |= {"accepted_plan": before["plan"] if before else None, "new": apart.new, "gone": apart.gone}
-        made.append(_seen(row, caller))
+        made.append(_seen(row, permits))
     _looked(caller, made)
     return made
 
@@ -181,15 +182,9 @@ def _demands(path: Path) -> list[Demand]:
 def _tell(made: Document, keys: KeyStore) -> None:
     """Each line, and what became of the plan, on the signals' topic."""
 
-    def key(ref: str) -> DataKey | None:
-        try:
-            return keys.of_ref(ref)
-        except (KeyShredded, KeyMissing):
-            return None
-
     producer = Producer()
     try:
-        producer.send_now(proposal.messages(made, made["untold"], key))
+        producer.send_now(proposal.messages(made, made["untold"], keys.living))
     finally:
         producer.close()
 
@@ -206,9 +201,8 @@ def _plans(caller: Caller, site: str, state: str, needed: bool = True) -> list[D
     return sorted((hit["_source"] for hit in hits), key=lambda one: str(one["site"]))
 
 
-def _seen(one: Document, caller: Caller) -> Document:
+def _seen(one: Document, permits: Callable[[str | None], bool]) -> Document:
     """What the caller may see of a plan: of a patient who has denied the purpose, the bed and the hour alone."""
-    permits = caller.persons().permits
     hidden = {ref for ref, patient in one.get("persons", {}).items() if not permits(patient)}
 
     def line(said: Line) -> Line:

@@ -219,6 +219,13 @@ class KeyStore:
                 raise KeyShredded("this person's keys were destroyed on purpose")
             return self._by_ref.keep((ref, version), key)
 
+    def living(self, ref: str) -> DataKey | None:
+        """The newest key of this reference; None of somebody who was erased, or of nobody."""
+        try:
+            return self.of_ref(ref)
+        except (KeyShredded, KeyMissing):
+            return None
+
     def refs_of(self, identifiers: Iterable[tuple[str, str, str]]) -> set[str]:
         """References that these identifiers lead to, with their survivors; empty for unknown ones. Makes nobody."""
         hashes = {self._hash(one) for one in identifiers}

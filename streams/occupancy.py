@@ -73,7 +73,7 @@ class Sites:
             return True
         quiet = time.monotonic() - (0 if declared else QUIET_SECONDS)
         for site, at in self._seen.items():
-            if at <= quiet and site in self.live and not any(map(_declares, self.live.held(site).values())):
+            if at <= quiet and site in self.live and not self.live.declared(site):
                 self._drop([site])
                 return True
         return False

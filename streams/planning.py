@@ -21,9 +21,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from infra import metrics
-from infra.crypto import DataKey
 from infra.elastic import CONFLICT, NEW, Index, Place, Write, dump
-from infra.errors import KeyMissing, KeyShredded, KeyStoreBusy, WardstreamError
+from infra.errors import KeyStoreBusy, WardstreamError
 from infra.kafka import Outgoing
 from infra.keystore import KeyStore
 from infra.settings import settings
@@ -177,7 +176,7 @@ class Planning:
         assert board is not None
         try:
             patience = START_SECONDS + 2 * seconds
-            found = await self._deep.ask(patience, _think, board.site, state.plan, seconds, 1)
+            found = await self._deep.ask(patience, _think, board.site, state.plan, seconds)
             state.found = version, found
         except BesideFailed as error:
             log.error("no better plan of a site: %s", error)
@@ -233,11 +232,11 @@ class Planning:
             (_, found), state.found = state.found, None
             if overtaken:
                 start = proposal.over(proposal.of_document(kept.get(ACCEPTED), board.site.at), found, board.site)
-                found = replace(await self._ask(_think, board.site, start, SLICE_SECONDS, 1), bound=0.0)
+                found = replace(await self._ask(_think, board.site, start, SLICE_SECONDS), bound=0.0)
             plan = await self._ask(_better, board.site, state.plan, found, before)
         else:
             state.conflict, state.explained = None, 0
-            plan = await self._ask(_think, board.site, before, settings().plan_seconds, 1)
+            plan = await self._ask(_think, board.site, before, settings().plan_seconds)
         if plan is None or site not in self._live:
             return True  # no better, or another worker's by now
         state.plan = plan
@@ -273,10 +272,12 @@ class Planning:
     async def _keep(self, site: Site, state: _State, made: Document) -> bool:
         """Keep a plan, then tell what is new; False where another worker has kept a later one, or somebody in it was
         erased meanwhile."""
+        untold = proposal.untold(made, state.document, site)
+        gone = await asyncio.to_thread(self._keys.erased, {proposal.person(line) for line in untold})
+        proposal.tells(made, [line for line in untold if proposal.person(line) not in gone])
         named = {*made["patient_ref"], *made["staff_ref"]}
         if await self._erased(named):
             return False
-        made["untold"] = proposal.untold(made, state.document, site)
         if not await self._write(state, number(PROPOSED, site.id), made):
             return False
         if await self._erased(named):  # between: the erasure may have looked too early
@@ -290,7 +291,8 @@ class Planning:
         if gone := await asyncio.to_thread(self._keys.erased, named):
             await self._documents.remove_of(of_persons(gone))
             self._sites.forget()
-            self._states.clear()
+            shown = ((site, _State(gauges=one.gauges, planned=one.planned)) for site, one in self._states.items())
+            self._states = dict(shown)
         return bool(gone)
 
     async def _write(self, state: _State, id: str, made: Document) -> bool:
@@ -309,14 +311,7 @@ class Planning:
             state.places |= {id: found[id][1] if id in found else NEW}
 
     def _messages(self, made: Document) -> list[Outgoing]:
-        return proposal.messages(made, made["untold"], self._key)
-
-    def _key(self, ref: str) -> DataKey | None:
-        """None of somebody who was erased."""
-        try:
-            return self._keys.of_ref(ref)
-        except (KeyShredded, KeyMissing):
-            return None
+        return proposal.messages(made, made["untold"], self._keys.living)
 
     async def _tell(self, messages: Sequence[Outgoing]) -> None:
         await self._send(messages)
@@ -383,11 +378,11 @@ def _broken(site: Site) -> list[tuple[str, str]]:
 _expected: dict[str, Any] = {}  # by site
 
 
-def _think(site: Site, before: Plan | None, seconds: float, seed: int) -> Plan:
+def _think(site: Site, before: Plan | None, seconds: float) -> Plan:
     """A plan, with who leaves when as the promoted model has it."""
     from streams.allocation import planner  # a solver: seconds and 100 MB that the worker is spared
 
-    return planner.plan(_leaving(site), before, seconds, seed=seed)
+    return planner.plan(_leaving(site), before, seconds)
 
 
 def _better(site: Site, last: Plan, found: Plan, before: Plan | None) -> Plan | None:

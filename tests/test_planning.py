@@ -84,7 +84,7 @@ class Keys:
     def erased(self, refs: set[str]) -> set[str]:
         return self.gone & set(refs)
 
-    def of_ref(self, ref: str) -> DataKey:
+    def living(self, ref: str) -> DataKey:
         return DataKey(ref, f"t-{ref}", 1, ref.encode().ljust(32, b".")[:32])
 
 
@@ -132,7 +132,7 @@ class Stage:
         """States told of one person, in order."""
         keys = self.keys
         told = [(SignalEnvelope.read(one.headers), one.value or b"") for one in self.sent]
-        return [head.opened([keys.of_ref(ref)], value)["state"] for head, value in told if head.subject == f"t-{ref}"]
+        return [head.opened([keys.living(ref)], value)["state"] for head, value in told if head.subject == f"t-{ref}"]
 
 
 class Here:
@@ -227,6 +227,23 @@ async def test_an_erasure_between_takes_the_plan_away_and_leaves_others() -> Non
     assert list(stage.sites.live) == []  # it is read again, without the person
 
 
+async def test_who_is_withdrawn_is_found_by_an_erasure_and_who_was_erased_is_in_no_line() -> None:
+    stage = Stage()
+    await stage.plan()
+    cancelled = {"action": "cancel"} | dict(asks("R1", "bert", 3, sex="M"))
+    stage.sites.hear(asks("R1", "bert", 2, sex="M"), cancelled)
+    await stage.plan()
+    kept = stage.documents.of(PROPOSED)
+    assert [one["state"] for one in kept["untold"]] == ["withdrawn"]
+    assert "bert" in kept["patient_ref"]
+    stage.sites.hear(asks("R2", "carl", 3, sex="M"))
+    await stage.plan()
+    stage.keys.gone.add("carl")
+    stage.sites.hear(asks("R2", "carl", 3, sex="M"), {"action": "cancel"} | dict(asks("R2", "carl", 4, sex="M")))
+    await stage.plan()
+    assert "carl" not in json.dumps(stage.documents.of(PROPOSED))
+
+
 async def test_a_later_plan_of_another_worker_stays() -> None:
     stage = Stage()
     await stage.plan()
@@ -314,7 +331,7 @@ async def test_thinking_longer_goes_on_beside_and_is_where_a_quick_plan_begins(m
     state = await stage.plan()
     state.due.first, asked = None, []
 
-    def think(site: Any, before: Any, seconds: float, seed: int) -> Any:
+    def think(site: Any, before: Any, seconds: float) -> Any:
         asked.append(seconds)
         return state.plan
 

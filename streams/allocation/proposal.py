@@ -204,12 +204,24 @@ def untold(made: Document, before: Document | None, site: Site) -> list[Line]:
     ]
 
 
+def person(line: Line) -> str:
+    """Whom a line is about."""
+    return str(line.get("patient_ref") or line.get("staff_ref", ""))
+
+
+def tells(made: Document, untold: list[Line]) -> None:
+    """Let a document tell these lines: whoever is in a withdrawn one is named too, so that an erasure finds it."""
+    made["untold"] = untold
+    for name in ("patient_ref", "staff_ref"):
+        made[name] = sorted({*made[name], *(line[name] for line in untold if line.get(name))})
+
+
 def messages(made: Document, lines: Iterable[Line], key_of: Callable[[str], DataKey | None]) -> list[Outgoing]:
     """One for each line, sealed under the key of whom it is about, then one for all, in clear. Without a key a line is
     left out; the same line gives the same id however often it is told."""
     told = []
     for line in lines:
-        if (key := key_of(line.get("patient_ref") or line.get("staff_ref", ""))) is not None:
+        if (key := key_of(person(line))) is not None:
             said = {"site": made["site"]} | dict(line)
             if line["assignment"] == NURSE:
                 said["next_best"] = None  # a colleague's, whose key this is not
