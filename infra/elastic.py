@@ -134,7 +134,7 @@ def live(alias: str) -> set[str]:
 
 
 def scan(alias: str, query: dict[str, Any], fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-    """The fields of every document that a query finds, a page at a time, as they were at one point in time.
+    """The fields of every document that a query finds, and its `_id`, a page at a time, as at one point in time.
 
     Raises what the client raises. A search after the last document of a page costs the same on every page.
     """
@@ -151,12 +151,12 @@ def scan(alias: str, query: dict[str, Any], fields: Sequence[str]) -> Iterator[l
                     track_total_hits=False,
                     source_includes=list(fields),
                     search_after=after,
-                    filter_path="pit_id,hits.hits._source,hits.hits.sort",
+                    filter_path="pit_id,hits.hits._id,hits.hits._source,hits.hits.sort",
                 )
                 pit = answer["pit_id"]
                 if not (hits := answer.get("hits", {}).get("hits", [])):
                     return
-                yield [hit.get("_source", {}) for hit in hits]
+                yield [hit.get("_source", {}) | {"_id": hit["_id"]} for hit in hits]
                 after = hits[-1]["sort"]
         finally:
             server.close_point_in_time(id=pit)

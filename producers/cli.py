@@ -44,7 +44,7 @@ from producers.simulate.operations import Days, Told
 from schemas.peers import Peers
 from schemas.registry import DOMAINS, Domain
 from schemas.wire.fhir import Focus
-from streams.allocation.events import TYPES
+from schemas.wire.operations import TYPES
 from streams.allocation.policies import POLICIES
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def register(app: typer.Typer) -> None:
         def items(peers: Peers) -> Iterator[folder.Item]:
             return folder.items(found, folder.Readers(partial(_hl7, peers), partial(_fhir, peers, source)))
 
-        _tell_outcomes(_produce(DOMAINS[ehr.DOMAIN], items, manifest), folder.skipped(paths), as_json)
+        _tell_outcomes(_produce([DOMAINS[ehr.DOMAIN]], items, manifest), folder.skipped(paths), as_json)
 
     @produce.command("operations")
     def produce_operations(
@@ -150,7 +150,8 @@ def register(app: typer.Typer) -> None:
         clear: Clear = False,
         as_json: Json = False,
     ) -> None:
-        """Publish events of beds, staff, equipment, prices and requests (docs/operations.md), and wait for the outcome.
+        """Publish events of beds, staff, equipment, prices and requests (docs/operations.md), of cases and what became
+        of them (docs/quality.md), and wait for the outcome.
 
         Exit code 0 only when each was indexed or is a repeat. With --port: POST / takes an event, or an array of them.
         """
@@ -173,7 +174,9 @@ def register(app: typer.Typer) -> None:
             )
             return
         found = folder.files(paths or (), operations.ENDINGS)
-        outcomes = _produce(DOMAINS[operations.DOMAIN], lambda _: operations.items(found, take), manifest)
+        outcomes = _produce(
+            [DOMAINS[one] for one in operations.DOMAINS], lambda _: operations.items(found, take), manifest
+        )
         _tell_outcomes(outcomes, folder.skipped(paths or (), operations.ENDINGS), as_json)
 
     @app.command("send")
@@ -319,10 +322,10 @@ async def _listen(
 
 
 def _produce(
-    domain: Domain, found: Callable[[Peers], Iterator[folder.Item]], manifest: Path | None
+    domains: Sequence[Domain], found: Callable[[Peers], Iterator[folder.Item]], manifest: Path | None
 ) -> Counter[tuple[str, str]]:
     """Publish a window, wait for what becomes of it, write its rows, go on; counts by outcome and reason."""
-    watch = Outcomes(domain)
+    watch = Outcomes(*domains)
     counts: Counter[tuple[str, str]] = Counter()
 
     async def run(rows: IO[str] | None, advance: Callable[[int], None]) -> None:

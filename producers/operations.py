@@ -1,4 +1,5 @@
-"""Operations events at the edge: files of JSON, NDJSON and CSV, each object or row one event (docs/operations.md)."""
+"""Operations events at the edge: files of JSON, NDJSON and CSV, each object or row one event (docs/operations.md,
+docs/quality.md)."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ from infra.errors import BadMessage
 from infra.settings import settings
 from producers.feeds.folder import Item, first_byte, of_each, read_lines
 from producers.publish import Arrival
+from schemas.wire import operations as events
 from schemas.wire.fhir import canonical, load
-from streams.allocation import events
 
-DOMAIN = "allocation"
+DOMAINS = tuple(dict.fromkeys(one.domain for one in events.TYPES.values()))
 JSON = (".json",)
 LINES = (".ndjson", ".jsonl")
 CSV = (".csv",)
@@ -37,7 +38,7 @@ def arrival(said: Mapping[str, Any], name: str, defaults: Mapping[str, str], rec
         raise BadMessage("too_large")
     at = said.get("at", "")
     return Arrival(
-        domain=DOMAIN,
+        domain=events.TYPES[event.type].domain,
         source=source,
         peer="*|*",
         content_type=events.CONTENT_TYPE,

@@ -28,11 +28,11 @@ class Outcome:
 
 
 class Outcomes:
-    """Make it before publishing: it sees the dead letters that come after it was made."""
+    """Of events of any of `domains`. Make it before publishing: it sees the dead letters that come after that."""
 
-    def __init__(self, domain: Domain) -> None:
-        self._domain = domain
-        self._letters = Reader(domain.dead_letters.name, from_end=True)
+    def __init__(self, *domains: Domain) -> None:
+        self._domains = domains
+        self._letters = [Reader(domain.dead_letters.name, from_end=True) for domain in domains]
         self._index = client()
 
     def wait(
@@ -45,7 +45,7 @@ class Outcomes:
         some = FEWEST
         while waiting:
             before = len(found)
-            for message in self._letters.poll(POLL_SECONDS):
+            for message in (one for some in self._letters for one in some.poll(POLL_SECONDS / len(self._letters))):
                 event_id = headers(message)["event_id"].decode()
                 if event_id in waiting:
                     letter = DeadLetter.read(headers(message).items())
@@ -70,17 +70,21 @@ class Outcomes:
 
     def _indexed(self, event_ids: list[str]) -> list[tuple[str, bool]]:
         """Whether each event's first document can be found. The agent writes all of an event at once."""
-        if not event_ids:
-            return []
-        answer = self._index.mget(
-            index=self._domain.alias,
-            ids=[document_id(event, 0) for event in event_ids],
-            source=False,
-            realtime=False,  # what is not refreshed yet would be read from the log of writes, at ten times the price
-            filter_path="docs.found",
-        )
-        return [(event, bool(doc.get("found"))) for event, doc in zip(event_ids, answer["docs"], strict=True)]
+        there: set[str] = set()
+        for domain in self._domains:
+            asked = [event for event in event_ids if event not in there]
+            if asked:
+                answer = self._index.mget(
+                    index=domain.alias,
+                    ids=[document_id(event, 0) for event in asked],
+                    source=False,
+                    realtime=False,  # else the log of writes is read, at ten times the price
+                    filter_path="docs.found",
+                )
+                there |= {event for event, doc in zip(asked, answer["docs"], strict=True) if doc.get("found")}
+        return [(event, event in there) for event in event_ids]
 
     def close(self) -> None:
-        self._letters.close()
+        for letters in self._letters:
+            letters.close()
         self._index.close()

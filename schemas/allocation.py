@@ -34,6 +34,7 @@ BED_STATUS = frozenset("UOCHKI")  # HL7 table 0116: unoccupied, occupied, closed
 RESOURCE_TYPES = frozenset(("equipment", "theatre", "transport", "stock", "budget"))
 RESOURCE_STATUS = frozenset(("available", "in-use", "unavailable"))
 PRICE_SOURCES = frozenset(("insurer", "government"))
+SNAPSHOT = "Encounter"  # in place of a trigger: a state that FHIR tells whole
 
 
 class AllocationPart(Part):

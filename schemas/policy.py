@@ -24,7 +24,7 @@ ACTIONS = frozenset(
 EMERGENCY = "ETREAT"
 
 # Fields that the agent puts on every document, by the group they belong to. Not here, and so in no list: `sealed`,
-# `sealed_by`, `blind`, `folded`, `history`, `version_of`, `told_at` and `stay`, which are machinery.
+# `sealed_by`, `blind`, `folded`, `history`, `version_of`, `told_at`, `stay` and `expected`, which are machinery.
 COMMON = {
     "event_id": "record",
     "part": "record",
@@ -44,7 +44,9 @@ COMMON = {
     "sections": "text",
     "state": "clinical",
 }
-MACHINERY = frozenset(("sealed", "sealed_by", "blind", "folded", "history", "version_of", "told_at", "stay"))
+MACHINERY = frozenset(
+    ("sealed", "sealed_by", "blind", "folded", "history", "version_of", "told_at", "stay", "expected")
+)
 GROUPS = ("record", "open", "clinical", "text", "staff", "identifying", "times", "safe_harbor")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas import allocation, ehr, topics
+from schemas import allocation, ehr, quality, topics
 from schemas.marks import Identifying, Mark
 from schemas.record import Part
 from schemas.topics import Topic
@@ -72,6 +72,7 @@ DOMAINS = {
             ordered_by="site",
             refresh_seconds=2,
         ),
+        Domain("quality", quality.mapping, quality.PARTS, measured=quality.MEASURED, ordered_by="site"),
     )
 }
 

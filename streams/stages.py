@@ -12,7 +12,7 @@ from schemas.envelope import Envelope
 from schemas.peers import Peers
 from schemas.record import Part, Record
 from schemas.signal import Signal
-from streams import allocation, ehr
+from streams import allocation, ehr, quality
 from streams.allocation import features as resources
 from streams.ehr import features
 from streams.fold import Change
@@ -56,4 +56,5 @@ STAGES = {
         resources.features,
         follows_sites=True,
     ),
+    "quality": Stage(quality.read, quality.document, quality.analyse, quality.derive),
 }

@@ -101,7 +101,7 @@ def manifest(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     def produce(folder: Path) -> list[dict[str, Any]]:
         if folder not in known:
             out = tmp_path_factory.mktemp("manifest") / "out.jsonl"
-            feed = "operations" if folder.name == "allocation" else "files"
+            feed = "operations" if folder.name in ("allocation", "quality") else "files"
             done = wardstream("produce", feed, str(folder), "--manifest", str(out), "--json")
             known[folder] = rows = [json.loads(line) for line in out.read_text().splitlines()]
             assert json.loads(done.stdout)["messages"] == len(rows)

@@ -11,8 +11,8 @@ from typing import Any
 from schemas import derived
 from schemas.envelope import Envelope, rfc3339
 from schemas.peers import Peers
+from schemas.wire import operations as events
 from streams import allocation
-from streams.allocation import events
 from streams.allocation.board import Board, board
 from streams.fold import Change, Entity, fold, position
 

@@ -21,9 +21,9 @@ from schemas.document import Document
 from schemas.envelope import Envelope, rfc3339
 from schemas.peers import Peer, Peers
 from schemas.record import Record
+from schemas.wire import operations as events
 from schemas.wire.hl7v2 import Message
 from streams import allocation, ehr
-from streams.allocation import events
 from streams.ehr import fhir, hl7v2
 from streams.fold import Change
 

@@ -20,7 +20,7 @@ from producers.simulate.hospital import SimulatedMessage
 from producers.simulate.operations import Days, Operation, Told
 from producers.simulate.trial import beside
 from producers.simulate.wards import SETTLED_DAYS, premises
-from streams.allocation import events
+from schemas.wire import operations as events
 from streams.allocation.demand import Arrival
 from streams.allocation.policies import by_priority
 

@@ -62,6 +62,8 @@ def expected(role: str, domain: Domain, purpose: str, verb: str, field: str) -> 
         return False
     if domain.name == "allocation":
         return expected_of_beds(role, domain, verb, field)
+    if domain.name == "quality":
+        return expected_of_quality(role, domain, verb, field)
     mark, mapping = domain.marks().get(field), domain.mapping()["properties"]
     sealed = isinstance(mark, Identifying | Staffed)
     coded = field == "state" or (isinstance(mark, Clinical | Open) and not mark.text)
@@ -125,6 +127,27 @@ def expected_of_beds(role: str, domain: Domain, verb: str, field: str) -> bool:
             return field in RECORD
         case "privacy_officer", "reveal":
             return sealed and field not in {"member", "surgeon"}
+    return False
+
+
+def expected_of_quality(role: str, domain: Domain, verb: str, field: str) -> bool:
+    mark = domain.marks().get(field)
+    coded = field == "state" or (isinstance(mark, Clinical | Open) and not mark.text)
+    typed = field in {"text", "affirmed", "negated", "uncertain", "family", "sections", "display"}
+    numbers = field in {"identifiers", "case_number"}
+    match role, verb:
+        case "clinician" | "quality_officer" | "data_scientist", "see":
+            return coded or typed or field in RECORD
+        case "clinician", "search":
+            return coded or typed or field in RECORD or numbers
+        case "quality_officer" | "data_scientist", "search":
+            return coded or typed or field in RECORD
+        case "clinician" | "privacy_officer", "reveal":
+            return numbers
+        case "privacy_officer", "search":
+            return field in RECORD or numbers
+        case "privacy_officer", "see":
+            return field in RECORD
     return False
 
 

@@ -18,9 +18,10 @@ from schemas.ehr import Score
 from schemas.envelope import rfc3339
 from schemas.record import Record
 from schemas.registry import DOMAINS
+from schemas.wire import operations as events
 from streams import fold, learn
-from streams.allocation import events, targets
 from streams.allocation import features as of
+from streams.allocation import targets
 from streams.ehr.targets import Happened
 from streams.fold import HELD
 from streams.learn import Row

@@ -9,7 +9,7 @@ import numpy as np
 
 from streams.quality.riskset import Cases, Floats, cases
 
-SAMPLES = Path(__file__).parent / "samples" / "quality"
+SAMPLES = Path(__file__).parent / "samples" / "outcomes"
 DISEASES = ("GN", "AN", "PKD")
 
 

@@ -19,7 +19,7 @@ from producers.feeds import http
 from producers.operations import listed
 from producers.publish import Arrival, Publisher, Receipt
 from schemas.wire.fhir import load
-from streams.allocation.events import REFUSALS
+from schemas.wire.operations import REFUSALS
 
 LINES = "application/x-ndjson"
 TYPES = frozenset((LINES, "application/json", "text/json"))

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
-from schemas import derived
 from schemas.allocation import (
     AllocationPart,
     LocationEvent,
@@ -24,17 +22,14 @@ from schemas.allocation import (
 from schemas.derived import Derived
 from schemas.document import Document, documents
 from schemas.envelope import Envelope, rfc3339
-from schemas.marks import Clinical, Staffed
 from schemas.peers import Peers
 from schemas.record import Record, StaffMember
-from schemas.scrub import Scrubber
 from schemas.signal import Signal
-from schemas.wire.fhir import load
-from streams.allocation import events, features, placement
+from schemas.wire import operations
+from streams.allocation import features, placement
 from streams.allocation.board import STAY
 from streams.fold import Change
 
-CLOCK_SKEW = timedelta(minutes=10)  # an event further ahead of its arrival has a wrong clock
 STATES = {"set": "active", "cancel": "cancelled", "delete": "deleted"}
 MACHINERY = frozenset(("action", "flags", "nulls", "trigger", "status"))  # of the event, not of the thing
 PLACE = frozenset(("unit", "room", "bed"))  # of a stay these follow from its history
@@ -42,38 +37,13 @@ PLACE = frozenset(("unit", "room", "bed"))  # of a stay these follow from its hi
 
 def read(body: bytes, envelope: Envelope, peers: Peers, known: Collection[str] | None) -> Record:
     """Raises BadMessage. No text here is a patient's, so nobody's words need be `known`."""
-    event = events.read(load(body), envelope.source, derived=envelope.content_type == derived.CONTENT_TYPE)
-    part, at, received = event.part, event.at, envelope.received()
-    if isinstance(part, PlacementEvent) and (authority := peers.of_source(envelope.source).visit_authority):
-        part = part.model_copy(update={"visit_authority": part.visit_authority or authority})
-    if at is not None and at > received + CLOCK_SKEW:
-        at = received
-        part = part.model_copy(update={"flags": (*part.flags, "future_time")})
-    terms = tuple(one.value for subject in event.subjects for one in subject.identifiers)
-    part = _without_names(part, terms)
-    return Record(subjects=event.subjects, parts=(part,), terms=terms, event_time=at, told_at=event.told_at)
 
+    def authority(part: operations.OperationsPart) -> operations.OperationsPart:
+        if isinstance(part, PlacementEvent) and (said := peers.of_source(envelope.source).visit_authority):
+            return part.model_copy(update={"visit_authority": part.visit_authority or said})
+        return part
 
-def _without_names(part: AllocationPart, terms: tuple[str, ...]) -> AllocationPart:
-    """The part without coded words in which the event's own patient or member of staff stands: they go in clear.
-
-    Flagged as in FHIR, and not refused, since events that were let in once are read again.
-    """
-    members = [one for name, mark, value in part.fields() if isinstance(mark, Staffed) for one in value]
-    own = {*terms, *(one.name for one in members), *(one.identifier.value for one in members if one.identifier)}
-    scrubber = Scrubber(own)
-    kept: dict[str, Any] = {}
-    for name, mark, value in part.fields() if own else ():
-        if isinstance(mark, Clinical) and not mark.text:
-            if isinstance(value, str) and scrubber.holds(value):
-                kept[name] = ""
-            elif isinstance(value, tuple) and (gone := {one for one in value if scrubber.holds(one)}):
-                kept[name] = tuple(one for one in value if one not in gone)
-    return (
-        part.model_copy(update=kept | {"flags": (*part.flags, *(f"not_a_code:{one}" for one in kept))})
-        if kept
-        else part
-    )
+    return operations.record(body, envelope, operations.ALLOCATION, authority)
 
 
 def document(record: Record) -> list[Document]:

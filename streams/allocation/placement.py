@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas.allocation import PlacementEvent
+from schemas.allocation import SNAPSHOT, PlacementEvent
 from streams.fold import History
 
 MOVES, CORRECTIONS = "moves", "corrections"
@@ -44,7 +44,6 @@ SNAPSHOTS = {  # Encounter.status of R4
     "finished": GONE,
     **dict.fromkeys(("cancelled", "entered-in-error"), CANCELLED),
 }
-SNAPSHOT = "Encounter"  # in place of a trigger
 ORDER = (SNAPSHOT, "A05", "A14", "A04", "A01", "A06", "A07", "A17", "A02", "A08", "A03")
 RANK = {trigger: number for number, trigger in enumerate(ORDER)}
 DISCHARGE_FIRST = "discharge_before_admission"

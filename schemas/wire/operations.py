@@ -1,7 +1,8 @@
 """Operations events: one flat object on the wire (JSON, or a row of CSV) to one part, checked. Pure.
 
-The same function serves the edge, which refuses, and the agent, which reads what the edge has let in or what was
-derived from records. docs/operations.md has every field; the tables below are its source.
+Of two domains, told apart by their type: resources (docs/operations.md) and service quality (docs/quality.md). The same
+function serves the edge, which refuses, and the agents, which read what the edge has let in or what was derived from
+records. The documents have every field; the tables below are their source.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from decimal import Decimal
 from typing import Any, get_args, get_origin
 
 from infra.errors import BadMessage
-from schemas import allocation
+from schemas import allocation, derived, quality
 from schemas.allocation import (
+    SNAPSHOT,
     AllocationPart,
     LocationEvent,
     PlacementEvent,
@@ -25,10 +27,17 @@ from schemas.allocation import (
     ResourceEvent,
     ShiftEvent,
 )
-from schemas.record import Identifier, StaffMember, Subject
-from streams.allocation.placement import SNAPSHOT
+from schemas.envelope import Envelope
+from schemas.marks import Clinical, Staffed
+from schemas.quality import CaseEvent, DeathEvent, OutcomeEvent, QualityPart, ReportEvent, StaffingEvent
+from schemas.record import Identifier, Record, StaffMember, Subject
+from schemas.scrub import Scrubber
+from schemas.wire.fhir import load
 
 CONTENT_TYPE = "application/x-wardstream-operation+json"
+ALLOCATION, QUALITY = "allocation", "quality"  # domains
+OperationsPart = AllocationPart | QualityPart
+CLOCK_SKEW = timedelta(minutes=10)  # an event further ahead of its arrival has a wrong clock
 LONGEST = 200  # characters of a word
 MOST = 200  # words of a list
 OLDEST_AGE = 90  # stands for all above (45 CFR 164.514(b)(2)(i)(C))
@@ -51,6 +60,7 @@ REFUSALS: dict[str, int] = {
     "bad_date": 400,  # not RFC 3339 with a zone
     "negative_price": 400,
     "bad_interval": 400,  # ends before it begins
+    "bad_risk": 400,  # no probability
     "no_such_path": 404,
     "not_supported": 405,
     "slow_body": 408,
@@ -80,12 +90,13 @@ def _staff(name: str) -> frozenset[str]:
 class Type:
     """A type of event: its part, what `id` is called there, and what a `set` and what any action must say."""
 
-    part: type[AllocationPart]
+    part: type[OperationsPart]
     id: str = ""
     set: tuple[str, ...] = ()
     any: tuple[str, ...] = ()
     patient: bool = False
     member: tuple[str, str] = ("", "")  # what a member of staff is called on the wire, and in the part
+    domain: str = ALLOCATION
 
     def fields(self) -> frozenset[str]:
         own = self.part.marks.keys() - WITHHELD - {self.id, self.member[1]}
@@ -101,6 +112,11 @@ TYPES: dict[str, Type] = {
     "price": Type(PriceEvent, "", ("amount", "currency"), ("code",)),
     "placement": Type(PlacementEvent, "visit_number", (), (), patient=True),
     "request": Type(RequestEvent, "placer_number", (), ("id",), patient=True, member=("surgeon", "surgeon")),
+    "case": Type(CaseEvent, "case_number", (), ("id",), patient=True, domain=QUALITY),
+    "death": Type(DeathEvent, "case_number", ("died_at",), (), patient=True, domain=QUALITY),
+    "outcome": Type(OutcomeEvent, "case_number", ("event",), ("id", "measure"), patient=True, domain=QUALITY),
+    "report": Type(ReportEvent, "case_number", ("reporter",), ("instrument",), patient=True, domain=QUALITY),
+    "staffing": Type(StaffingEvent, "", ("staffing", "starts_at", "ends_at"), ("unit",), domain=QUALITY),
 }
 FIELDS = {name: one.fields() for name, one in TYPES.items()}
 TABLES: dict[str, frozenset[str]] = {
@@ -108,11 +124,14 @@ TABLES: dict[str, frozenset[str]] = {
     "resource_type": allocation.RESOURCE_TYPES,
     "resource_status": allocation.RESOURCE_STATUS,
     "price_source": allocation.PRICE_SOURCES,
+    "reporter": quality.REPORTERS,
+    "staffing": quality.STAFFING,
 }
+TRUE, FALSE = frozenset(("true", "yes", "1")), frozenset(("false", "no", "0"))  # of a row of CSV
 MONEY = frozenset(("price", "amount"))
-SIGNED = frozenset(("position_x", "position_y"))
-INTERVALS = (("starts_at", "ends_at"), ("valid_from", "valid_to"))
-WHOLE_DAYS = frozenset(("valid_from", "valid_to"))  # a date alone will do: from its beginning, to its end
+SIGNED = frozenset(("position_x", "position_y", "score", "risk_score"))
+INTERVALS = (("starts_at", "ends_at"), ("valid_from", "valid_to"), ("admitted_at", "discharged_at"))
+WHOLE_DAYS = frozenset(("valid_from", "valid_to", "died_at"))  # a date alone will do: from its beginning, to its end
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
@@ -127,7 +146,7 @@ class Event:
     id: str
     site: str
     at: datetime | None  # None: as of its arrival (a price list)
-    part: AllocationPart
+    part: OperationsPart
     subjects: tuple[Subject, ...]
     told_at: datetime | None = None
 
@@ -188,6 +207,44 @@ def read(said: Mapping[str, Any], source: str, *, derived: bool = False) -> Even
     )
 
 
+def record(
+    body: bytes,
+    envelope: Envelope,
+    domain: str,
+    change: Callable[[OperationsPart], OperationsPart] = lambda part: part,
+) -> Record:
+    """The record of an event of a domain; `change` what is known of its source. Raises BadMessage."""
+    event = read(load(body), envelope.source, derived=envelope.content_type == derived.CONTENT_TYPE)
+    if TYPES[event.type].domain != domain:
+        raise BadMessage("unknown_type", "type")
+    part, at, received = change(event.part), event.at, envelope.received()
+    if at is not None and at > received + CLOCK_SKEW:
+        at = received
+        part = part.model_copy(update={"flags": (*part.flags, "future_time")})
+    terms = tuple(one.value for subject in event.subjects for one in subject.identifiers)
+    part = _without_names(part, terms)
+    return Record(subjects=event.subjects, parts=(part,), terms=terms, event_time=at, told_at=event.told_at)
+
+
+def _without_names(part: OperationsPart, terms: tuple[str, ...]) -> OperationsPart:
+    """The part without coded words in which the event's own patient or member of staff stands: they go in clear.
+
+    Flagged as in FHIR, and not refused, since events that were let in once are read again.
+    """
+    members = [one for _, mark, value in part.fields() if isinstance(mark, Staffed) for one in value]
+    own = {*terms, *(one.name for one in members), *(one.identifier.value for one in members if one.identifier)}
+    scrubber = Scrubber(own)
+    kept: dict[str, Any] = {}
+    for name, mark, value in part.fields() if own else ():
+        if isinstance(mark, Clinical) and not mark.text:
+            if isinstance(value, str) and scrubber.holds(value):
+                kept[name] = ""
+            elif isinstance(value, tuple) and (gone := {one for one in value if scrubber.holds(one)}):
+                kept[name] = tuple(one for one in value if one not in gone)
+    flags = (*part.flags, *(f"not_a_code:{one}" for one in kept))
+    return part.model_copy(update=kept | {"flags": flags}) if kept else part
+
+
 # --------------------------------------------------------------------------------------------------------------- values
 
 
@@ -232,6 +289,15 @@ def _count(field: str, value: Any) -> int:
     return int(made)
 
 
+def _flag(field: str, value: Any) -> bool:
+    """True or false; in a row of CSV yes or no, 1 or 0 as well."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str | int) and (said := str(value).strip().lower()) in TRUE | FALSE:
+        return said in TRUE
+    raise BadMessage("bad_value", field)
+
+
 def _time(field: str, value: Any) -> datetime:
     """RFC 3339 with a zone; where a day is meant, a date as well."""
     days = 1 if field == "valid_to" else 0
@@ -249,7 +315,7 @@ def _reader(annotation: Any) -> Callable[[str, Any], Any] | None:
     if get_origin(annotation) is tuple:
         return _words if get_args(annotation)[0] is str else None
     one = next(iter(get_args(annotation)), annotation)
-    return {str: _word, float: _number, int: _count, datetime: _time}.get(one)
+    return {str: _word, float: _number, int: _count, bool: _flag, datetime: _time}.get(one)
 
 
 READERS: dict[str, dict[str, Callable[[str, Any], Any]]] = {
@@ -277,6 +343,8 @@ def _check(fields: Mapping[str, Any]) -> None:
     for begin, end in INTERVALS:
         if begin in fields and end in fields and fields[end] <= fields[begin]:
             raise BadMessage("bad_interval", end)
+    if not 0 <= fields.get("expected_risk", 0) <= 1:
+        raise BadMessage("bad_risk", "expected_risk")
 
 
 def _trigger(given: str, action: str, derived: bool) -> str:

@@ -1,0 +1,267 @@
+"""What became of patients: cases as entities keep them, to outcomes that charts count and times that curves take. Pure.
+
+An outcome is measured on one case, and counts once nothing can change it but a correction: `death_in_hospital` when the
+stay is over, `death_30d` and `readmission_30d` when thirty days have passed in the site's own event time. To count
+deaths at once and survivors a month later would make every unit look worse than it is. What follows is a function of a
+person's cases, whichever order they were told in.
+
+A readmission is one to the same site, within 30 days of a discharge alive, and not a planned one (table 0007: elective,
+routine, newborn, labour). A stay belongs to the ward in which the patient lay longest, an operation to the unit that
+told it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from schemas.envelope import rfc3339
+from streams.fold import HISTORY, LATEST, Entity
+
+CASE, DEATH = "case", "death"  # entities
+OUTCOMES, UNITS = "outcomes", "units"  # histories of a case: by measure; by when the patient came there
+STAY = "stay"  # of a case: a keyed hash of its number, equal under all references
+EXPECTED = "expected"  # of a case: risk by measure, as models have it
+ACTIVE = "active"  # state
+DIED_IN_HOSPITAL, DIED_30D, READMITTED_30D = "death_in_hospital", "death_30d", "readmission_30d"
+DERIVED = (DIED_IN_HOSPITAL, DIED_30D, READMITTED_30D)  # measures; others are told
+HORIZON = timedelta(days=30)
+EXPIRED = frozenset(("20", "40", "41", "42", "exp"))  # PV1-36 (UB-04 patient discharge status), FHIR's
+PLANNED = frozenset(("C", "R", "N", "L", "elective"))  # PV1-4 (table 0007)
+
+# What a risk may hang on, known when the case begins. Words and yes or no are categories.
+NUMBERS = (
+    ("age", "systolic", "diastolic", "heart_rate", "bmi", "creatinine", "ejection_fraction", "risk_score")
+)  # fmt: skip
+WORDS = ("sex", "admission_type", "procedure", "hospital_service", "diabetes", "hypertension", "smoker")
+FACTORS = NUMBERS + WORDS
+
+# Why a case is counted nowhere, or not in some measure.
+DEATH_FIRST = "death_before_admission"
+NEGATIVE = "negative_time"  # over before it began
+NO_UNIT = "unknown_unit"
+NO_BEGINNING = "no_admission"
+Factor = float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """Of one measure. `version` is empty where the sender has told it. `shadow`: of the model that is only watched."""
+
+    risk: float
+    version: str = ""
+    reasons: tuple[str, ...] = ()
+    shadow: float | None = None
+    shadow_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One stay or operation by now. `record` is a keyed hash, `person` a reference. Times are RFC 3339 in UTC."""
+
+    record: str
+    person: str = field(repr=False)
+    site: str
+    unit: str
+    procedure: str
+    service: str
+    begun: str
+    ended: str
+    disposition: str
+    planned: bool
+    known: str  # time of the latest event that told of it
+    told: Mapping[str, bool] = field(default_factory=dict)  # outcomes as somebody has found, by measure
+    expected: Mapping[str, Risk] = field(default_factory=dict)  # by measure
+    factors: Mapping[str, Factor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One person's cases at one site, in order, and when he or she died; empty: nobody has said so."""
+
+    cases: tuple[Case, ...]
+    died: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The outcome of a case in one measure, which counts from `due` on, at its place in time `at`."""
+
+    measure: str
+    record: str
+    at: str
+    due: str
+    event: bool
+
+
+def people(found: Iterable[tuple[str, Entity]], merged: Mapping[str, str]) -> dict[tuple[str, str], Person]:
+    """Everybody whom entities tell of, by site and reference; `merged` gives the survivor of each alias.
+
+    A case that was told under several references is one, and each field of it what the latest event has said.
+    """
+    cases: dict[tuple[str, str], dict[str, list[tuple[str, Entity]]]] = defaultdict(lambda: defaultdict(list))
+    deaths: dict[tuple[str, str], list[Entity]] = defaultdict(list)
+    for name, one in found:
+        ref = one.get("patient_ref", "")
+        person = one.get("site", ""), merged.get(ref, ref)
+        if one.get("kind") == CASE:
+            cases[person][one.get(STAY, name)].append((name, one))
+        elif one.get("kind") == DEATH:
+            deaths[person].append(one)
+    made = {}
+    for person in cases.keys() | deaths.keys():
+        known = []
+        for some in cases[person].values():
+            one = as_one([entity for _, entity in some]) | {"patient_ref": person[1]}
+            if (case := case_of(min(name for name, _ in some), one)) is not None:
+                known.append(case)
+        made[person] = Person(tuple(sorted(known, key=lambda one: (one.begun, one.record))), died_at(deaths[person]))
+    return made
+
+
+def as_one(some: Sequence[Entity]) -> Entity:
+    """Entities of one case as one: of each field and each entry the latest position holds."""
+    if len(some) == 1:
+        return some[0]
+    made: Entity = {"kind": CASE}
+    told: dict[str, tuple[str, Entity]] = {}
+    for one in some:
+        for place, at in one.get("folded", {}).items():
+            if at > told.get(place, ("", one))[0]:
+                told[place] = at, one
+    for place, (_, one) in told.items():
+        if place == LATEST:
+            made |= {name: one[name] for name in ("source", "event_time", "event_id", EXPECTED) if name in one}
+        elif place.startswith(f"{HISTORY}/"):
+            _, name, key = place.split("/", 2)
+            if key in (held := one.get(HISTORY, {}).get(name, {})):
+                made.setdefault(HISTORY, {}).setdefault(name, {})[key] = held[key]
+        elif place in one:
+            made[place] = one[place]
+    return made
+
+
+def case_of(record: str, entity: Entity) -> Case | None:
+    """The case that an entity keeps; None for one that was cancelled."""
+    if entity.get("kind") != CASE or entity.get("state") != ACTIVE:
+        return None
+    history = entity.get(HISTORY, {})
+    outcomes: Mapping[str, Mapping[str, Any]] = history.get(OUTCOMES, {})
+    expected = {name: Risk(one["risk"]) for name, one in outcomes.items() if one.get("risk") is not None}
+    for name, one in entity.get(EXPECTED, {}).items():
+        expected[name] = Risk(**one | {"reasons": tuple(one["reasons"])})
+    ended = entity.get("discharged_at", "")
+    return Case(
+        record=record,
+        person=entity.get("patient_ref", ""),
+        site=entity.get("site", ""),
+        unit=longest(history.get(UNITS, {}), ended or entity.get("event_time", "")) or entity.get("unit", ""),
+        procedure=entity.get("procedure", ""),
+        service=entity.get("hospital_service", ""),
+        begun=entity.get("admitted_at", ""),
+        ended=ended,
+        disposition=entity.get("discharge_disposition", ""),
+        planned=entity.get("admission_type", "") in PLANNED,
+        known=entity.get("event_time", ""),
+        told={name: bool(one["event"]) for name, one in outcomes.items()},
+        expected=expected,
+        factors=factors(entity),
+    )
+
+
+def factors(entity: Entity) -> dict[str, Factor]:
+    """What is known of a case that its risk may hang on."""
+    made: dict[str, Factor] = {}
+    for name in NUMBERS:
+        if (value := entity.get(name)) is not None:
+            made[name] = float(value)
+    for name in WORDS:
+        if (value := entity.get(name)) not in (None, ""):
+            made[name] = ("no", "yes")[value] if isinstance(value, bool) else str(value)
+    return made
+
+
+def longest(units: Mapping[str, str], until: str) -> str:
+    """The unit where a patient lay longest, of `units` by when he or she came there; of equals the first."""
+    lain: dict[str, timedelta] = {}
+    begins = sorted(units)
+    for begin, end in zip(begins, [*begins[1:], max(until, begins[-1])] if begins else (), strict=True):
+        lain[units[begin]] = lain.get(units[begin], timedelta()) + (_time(end) - _time(begin))
+    return max(lain, key=lambda unit: lain[unit], default="")
+
+
+def died_at(entities: Iterable[Entity]) -> str:
+    """When a person died, by his or her `death` entities; empty while nobody has said so."""
+    told = (one.get("died_at", "") for one in entities if one.get("kind") == DEATH and one.get("state") == ACTIVE)
+    return min((one for one in told if one), default="")
+
+
+def trouble(case: Case, died: str) -> str:
+    """Why a case cannot be counted at all; empty for one that can."""
+    if not case.begun:
+        return NO_BEGINNING
+    if case.ended and case.ended < case.begun:
+        return NEGATIVE
+    if died and died[:10] < case.begun[:10]:  # dates, since a death often has no time
+        return DEATH_FIRST
+    return "" if case.unit else NO_UNIT
+
+
+def measured(of: Person) -> list[Measured]:
+    """All outcomes of one person at one site, those included that are not due yet."""
+    died, sound = of.died, [one for one in of.cases if not trouble(one, of.died)]
+    made: list[Measured] = []
+    for one in sound:
+        over = one.ended or died  # who died and was never discharged has left all the same
+        gone = _gone(one, died)
+        if over:
+            made.append(Measured(DIED_IN_HOSPITAL, one.record, over, over, gone))
+        within = later(one.begun, HORIZON)
+        dead = bool(died) and died[:10] <= within[:10]
+        made.append(Measured(DIED_30D, one.record, one.begun, within, dead or (gone and one.ended <= within)))
+        if one.ended and not gone:
+            within = later(one.ended, HORIZON)
+            again = _back(one, sound, within)
+            if again or not (died and died[:10] <= within[:10]):
+                made.append(Measured(READMITTED_30D, one.record, one.ended, within, again))
+        at = one.ended or one.begun
+        made += [Measured(name, one.record, at, at, event) for name, event in one.told.items()]
+    return made
+
+
+def _gone(case: Case, died: str) -> bool:
+    """Whether the patient died in the stay: by how it ended, or on its last day."""
+    return case.disposition in EXPIRED or (bool(died) and (not case.ended or died[:10] <= case.ended[:10]))
+
+
+def _back(case: Case, others: Sequence[Case], within: str) -> bool:
+    return any(
+        case.ended < one.begun <= within and not one.planned for one in others if one.record != case.record
+    )  # fmt: skip
+
+
+def follow_up(case: Case, died: str, until: str) -> tuple[float, bool] | None:
+    """Days from the beginning to death, and True; or to `until`, where the person was last known to live, and False.
+
+    None of a case that cannot be counted, or that begins after `until`.
+    """
+    if trouble(case, died) or case.begun > until:
+        return None
+    if not died and case.disposition in EXPIRED:
+        died = case.ended
+    end = died if died and died <= until else until
+    return max(0.0, (_time(end) - _time(case.begun)) / timedelta(days=1)), bool(died) and died <= until
+
+
+def later(at: str, span: timedelta) -> str:
+    try:
+        return rfc3339(_time(at) + span)
+    except OverflowError:  # 9999-12-31 stands for "never" in some systems
+        return rfc3339(datetime.max.replace(tzinfo=UTC))
+
+
+def _time(said: str) -> datetime:
+    return datetime.fromisoformat(said)
