@@ -84,6 +84,7 @@ class Person:
 
     cases: tuple[Case, ...]
     died: str = ""
+    known: str = ""  # time of the latest event that told of him or her
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,11 @@ def people(found: Iterable[tuple[str, Entity]], merged: Mapping[str, str]) -> di
     """
     cases: dict[tuple[str, str], dict[str, list[tuple[str, Entity]]]] = defaultdict(lambda: defaultdict(list))
     deaths: dict[tuple[str, str], list[Entity]] = defaultdict(list)
+    told: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, one in found:
         ref = one.get("patient_ref", "")
         person = one.get("site", ""), merged.get(ref, ref)
+        told[person].append(one.get("event_time", ""))
         if one.get("kind") == CASE:
             cases[person][one.get(STAY, name)].append((name, one))
         elif one.get("kind") == DEATH:
@@ -118,7 +121,10 @@ def people(found: Iterable[tuple[str, Entity]], merged: Mapping[str, str]) -> di
             one = as_one([entity for _, entity in some]) | {"patient_ref": person[1]}
             if (case := case_of(min(name for name, _ in some), one)) is not None:
                 known.append(case)
-        made[person] = Person(tuple(sorted(known, key=lambda one: (one.begun, one.record))), died_at(deaths[person]))
+        latest = max(told[person], default="")
+        made[person] = Person(
+            tuple(sorted(known, key=lambda one: (one.begun, one.record))), died_at(deaths[person]), latest
+        )
     return made
 
 
@@ -158,7 +164,7 @@ def case_of(record: str, entity: Entity) -> Case | None:
         record=record,
         person=entity.get("patient_ref", ""),
         site=entity.get("site", ""),
-        unit=longest(history.get(UNITS, {}), ended or entity.get("event_time", "")) or entity.get("unit", ""),
+        unit=unit_of(history.get(UNITS, {}), ended, entity.get("event_time", "")),
         procedure=entity.get("procedure", ""),
         service=entity.get("hospital_service", ""),
         begun=entity.get("admitted_at", ""),
@@ -184,11 +190,16 @@ def factors(entity: Entity) -> dict[str, Factor]:
     return made
 
 
-def longest(units: Mapping[str, str], until: str) -> str:
-    """The unit where a patient lay longest, of `units` by when he or she came there; of equals the first."""
+def unit_of(units: Mapping[str, str], ended: str, now: str) -> str:
+    """The unit where a patient lay longest, of `units` by when he or she came there; of equals the first.
+
+    What is told of a place after the stay was over is a correction, and the last one holds.
+    """
+    if ended and (corrected := [at for at in units if at > ended]):
+        return units[max(corrected)]
     lain: dict[str, timedelta] = {}
     begins = sorted(units)
-    for begin, end in zip(begins, [*begins[1:], max(until, begins[-1])] if begins else (), strict=True):
+    for begin, end in zip(begins, [*begins[1:], max(ended or now, begins[-1])] if begins else (), strict=True):
         lain[units[begin]] = lain.get(units[begin], timedelta()) + (_time(end) - _time(begin))
     return max(lain, key=lambda unit: lain[unit], default="")
 
@@ -219,17 +230,22 @@ def measured(of: Person) -> list[Measured]:
         gone = _gone(one, died)
         if over:
             made.append(Measured(DIED_IN_HOSPITAL, one.record, over, over, gone))
-        within = later(one.begun, HORIZON)
+        within, due = _within(one.begun)
         dead = bool(died) and died[:10] <= within[:10]
-        made.append(Measured(DIED_30D, one.record, one.begun, within, dead or (gone and one.ended <= within)))
+        made.append(Measured(DIED_30D, one.record, one.begun, due, dead or (gone and one.ended <= within)))
         if one.ended and not gone:
-            within = later(one.ended, HORIZON)
+            within, due = _within(one.ended)
             again = _back(one, sound, within)
             if again or not (died and died[:10] <= within[:10]):
-                made.append(Measured(READMITTED_30D, one.record, one.ended, within, again))
+                made.append(Measured(READMITTED_30D, one.record, one.ended, due, again))
         at = one.ended or one.begun
         made += [Measured(name, one.record, at, at, event) for name, event in one.told.items()]
     return made
+
+
+def _within(at: str) -> tuple[str, str]:
+    """The end of the thirty days, and of its day: a death on it may have no time."""
+    return later(at, HORIZON), later(f"{at[:10]}T00:00:00.000Z", HORIZON + timedelta(days=1))
 
 
 def _gone(case: Case, died: str) -> bool:
