@@ -38,6 +38,10 @@ NUMBERS = (
 )  # fmt: skip
 WORDS = ("sex", "admission_type", "procedure", "hospital_service", "diabetes", "hypertension", "smoker")
 FACTORS = NUMBERS + WORDS
+KEPT = (  # of an entity, what is looked at here
+    ("kind", "state", "site", "patient_ref", "event_time", "event_id", "received_at", "admitted_at", "discharged_at")
+    + ("discharge_disposition", "died_at", STAY, HISTORY, "folded", EXPECTED, *FACTORS)
+)  # fmt: skip
 
 # Why a case is counted nowhere, or not in some measure.
 DEATH_FIRST = "death_before_admission"
@@ -54,6 +58,7 @@ class Risk:
     risk: float
     version: str = ""
     reasons: tuple[str, ...] = ()
+    factors: str = ""  # a digest of what it was worked out of
     shadow: float | None = None
     shadow_version: str = ""
 
@@ -73,6 +78,7 @@ class Case:
     disposition: str
     planned: bool
     known: str  # time of the latest event that told of it
+    received: str = ""  # when that came in
     told: Mapping[str, bool] = field(default_factory=dict)  # outcomes as somebody has found, by measure
     expected: Mapping[str, Risk] = field(default_factory=dict)  # by measure
     factors: Mapping[str, Factor] = field(default_factory=dict)
@@ -118,7 +124,7 @@ def people(found: Iterable[tuple[str, Entity]], merged: Mapping[str, str]) -> di
     for person in cases.keys() | deaths.keys():
         known = []
         for some in cases[person].values():
-            one = as_one([entity for _, entity in some]) | {"patient_ref": person[1]}
+            one = as_one([entity for _, entity in sorted(some, key=lambda each: each[0])]) | {"patient_ref": person[1]}
             if (case := case_of(min(name for name, _ in some), one)) is not None:
                 known.append(case)
         latest = max(told[person], default="")
@@ -129,10 +135,10 @@ def people(found: Iterable[tuple[str, Entity]], merged: Mapping[str, str]) -> di
 
 
 def as_one(some: Sequence[Entity]) -> Entity:
-    """Entities of one case as one: of each field and each entry the latest position holds."""
+    """Entities of one case as one: of each field and each entry the latest position holds; risks are the first's."""
     if len(some) == 1:
         return some[0]
-    made: Entity = {"kind": CASE}
+    made: Entity = {"kind": CASE} | ({EXPECTED: some[0][EXPECTED]} if EXPECTED in some[0] else {})
     told: dict[str, tuple[str, Entity]] = {}
     for one in some:
         for place, at in one.get("folded", {}).items():
@@ -140,7 +146,7 @@ def as_one(some: Sequence[Entity]) -> Entity:
                 told[place] = at, one
     for place, (_, one) in told.items():
         if place == LATEST:
-            made |= {name: one[name] for name in ("source", "event_time", "event_id", EXPECTED) if name in one}
+            made |= {name: one[name] for name in ("event_time", "event_id", "received_at") if name in one}
         elif place.startswith(f"{HISTORY}/"):
             _, name, key = place.split("/", 2)
             if key in (held := one.get(HISTORY, {}).get(name, {})):
@@ -158,7 +164,8 @@ def case_of(record: str, entity: Entity) -> Case | None:
     outcomes: Mapping[str, Mapping[str, Any]] = history.get(OUTCOMES, {})
     expected = {name: Risk(one["risk"]) for name, one in outcomes.items() if one.get("risk") is not None}
     for name, one in entity.get(EXPECTED, {}).items():
-        expected[name] = Risk(**one | {"reasons": tuple(one["reasons"])})
+        if "risk" in one:
+            expected[name] = Risk(**one | {"reasons": tuple(one["reasons"])})
     ended = entity.get("discharged_at", "")
     return Case(
         record=record,
@@ -172,6 +179,7 @@ def case_of(record: str, entity: Entity) -> Case | None:
         disposition=entity.get("discharge_disposition", ""),
         planned=entity.get("admission_type", "") in PLANNED,
         known=entity.get("event_time", ""),
+        received=entity.get("received_at", ""),
         told={name: bool(one["event"]) for name, one in outcomes.items()},
         expected=expected,
         factors=factors(entity),

@@ -87,13 +87,15 @@ class Units:
         self.design = design
         self.left_out = 0  # outcomes of units beyond MOST_CHARTS
         self._people: dict[Of, Person] = {}
+        self._of: dict[str, Of] = {}  # by record
         self._on: dict[Of, dict[tuple[Key, str], _Item]] = {}
         self._states: dict[Key, _State] = {}
         self._known: dict[str, str] = {}
         self._since: dict[str, str] = {}
         self._found: dict[Mix, Limits] = {}
         self._changed: set[Key] = set()
-        self._pending: dict[str, list[tuple[str, Key, str]]] = defaultdict(list)  # of each site a heap, first due first
+        self._pending: dict[str, list[tuple[str, Key, str, Of]]] = defaultdict(list)  # heaps, first due first
+        self.fresh: set[Of] = set()  # of whom something is new, or due now: their risks may be lacking
 
     def take(self, of: Of, one: Person | None) -> None:
         """What is known of a person at a site by now; None: nothing any more."""
@@ -107,11 +109,12 @@ class Units:
         before = self._on.get(of, {})
         for (key, record), item in made.items():
             if before.get((key, record)) != item:
-                self._touch(key, record, item)
+                self._touch(of, key, record, item)
         for key, record in before.keys() - made.keys():
-            self._touch(key, record, None)
+            self._touch(of, key, record, None)
         if made:
             self._on[of] = made
+            self.fresh.add(of)
         else:
             self._on.pop(of, None)
 
@@ -125,7 +128,7 @@ class Units:
                 if name:
                     yield (Key(site, scope, name, found.measure), case.record), item
 
-    def _touch(self, key: Key, record: str, item: _Item | None) -> None:
+    def _touch(self, of: Of, key: Key, record: str, item: _Item | None) -> None:
         if key not in self._states and len(self._states) >= MOST_CHARTS:
             self.left_out += 1
             return
@@ -134,8 +137,9 @@ class Units:
             state.items.pop(record, None)
         else:
             state.items[record] = item
+            self._of[record] = of
             if item.due > self._known[key.site]:
-                heappush(self._pending[key.site], (item.due, key, record))
+                heappush(self._pending[key.site], (item.due, key, record, of))
         state.touched.add(record)
         self._changed.add(key)
 
@@ -147,7 +151,8 @@ class Units:
         self._known[site] = known
         since, pending = f"{int(known[:4]) - 1:04}-01-01T00:00:00.000Z", self._pending[site]
         while pending and pending[0][0] <= known:
-            _, key, record = heappop(pending)
+            _, key, record, of = heappop(pending)
+            self.fresh.add(of)
             self._states[key].touched.add(record)
             self._changed.add(key)
         if since != self._since.get(site):
@@ -161,17 +166,23 @@ class Units:
         self.changed()
         return {key: state.chart for key, state in self._states.items() if state.chart.days or state.told}
 
-    def changed(self) -> dict[Key, tuple[Chart, Chart]]:
-        """Charts that are others than when this was asked last, each as it was and as it is."""
-        made = {}
-        for key in self._changed:
-            state = self._states[key]
-            before = state.chart
-            if (after := self._advanced(key, state)) != before:
-                state.chart = after
-                made[key] = before, after
-        self._changed = set()
-        return made
+    def changed(self) -> set[Key]:
+        """Charts that may be others than when this was asked last."""
+        touched, self._changed = self._changed, set()
+        for key in touched:
+            self._states[key].chart = self._advanced(key, self._states[key])
+        return touched
+
+    @property
+    def any_changed(self) -> bool:
+        return bool(self._changed)
+
+    def chart(self, key: Key) -> Chart:
+        return self._states[key].chart
+
+    def whose(self, record: str) -> str:
+        """The reference of the person whose case a record is; empty for one that nobody has any more."""
+        return self._of[record][1] if record in self._of else ""
 
     def _advanced(self, key: Key, state: _State) -> Chart:
         known, since = self._known[key.site], self._since[key.site]
@@ -215,9 +226,13 @@ class Units:
         mixes = {mix for key in keys for mix, _ in self._states[key].mixes}
         return {Wanted(mix, self.design) for mix in mixes - self._found.keys()}
 
+    def limits(self, key: Key) -> list[tuple[Mix, Limits]]:
+        """The limits of a chart that are known, with the mix that each was found on."""
+        return [(mix, self._found[mix]) for mix, _ in self._states[key].mixes if mix in self._found]
+
     def found(self, one: Wanted, limits: Limits) -> None:
         self._found[one.mix] = limits
-        self._changed |= self._states.keys()
+        self._changed |= {key for key, state in self._states.items() if any(mix == one.mix for mix, _ in state.mixes)}
 
     def find(self) -> None:
         """All limits that are lacking, here and now."""
