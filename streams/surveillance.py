@@ -66,6 +66,7 @@ class Surveillance:
         self._reading = asyncio.Lock()
         self._written: dict[str, Entity] = {}  # while the index is read: what it answers may be older
         self._epoch = keys.epoch()
+        self._behind = ""
         self._begun = 0  # how often all was forgotten
         self._rest = 0.0  # nothing is asked of the processes beside before that
         self._search: asyncio.Task[None] | None = None  # for limits
@@ -107,6 +108,10 @@ class Surveillance:
             mine = {"bool": {"filter": [{"term": {"kind": FOLLOWED}}, {"terms": {"partition": sorted(partitions)}}]}}
             found = await self._documents.find(mine)
             self._partitions |= {one["site"]: one["partition"] for one in found.values()}
+        behind = await self._index.behind()
+        if behind and self._behind not in ("", behind):  # a replay has made the index anew, without what was expected
+            self.forget()
+        self._behind = behind or self._behind
         try:
             merged, epoch = await asyncio.to_thread(lambda: (self._keys.merged(), self._keys.epoch()))
         except KeyStoreBusy:
