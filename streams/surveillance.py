@@ -186,12 +186,15 @@ class Surveillance:
                     if found_on.design == self._units.design:
                         self._units.found(found_on, limits)
                 self._documented[_key(said)] = said
-            newer = {name: one for name, one in self._written.items() if one.get("site") == site}
-            for number_, (name, one) in enumerate((found | newer).items()):
+            names = found.keys() | {name for name, one in self._written.items() if one.get("site") == site}
+            for place, name in enumerate(names):
+                one = self._written.get(name) or found[name]  # also what is written while this goes on
                 if one.get("patient_ref") not in erased:
                     self._take(name, one)
-                if number_ % 500 == 499:
+                if place % 500 == 499:
                     await asyncio.sleep(0)
+                    if begun != self._begun:
+                        return
         untold = [said for said in kept.values() if said["untold"]]  # whoever was killed may not have told them
         for said in untold:
             await self._send(await asyncio.to_thread(self._messages, said))
