@@ -177,8 +177,10 @@ def main() -> int:
             console.print(f"{number + 1}/{given.kills} killed", highlight=False)
         twins = wanted(clean(every))
         apart = settle(twins)
-        standing, messages = told()
-        raised = sum(one["raised"] for one in twins.values())
+        raised, deadline = sum(one["raised"] for one in twins.values()), time.monotonic() + 60
+        while (found := told())[0] != raised and time.monotonic() < deadline:  # a chart is kept before it is told
+            time.sleep(1)
+        standing, messages = found
         said = {
             "outcomes": given.outcomes,
             "kills": given.kills,
