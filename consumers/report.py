@@ -170,7 +170,8 @@ def _place(beyond: Sequence[float], unit: str) -> str:
     if not beyond[0]:
         return f"{unit} lies within the limits of 95%: what chance and the usual difference between units allow."
     side = "above" if beyond[0] > 0 else "below"
-    return f"{unit} lies {side} the limit of {100 * abs(beyond[0]):g}%: further than chance and the usual difference allow."
+    limit = f"{100 * abs(beyond[0]):g}%"
+    return f"{unit} lies {side} the limit of {limit}: further than chance and the usual difference allow."
 
 
 def _answer(units: Units, key: Key, cases: int | None, over: Ratio | None) -> Answer:

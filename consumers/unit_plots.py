@@ -131,8 +131,8 @@ def funnel_plot(
     few = f" Too few events to be shown: {left_out}." if left_out else ""
     return Plot(
         f"Funnel of {words(measure)}",
-        f"Observed over expected events, {len(points)} points, against their expected number, between limits of 95% and 99.8%. "
-        f"Beyond a limit: {', '.join(beyond) or 'none'}.{few}",
+        f"Observed over expected events, {len(points)} points, against the expected number, between limits of 95% and "
+        f"99.8%. Beyond a limit: {', '.join(beyond) or 'none'}.{few}",
         "expected events",
         "observed over expected",
         [
