@@ -65,6 +65,7 @@ class Surveillance:
         self._partitions: dict[str, int] = {}  # of each site that is followed
         self._reading = asyncio.Lock()
         self._written: dict[str, Entity] = {}  # while the index is read: what it answers may be older
+        self._epoch = keys.epoch()
         self._begun = 0  # how often all was forgotten
         self._rest = 0.0  # nothing is asked of the processes beside before that
         self._search: asyncio.Task[None] | None = None  # for limits
@@ -107,9 +108,12 @@ class Surveillance:
             found = await self._documents.find(mine)
             self._partitions |= {one["site"]: one["partition"] for one in found.values()}
         try:
-            merged = await asyncio.to_thread(self._keys.merged)
+            merged, epoch = await asyncio.to_thread(lambda: (self._keys.merged(), self._keys.epoch()))
         except KeyStoreBusy:
             return  # the next look will do
+        if epoch != self._epoch:  # somebody was erased; an agent hears of it with the next event alone
+            self._epoch = epoch
+            self.forget()
         if merged != self._merged:
             self._regroup(merged)
 

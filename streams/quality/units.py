@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 
 from streams.quality import limits
 from streams.quality.cases import Case, Person, measured, trouble
-from streams.quality.charts import LEAST_RISK, Chart, Limits, Outcome, Spec, drawn, steps
+from streams.quality.charts import LEAST_RISK, Chart, Limits, Outcome, Spec, VladLimits, drawn, steps
 
 UNIT, PROCEDURE = "unit", "procedure"  # scopes
 STAGES = (16, 64, 256, 1024, 4096, 16384)
@@ -47,9 +47,9 @@ class Design:
     `alarms`: share of a VLAD's periods of `period` outcomes with a false alarm."""
 
     odds_ratio: float = 2.0
-    run_length: float = 1000.0
+    run_length: float = 5000.0
     period: int = 100
-    alarms: float = 0.05
+    alarms: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +239,7 @@ class Units:
         self.changed()
         for one in self.wanted(self._states):
             self.found(one, find(one))
+        self.changed()
 
     def waiting(self, key: Key) -> tuple[int, int]:
         """Outcomes that are not due yet, and those that are and have no expected risk."""
@@ -287,14 +288,15 @@ def mix_of(risks: Iterable[float]) -> Mix:
 
 
 def find(one: Wanted) -> Limits:
-    """The limits of a chart whose outcomes have this mix."""
+    """The limits of a chart whose outcomes have this mix. Rounded, since the last bits vary by machine."""
     mix = [1 / (1 + math.exp(-step / _STEPS)) for step, count in one.mix for _ in range(count)]
     design = one.design
-    return Limits(
-        limits.chain_limit(mix, design.odds_ratio, design.run_length),
-        limits.chain_limit(mix, 1 / design.odds_ratio, design.run_length),
-        limits.vlad_limits(mix, design.period, design.alarms),
+    upper, lower = (
+        limits.chain_limit(mix, ratio, design.run_length) for ratio in (design.odds_ratio, 1 / design.odds_ratio)
     )
+    vlad = limits.vlad_limits(mix, design.period, design.alarms)
+    vlad = VladLimits(round(vlad.low, 6), round(vlad.high, 6), round(vlad.floor, 9), vlad.cases)
+    return Limits(round(upper, 6), round(lower, 6), vlad)
 
 
 def grouped(keys: Iterable[Key]) -> dict[tuple[str, str, str], list[Key]]:
