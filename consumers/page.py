@@ -56,7 +56,7 @@ th,td{text-align:right;padding:.25rem .5rem;border-bottom:1px solid var(--faint)
 th:first-child,td:first-child,.words th,.words td{text-align:left}
 thead th{border-bottom:2px solid var(--faint);font-weight:600}
 tbody th{font-weight:400}
-tr.own>*{font-weight:600}
+table:not(.words) :is(td,tbody th){white-space:nowrap}
 summary{cursor:pointer;font-size:.875rem;color:var(--main)}
 @media (max-width:36rem){.tiles{grid-template-columns:repeat(2,1fr)}}
 @media print{
@@ -203,11 +203,11 @@ def _details(summary: str, inner: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{inner}</details>"
 
 
-def _table(of: Table, caption: str, *, text: bool = False, own: str = "") -> str:
+def _table(of: Table, caption: str, *, text: bool = False) -> str:
     if not of.rows:
         return ""
     head = "".join(f'<th scope="col">{escape(one)}</th>' for one in of.head)
-    body = "".join(_row(row, row[0] == own) for row in of.rows)
+    body = "".join(_row(row) for row in of.rows)
     kind = ' class="words"' if text else ""
     return (
         f'<div class="wide"><table{kind}><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
@@ -215,10 +215,9 @@ def _table(of: Table, caption: str, *, text: bool = False, own: str = "") -> str
     )
 
 
-def _row(cells: Sequence[str], own: bool) -> str:
+def _row(cells: Sequence[str]) -> str:
     first, *others = (escape(one) for one in cells)
-    mark = ' class="own"' if own else ""
-    return f'<tr{mark}><th scope="row">{first}</th>{"".join(f"<td>{one}</td>" for one in others)}</tr>'
+    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{one}</td>" for one in others)}</tr>'
 
 
 def _blocks(blocks: Sequence[Block]) -> str:

@@ -20,6 +20,7 @@ Floats = Sequence[float]  # numpy's as lists
 
 WIDTH, HEIGHT = 720, 330
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 34, 46
+TITLE = 24  # above, where there is no caption
 LETTER = 6.4  # width of one at the size of a legend
 # Okabe and Ito's palette (2008), which the colour-blind tell apart; kinds differ in shape and dash as well.
 COLOURS: dict[Style, tuple[str, str]] = {  # on a light and on a dark page
@@ -159,13 +160,17 @@ def svg(plot: Plot, name: str, *, alone: bool = False) -> str:
             down = True
         return "".join(made)
 
+    top = TITLE if alone else 0
     parts = [
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name}-t {name}-d"'
+        f'<svg class="plot" viewBox="0 {-top} {WIDTH} {HEIGHT + top}" role="img" aria-labelledby="{name}-t {name}-d"'
         + (' xmlns="http://www.w3.org/2000/svg">' if alone else ">"),
         f'<title id="{name}-t">{escape(plot.title)}</title><desc id="{name}-d">{escape(plot.description)}</desc>',
     ]
     if alone:
-        parts.append(f'<style>{style()}</style><rect width="{WIDTH}" height="{HEIGHT}" style="fill:var(--paper)"/>')
+        paper = f'<rect y="{-top}" width="{WIDTH}" height="{HEIGHT + top}" style="fill:var(--paper)"/>'
+        parts.append(
+            f'<style>{style()}</style>{paper}<text class="title" x="{LEFT}" y="-6">{escape(plot.title)}</text>'
+        )
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     for value in ticks(y_low, y_high):
         parts.append(f'<path class="grid" d="M{LEFT} {at_y(value)}H{right}"/>')
@@ -189,13 +194,18 @@ def svg(plot: Plot, name: str, *, alone: bool = False) -> str:
         parts.append(f'<path class="band f-{band.style}" d="{forth}{back}Z"/>')
     for line in plot.lines:
         parts.append(f'<path class="line l-{line.style}" d="{path(line.x, line.y, line.step)}"/>')
+    placed: list[tuple[float, float]] = []
     for marks in plot.marks:
         labels = marks.labels or [""] * len(marks.x)
         for across, value, label in zip(marks.x, marks.y, labels, strict=True):
-            parts.append(_mark(marks.style, float(at_x(across)), float(at_y(value))))
+            x, y = float(at_x(across)), float(at_y(value))
+            parts.append(_mark(marks.style, x, y))
             if label:
-                side = (-9, "end") if float(at_x(across)) > WIDTH * 0.8 else (9, "start")
-                place = f'x="{_n(float(at_x(across)) + side[0])}" y="{at_y(value)}" dy=".35em" text-anchor="{side[1]}"'
+                while any(abs(x - other) < 90 and abs(y - height) < 13 for other, height in placed):
+                    y += 1
+                placed.append((x, y))
+                beside, anchor = (-9, "end") if x > WIDTH * 0.8 else (9, "start")
+                place = f'x="{_n(x + beside)}" y="{_n(y)}" dy=".35em" text-anchor="{anchor}"'
                 parts.append(f"<text {place}>{escape(label)}</text>")
     return "".join([*parts, _legend(plot), "</svg>"])
 
@@ -244,10 +254,11 @@ def owned(to: Path, content: bytes) -> None:
 def _svgs(plots: Sequence[Plot]) -> str:
     if len(plots) == 1:
         return svg(plots[0], "figure", alone=True) + "\n"
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT * len(plots)}"'
+    high = HEIGHT + TITLE
+    size = f'viewBox="0 0 {WIDTH} {high * len(plots)}"'
     inner = [
         svg(plot, f"figure-{number}", alone=True).replace(
-            "<svg ", f'<svg y="{HEIGHT * number}" width="{WIDTH}" height="{HEIGHT}" ', 1
+            "<svg ", f'<svg y="{high * number}" width="{WIDTH}" height="{high}" ', 1
         )
         for number, plot in enumerate(plots)
     ]
@@ -290,7 +301,7 @@ def _png(plots: Sequence[Plot]) -> bytes:
         if plot.percent:
             axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         if plot.named:
-            axis.legend(frameon=False)
+            axis.legend(frameon=False, ncols=len(plot.named), loc="upper center", bbox_to_anchor=(0.5, -0.14))
     made = BytesIO()
     figure.savefig(made, format="png", dpi=120)
     return made.getvalue()

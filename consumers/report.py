@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ REPORTED = (
 STAFFED = ("kind", "site", "unit", "event_time", "action", "staffing", "role", "starts_at", "planned", "present")
 Row = dict[str, Any]
 Cells = list[list[str]]
+WORSE = frozenset(("cusum_upper", "vlad_low"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +189,13 @@ def _answer(units: Units, key: Key, cases: int | None, over: Ratio | None) -> An
         )
         sentence = f"There is no sign that {words} in {key.name} differ from what was expected."
         return Answer("quiet", sentence, f"No signal among {cases:,} outcomes.{notice if delay else ''}{whole}")
-    last = max(chart.signals, key=lambda one: (one.at, one.kind.startswith("cusum")))
-    worse = last.kind in ("cusum_upper", "vlad_low")
-    since = shown.about(chart, whose, last.since[0])
-    raised = shown.about(chart, whose, last.at)
+    ordered = sorted(chart.signals, key=lambda one: (one.at, one.record))
+    last, worse = ordered[-1], ordered[-1].kind in WORSE
+    run = list(takewhile(lambda one: (one.kind in WORSE) == worse, reversed(ordered)))  # since it was otherwise
+    since, raised = (shown.about(chart, whose, day) for day in (run[-1].since[0], last.at))
     begun = f"Since {since} {words}" if since else words.capitalize()
     sentence = f"{begun} in {key.name} are {'above' if worse else 'below'} what was expected."
-    if last.kind.startswith("cusum"):
+    if any(one.kind.startswith("cusum") for one in run):
         chance = 1 - math.exp(-cases / design.run_length)
         often = (
             f"When nothing is wrong, such a signal comes once in about {design.run_length:,.0f} outcomes: among the "
@@ -204,7 +206,8 @@ def _answer(units: Units, key: Key, cases: int | None, over: Ratio | None) -> An
             f"When nothing is wrong, about one in {1 / design.alarms:.0f} periods of {design.period} outcomes has a "
             "signal of this chart."
         )
-    told = f"The chart signalled in {raised}. " if raised and not raised.isdigit() else ""
+    times = {1: "once,", 2: "twice, last"}.get(len(run), f"{len(run)} times, last")
+    told = f"The charts signalled {times} in {raised}. " if raised and not raised.isdigit() else ""
     after = [one for one in shown.outcomes(chart) if one.place > (last.at, last.record)]
     people = len({whose[one.record] for one in after})
     quiet = f" {len(after):,} outcomes have followed without another signal." if people >= SMALLEST else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -28,11 +29,12 @@ def words(measure: str) -> str:
 
 
 def cusum(key: Key, blocks: Sequence[Block]) -> Plot:
-    x = [one.cases for one in blocks]
-    limits = ([_or_nan(one.limits[0]) for one in blocks], [-_or_nan(one.limits[1]) for one in blocks])
+    x = [0, *(one.cases for one in blocks)]
+    upper, lower = ([0.0, *values] for values in ([one.upper for one in blocks], [-one.lower for one in blocks]))
+    limits = [one.limits for one in (*blocks, blocks[-1])]  # each holds from the beginning of its block
     marks = [
-        _marks(blocks, "cusum_upper", [one.upper for one in blocks], "signal: worse"),
-        _marks(blocks, "cusum_lower", [-one.lower for one in blocks], "signal: better"),
+        _marks(blocks, "cusum_upper", upper[1:], "worse"),
+        _marks(blocks, "cusum_lower", lower[1:], "better"),
     ]
     return Plot(
         f"CUSUM of {words(key.measure)}, {key.name}",
@@ -41,10 +43,10 @@ def cusum(key: Key, blocks: Sequence[Block]) -> Plot:
         "outcomes in their order, by quarter",
         "evidence of a change",
         [
-            Line(x, [one.upper for one in blocks], "main", "more than expected"),
-            Line(x, [-one.lower for one in blocks], "second", "fewer than expected"),
-            Line(x, limits[0], "limit", "limit", step=True),
-            Line(x, limits[1], "limit", step=True),
+            Line(x, upper, "main", "more than expected"),
+            Line(x, lower, "second", "fewer than expected"),
+            Line(x, [_or_nan(one) for one, _ in limits], "limit", "limit", step=True),
+            Line(x, [-_or_nan(one) for _, one in limits], "limit", step=True),
         ],
         marks=[one for one in marks if one.x],
         ticks=_quarters(blocks),
@@ -57,20 +59,21 @@ def vlad(key: Key, blocks: Sequence[Block]) -> Plot:
     y: list[float] = []
     low: list[float] = []
     high: list[float] = []
-    for place, one in enumerate(blocks):
-        if one.begins and place:
-            x.append(x[-1])
-            for some in (y, low, high):
-                some.append(math.nan)
+    before = 0
+    for one in blocks:
+        if one.begins:  # from 0 again
+            x += [before, before]
+            y += [math.nan, 0.0]
+            low += [math.nan, math.nan]
+            high += [math.nan, math.nan]
         x.append(one.cases)
         y.append(one.vlad)
         around = one.vlad_limits or (math.nan, math.nan)
         low.append(around[0])
         high.append(around[1])
-    marks = [
-        _marks(blocks, "vlad_low", [one.vlad for one in blocks], "signal: worse"),
-        _marks(blocks, "vlad_high", [one.vlad for one in blocks], "signal: better"),
-    ]
+        before = one.cases
+    at = [one.vlad for one in blocks]
+    marks = [_marks(blocks, "vlad_low", at, "worse"), _marks(blocks, "vlad_high", at, "better")]
     return Plot(
         f"VLAD of {words(key.measure)}, {key.name}",
         "Events expected less observed, added up and begun again after each period. Below 0: more than expected. "
@@ -92,14 +95,13 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _marks(blocks: Sequence[Block], kind: str, at: Sequence[float], name: str) -> Marks:
+def _marks(blocks: Sequence[Block], kind: str, at: Sequence[float], style: Literal["worse", "better"]) -> Marks:
     hit = [place for place, one in enumerate(blocks) if any(each.kind == kind for each in one.signals)]
-    style = "worse" if kind in ("cusum_upper", "vlad_low") else "better"
-    return Marks([blocks[place].cases for place in hit], [at[place] for place in hit], style, name)  # type: ignore[arg-type]
+    return Marks([blocks[place].cases for place in hit], [at[place] for place in hit], style, f"signal: {style}")
 
 
 def _told(marks: Sequence[Marks]) -> str:
-    said = [f"{len(one.x)} (it got {one.name.removeprefix('signal: ')})" for one in marks if one.x]
+    said = [f"{len(one.x)} (it got {one.style})" for one in marks if one.x]
     return f"Signals: {', '.join(said)}." if said else "No signal."
 
 
@@ -110,10 +112,9 @@ def _quarters(blocks: Sequence[Block]) -> list[tuple[float, str]]:
     for one in blocks:
         name = f"Q{(int(one.first[5:7]) + 2) // 3} {one.first[:4]}"
         if name != was:
-            made.append((float(before or blocks[0].cases), name))
+            made.append((before, name))
         before, was = one.cases, name
-    every = math.ceil(len(made) / MOST_TICKS)
-    return made[::every]
+    return made[:: max(1, math.ceil(len(made) / MOST_TICKS))]
 
 
 def funnel_plot(
@@ -121,11 +122,11 @@ def funnel_plot(
 ) -> Plot:
     most = max((one.ratio.expected for _, one in points), default=1.0) * 1.1
     least = min((one.ratio.expected for _, one in points), default=1.0) * 0.7
-    along = np.geomspace(max(least, 0.5), most, 120)
+    along = np.geomspace(max(least, 0.5), most, 300)
     limits, x = funnel.lines(made, along), along.tolist()
     inner, outer = ([side.tolist() for side in limits[level]] for level in LEVELS)
     beyond = [key.name for key, one in points if one.beyond]
-    others = [(key, one) for key, one in points if key.name != mine]
+    others = sorted(((key, one) for key, one in points if key.name != mine), key=lambda one: -one[1].ratio.ratio)
     own = [(key, one) for key, one in points if key.name == mine]
     step = made.adjusted == "none"
     few = f" Too few events to be shown: {left_out}." if left_out else ""
