@@ -10,7 +10,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,6 @@ REPORTED = (
 STAFFED = ("kind", "site", "unit", "event_time", "action", "staffing", "role", "starts_at", "planned", "present")
 Row = dict[str, Any]
 Cells = list[list[str]]
-WORSE = frozenset(("cusum_upper", "vlad_low"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +187,9 @@ def _answer(units: Units, key: Key, cases: int | None, over: Ratio | None) -> An
         )
         sentence = f"There is no sign that {words} in {key.name} differ from what was expected."
         return Answer("quiet", sentence, f"No signal among {cases:,} outcomes.{notice if delay else ''}{whole}")
-    ordered = sorted(chart.signals, key=lambda one: (one.at, one.record))
-    last, worse = ordered[-1], ordered[-1].kind in WORSE
-    run = list(takewhile(lambda one: (one.kind in WORSE) == worse, reversed(ordered)))  # since it was otherwise
-    since, raised = (shown.about(chart, whose, day) for day in (run[-1].since[0], last.at))
+    worse, run = shown.run(chart)
+    last = run[-1]
+    since, raised = (shown.about(chart, whose, day) for day in (run[0].since[0], last.at))
     begun = f"Since {since} {words}" if since else words.capitalize()
     sentence = f"{begun} in {key.name} are {'above' if worse else 'below'} what was expected."
     if any(one.kind.startswith("cusum") for one in run):

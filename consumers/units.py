@@ -7,7 +7,7 @@ the caller's purpose is not among them, so they may be of fewer people than the 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +113,8 @@ def owners(units: Units, chart: Chart) -> dict[str, str]:
 
 def rows(units: Units, keys: Sequence[Key]) -> list[Row]:
     """One a chart. Counts are of 11 people or more, and so that no sum over units beside one over procedures tells what
-    is not shown: None. `few`: the whole chart is of fewer people, and nothing of it is shown."""
+    is not shown: None. `few`: the whole chart is of fewer people, and nothing of it is shown. `now`: what the latest
+    signals say, and about when that began."""
     counted = {key: shown.counted_on(units.chart(key), owners(units, units.chart(key))) for key in keys}
     groups: dict[tuple[str, str, str], list[Key]] = defaultdict(list)
     for key in keys:
@@ -132,7 +133,7 @@ def _row(units: Units, key: Key, few: bool, uncounted: bool, unequal: bool) -> R
     chart = units.chart(key)
     level, limits = chart.level, chart.spec.limits(chart.level.cases)
     row: Row = {"site": key.site, "scope": key.scope, "name": key.name, "measure": key.measure, "few": few}
-    row |= dict.fromkeys(("cases", "events", "expected", "ratio", "upper", "lower", "vlad")) | {"signals": []}
+    row |= dict.fromkeys(("cases", "events", "expected", "ratio", "upper", "lower", "vlad", "signals", "now"))
     if few:
         return row
     if not uncounted:
@@ -143,12 +144,12 @@ def _row(units: Units, key: Key, few: bool, uncounted: bool, unequal: bool) -> R
         row["ratio"] = {"value": round(over.ratio, 2), "low": round(over.low, 2), "high": round(over.high, 2)}
         row["vlad"] = round(level.vlad, 1)
     row["upper"], row["lower"] = _share(level.upper, limits.upper), _share(level.lower, limits.lower)
-    whose = owners(units, chart)
-    for kind in ("cusum_upper", "vlad_low", "cusum_lower", "vlad_high"):
-        if raised := [one for one in chart.signals if one.kind == kind]:
-            last = raised[-1]
-            said = {"at": shown.about(chart, whose, last.at), "since": shown.about(chart, whose, last.since[0])}
-            row["signals"].append({"kind": kind, "times": len(raised), **said})
+    row["signals"] = dict(Counter(one.kind for one in chart.signals))
+    worse, run = shown.run(chart)
+    if run:
+        whose = owners(units, chart)
+        since, at = (shown.about(chart, whose, day) for day in (run[0].since[0], run[-1].at))
+        row["now"] = {"is": "worse" if worse else "better", "since": since, "signalled": at}
     return row
 
 

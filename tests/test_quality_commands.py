@@ -76,7 +76,8 @@ def asked(command: Run, *arguments: str) -> dict[str, Any]:
 def test_charts_say_who_is_worse_and_whose_are_too_few(known: Path, command: Run) -> None:
     rows = {row["name"]: row for row in asked(command, "charts", "--measure", MEASURE)["charts"]}
     assert rows["CARD"]["ratio"]["low"] > 1
-    assert "cusum_upper" in {one["kind"] for one in rows["CARD"]["signals"]}
+    assert rows["CARD"]["signals"]["cusum_upper"]
+    assert rows["CARD"]["now"]["is"] == "worse"
     assert rows["ONE"]["few"]
     assert rows["ONE"]["cases"] is rows["ONE"]["ratio"] is None
     printed = command("quality", "charts", "--site", SITE).stdout

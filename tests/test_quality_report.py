@@ -269,7 +269,9 @@ def test_rows_show_counts_that_no_sum_tells(units: Units) -> None:
     assert by_name["CARD"]["ratio"]["value"] == round(
         units.chart(CARD).level.events / units.chart(CARD).level.expected, 2
     )
-    assert "cusum_upper" in {one["kind"] for one in by_name["CARD"]["signals"]}
+    assert by_name["CARD"]["signals"]["cusum_upper"]
+    assert by_name["CARD"]["now"]["is"] == "worse"
+    assert by_name["CARD"]["now"]["since"].endswith(" 2025")
     for name in ("cases", "events"):
         for scope in ("unit", "procedure"):
             unseen = [

@@ -46,8 +46,8 @@ def register(quality: typer.Typer) -> None:
     ) -> None:
         """Every chart of outcomes: cases, events, expected, O/E with its interval, levels, signals.
 
-        `worse` and `better` are the CUSUMs as a share of their limits: 100% is a signal. Beside a signal stands about
-        when the change began. Counts of fewer than 11 people are not shown.
+        `worse` and `better` are the CUSUMs as a share of their limits: 100% is a signal. `now` is what the latest
+        signals say, and about when that began. Counts of fewer than 11 people are not shown.
         """
         from consumers import units as ask  # numpy and scipy take a moment: not for every command
 
@@ -56,13 +56,15 @@ def register(quality: typer.Typer) -> None:
         if as_json:
             typer.echo(json.dumps({"charts": rows}, ensure_ascii=False, allow_nan=False))
             return
-        table = Table("site", "unit or procedure", "measure", "cases", "events", "expected", "O/E (95%)")
-        for name in ("worse", "better", "VLAD", "signals"):
-            table.add_column(name)
-        for row in rows:
-            alarmed = any(one["kind"] in ("cusum_upper", "vlad_low") for one in row["signals"])
-            table.add_row(*_cells(row), style="red" if alarmed else "")
-        Console().print(table)
+        console = Console()
+        for site_, measure_ in sorted({(row["site"], row["measure"]) for row in rows}):
+            table = Table(title=_clean(f"{site_} {measure_}"))
+            for name in ("unit or procedure", "cases", "events of expected", "O/E (95%)", "worse", "better", "now"):
+                table.add_column(name)
+            for row in (one for one in rows if (one["site"], one["measure"]) == (site_, measure_)):
+                alarmed = row["now"] is not None and row["now"]["is"] == "worse"
+                table.add_row(*_cells(row), style="red" if alarmed else "")
+            console.print(table)
 
     @quality.command()
     def chart(
@@ -269,18 +271,16 @@ def _drawable(out: Path) -> None:
 
 
 def _cells(row: dict[str, Any]) -> Iterable[str]:
-    yield from (_clean(row["site"]), _clean(row["name"]), _clean(row["measure"]))
+    yield _clean(row["name"])
     if row["few"]:
         yield "too few"
         return
-    over = row["ratio"]
-    yield from (_count(row["cases"]), _count(row["events"]))
-    yield "" if row["expected"] is None else f"{row['expected']:.1f}"
+    over, expected = row["ratio"], f" of {row['expected']:.1f}" if row["expected"] is not None else ""
+    yield from (_count(row["cases"]), _count(row["events"]) + expected)
     yield f"{over['value']:.2f} ({over['low']:.2f} to {over['high']:.2f})" if over else ""
     yield from ("" if row[side] is None else f"{row[side]:.0%}" for side in ("upper", "lower"))
-    yield "" if row["vlad"] is None else f"{row['vlad']:+.1f}"
-    told = (f"{SIGNALS[one['kind']]}" + (f" since {one['since']}" if one["since"] else "") for one in row["signals"])
-    yield "; ".join(told)
+    now = row["now"]
+    yield (f"{now['is']} since {now['since']}" if now["since"] else now["is"]) if now else ""
 
 
 def _count(value: int | None) -> str:

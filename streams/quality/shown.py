@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TypeVar
 
 from schemas.safe_harbor import SMALLEST
 from streams.quality.charts import Chart, Level, Outcome, Signal, points
 
 MOST_BLOCKS = 60
+WORSE = frozenset(("cusum_upper", "vlad_low"))  # kinds of signals
 FEW = f"<{SMALLEST}"
 MONTHS = (
     ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November")
@@ -131,6 +133,14 @@ def _block(chart: Chart, part: list[tuple[Outcome, Level]], raised: Mapping[str,
         any(level.vlad_cases == 1 for _, level in part),
         tuple(signal for one, _ in part for signal in raised.get(one.record, ())),
     )
+
+
+def run(chart: Chart) -> tuple[bool, list[Signal]]:
+    """Whether the latest signal is for the worse, and the signals since the chart last said otherwise, in order."""
+    ordered = sorted(chart.signals, key=lambda one: (one.at, one.record))
+    worse = bool(ordered) and ordered[-1].kind in WORSE
+    held = list(takewhile(lambda one: (one.kind in WORSE) == worse, reversed(ordered)))
+    return worse, held[::-1]
 
 
 def about(chart: Chart, owners: Owners, day: str) -> str:
