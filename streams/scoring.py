@@ -68,6 +68,10 @@ class Serving:
                 self._cards[name, version] = None
         return self._cards[name, version]
 
+    def first(self, name: str) -> datetime | None:
+        """When a version was promoted for the first time."""
+        return next((at for at, version in self._steps.get(name, ()) if version is not None), None)
+
     def at(self, name: str, when: datetime) -> list[tuple[Card, bool]]:
         """The card of the version that was promoted then, and of the one in shadow (True), where there were any."""
         ever = [version for at, version in self._steps.get(name, ()) if at <= when]

@@ -1,14 +1,16 @@
 """The charts of outcomes that a worker keeps: beside the stream, from cases that are durable.
 
 A case is scored once its outcome is due, by the version of the model that was promoted when its latest event came in,
-so that a case that is read again, or an index made anew, gets the risk that it had. The risk is kept in the case, and
-charts are a function of cases (streams/quality/units.py): whoever was killed anywhere begins with what the index has,
-and ends with the same charts. A chart is kept before its signals are told, and what is untold is told again.
+else by the first that ever was; so a case that is read again, or an index made anew, gets the risk that it had. The
+risk is kept in the case, and charts are a function of cases (streams/quality/units.py): whoever was killed anywhere
+begins with what the index has, and ends with the same charts. A chart is kept before its signals are told, and what is
+untold is told again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -66,9 +68,13 @@ class Surveillance:
         self._reading = asyncio.Lock()
         self._written: dict[str, Entity] = {}  # while the index is read: what it answers may be older
         self._epoch = keys.epoch()
+        self._behind = ""
         self._begun = 0  # how often all was forgotten
         self._rest = 0.0  # nothing is asked of the processes beside before that
         self._search: asyncio.Task[None] | None = None  # for limits
+        self._seen: object = None  # of the model store
+        self._assigned: frozenset[int] = frozenset()
+        self._shown: set[tuple[str, ...]] = set()  # labels of charts that have gauges
         self._empty()
 
     def _empty(self) -> None:
@@ -102,11 +108,17 @@ class Surveillance:
         gone = {site for site, place in self._partitions.items() if place not in partitions}
         if gone:
             self._partitions = {site: place for site, place in self._partitions.items() if site not in gone}
+            self._hide(gone)
             self.forget()
-        if partitions:
+        if self._assigned != frozenset(partitions):
+            self._assigned = frozenset(partitions)
             mine = {"bool": {"filter": [{"term": {"kind": FOLLOWED}}, {"terms": {"partition": sorted(partitions)}}]}}
             found = await self._documents.find(mine)
             self._partitions |= {one["site"]: one["partition"] for one in found.values()}
+        behind = await self._index.behind()
+        if behind and self._behind not in ("", behind):  # a replay has made the index anew, without what was expected
+            self.forget()
+        self._behind = behind or self._behind
         try:
             merged, epoch = await asyncio.to_thread(lambda: (self._keys.merged(), self._keys.epoch()))
         except KeyStoreBusy:
@@ -174,12 +186,15 @@ class Surveillance:
                     if found_on.design == self._units.design:
                         self._units.found(found_on, limits)
                 self._documented[_key(said)] = said
-            newer = {name: one for name, one in self._written.items() if one.get("site") == site}
-            for number_, (name, one) in enumerate((found | newer).items()):
+            names = found.keys() | {name for name, one in self._written.items() if one.get("site") == site}
+            for place, name in enumerate(names):
+                one = self._written.get(name) or found[name]  # also what is written while this goes on
                 if one.get("patient_ref") not in erased:
                     self._take(name, one)
-                if number_ % 500 == 499:
+                if place % 500 == 499:
                     await asyncio.sleep(0)
+                    if begun != self._begun:
+                        return
         untold = [said for said in kept.values() if said["untold"]]  # whoever was killed may not have told them
         for said in untold:
             await self._send(await asyncio.to_thread(self._messages, said))
@@ -195,6 +210,7 @@ class Surveillance:
                 try:
                     for site in [site for site in self._partitions if site not in self._read]:
                         await self._begin(site)
+                    self._serve()
                     if self._units.fresh and time.monotonic() >= self._rest:
                         await self._score(entities)
                     began = time.monotonic()
@@ -207,6 +223,10 @@ class Surveillance:
                     log.error("no expected risks: %s", error)
                     metrics.SCORES.labels(OF.name, "failed").inc()
                     self._rest = time.monotonic() + REST_SECONDS
+                except Exception as error:  # its type tells; its text might hold a value
+                    log.error("no charts: %s", type(error).__name__)
+                    await asyncio.sleep(REST_SECONDS)
+                    self.forget()
         finally:
             self._beside.close()
             self._finding.close()
@@ -215,7 +235,6 @@ class Surveillance:
         """Expected risks of cases that are due and have none by the version that serves, kept in the cases."""
         some = [self._units.fresh.pop() for _ in range(min(MOST_SCORED, len(self._units.fresh)))]
         try:
-            self._serve()
             requests: dict[tuple[str, str], Request] = {}
             asked: dict[tuple[str, str], list[tuple[Case, str, bool]]] = defaultdict(list)
             for of in some:
@@ -249,16 +268,23 @@ class Surveillance:
         await advance(entities, folds)
 
     def _serve(self) -> None:
+        """Look which models serve; where that is another than before, whose risks are lacking is to be asked again."""
+        if (seen := self._models.changed()) == self._seen:
+            return
+        self._seen = seen
         names = [name for name in self._models.names() if name.startswith(f"{OF.name}-")]
         if names != self._serving.names:
             self._serving = Serving(self._models, names)
         self._serving.refresh()
+        self._units.fresh.update(self._units.people)
 
     def _wanted(self, case: Case, measure: str) -> list[tuple[Card, bool]]:
         """Models by which a case is to be scored: those that have not, of what is known of it by now."""
         if not case.received:
             return []
-        serving = self._serving.at(f"{OF.name}-{measure}", datetime.fromisoformat(case.received))
+        name, received = f"{OF.name}-{measure}", datetime.fromisoformat(case.received)
+        first = self._serving.first(name)
+        serving = self._serving.at(name, max(received, first)) if first is not None else []
         if all(shadow for _, shadow in serving):
             return []
         has = case.expected.get(measure)
@@ -334,13 +360,24 @@ class Surveillance:
     def _show(self, made: Mapping[Key, Document]) -> None:
         for key, said in made.items():
             labels = (key.site, key.scope, key.name, key.measure)
-            if said["cases"] < LEAST_SHOWN or len(self._documented) > MOST_GAUGES:
+            if said["cases"] < LEAST_SHOWN or (labels not in self._shown and len(self._shown) >= MOST_GAUGES):
                 continue
+            self._shown.add(labels)
             metrics.OUTCOME_CASES.labels(*labels).set(said["cases"])
             metrics.OUTCOME_RATIO.labels(*labels).set(said.get("ratio", 0.0))
             for side in ("upper", "lower"):
                 if limit := said[f"{side}_limit"]:
                     metrics.OUTCOME_CUSUM.labels(*labels, side).set(said[side] / limit)
+
+    def _hide(self, sites: Collection[str]) -> None:
+        """Gauges of sites that are another worker's by now."""
+        for labels in {one for one in self._shown if one[0] in sites}:
+            self._shown.discard(labels)
+            for gauge in (metrics.OUTCOME_CASES, metrics.OUTCOME_RATIO):
+                gauge.remove(*labels)
+            for side in ("upper", "lower"):
+                with contextlib.suppress(KeyError):  # a chart without limits has none
+                    metrics.OUTCOME_CUSUM.remove(*labels, side)
 
 
 def digest(case: Case) -> str:

@@ -176,11 +176,14 @@ def test_a_replay_of_records_derives_nothing_again(declared: Path, command: Run)
 
 def test_what_follows_from_records_is_sent_again_where_asked_for(declared: Path, command: Run) -> None:
     def sent() -> Counter[bytes]:
-        reader = Reader(DOMAINS["allocation"].raw.name)
-        try:
-            return Counter(headers(one).get("event_id", b"") for one in reader.until_end())
-        finally:
-            reader.close()
+        made = Counter[bytes]()
+        for name in ("allocation", "quality"):
+            reader = Reader(DOMAINS[name].raw.name)
+            try:
+                made.update(headers(one).get("event_id", b"") for one in reader.until_end())
+            finally:
+                reader.close()
+        return made
 
     before, board = sent(), beds(command)
     with client() as server:

@@ -14,9 +14,7 @@ from streams.ehr import hl7v2, outcomes
 NOW = datetime(2026, 3, 9, 12, tzinfo=UTC)
 
 
-def said(
-    trigger: str, *segments: str, at: str = "20260309113000", pid: str = "", pv1: str = ""
-) -> list[dict[str, Any]]:
+def said(trigger: str, *more: str, at: str = "20260309113000", pid: str = "", pv1: str = "") -> list[dict[str, Any]]:
     body = "\r".join(
         (
             f"MSH|^~\\&|A|EAST|B|C|20260309120000||ADT^{trigger}|1|P|2.5",

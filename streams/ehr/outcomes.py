@@ -32,6 +32,7 @@ DIABETES = tuple(f"E{number:02}" for number in (8, 9, 10, 11, 12, 13, 14))
 DIABETES_SNOMED = frozenset(("73211009", "46635009", "44054006"))
 CODED = ("unit", "hospital_service", "patient_class", "admission_type", "discharge_disposition")
 VITAL = {"systolic": "systolic", "pulse": "heart_rate"}  # NEWS2's names, and ours
+TOLD_LATER = frozenset(("diagnoses", "procedure", *VITAL.values()))
 MOST_DIAGNOSES = 50
 
 
@@ -70,7 +71,7 @@ def _case(visit: Visit, event: Event | None, parts: Sequence[Part], record: Reco
         return body | {"discharged_at": None, "discharge_disposition": None}
     body |= _factors(event, parts, record)
     if visit.trigger == ADDS:
-        return body if len(body) > 5 else None  # sex and age alone are known since the stay began
+        return body if body.keys() & TOLD_LATER else None  # sex and age are known since the stay began
     for name in ("hospital_service", "patient_class", "admission_type", "admitted_at"):
         body |= _said(name, getattr(visit, name))
     if fhir or visit.trigger in ADMITS | MOVES:

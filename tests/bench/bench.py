@@ -29,6 +29,7 @@ from typing import Any
 
 import beds
 import load
+import outcomes
 import plan
 import seal
 import similar
@@ -229,6 +230,19 @@ class Bench:
             self.rows["beds_events"].append(rate)
             time.sleep(15)  # the plan gets better while nothing happens
             self._quantiles("event_to_plan", beds.planned(site, port, 10 if self.seconds < 60 else 40))
+
+    def outcomes(self) -> None:
+        """Cases as fast as they go; then what became of each at a steady pace, to the charts that count it."""
+        self._seed += 1
+        site, count = f"BENCHOUT{self._seed}", PACE * self.seconds
+        path = self.home / "cases.ndjson"
+        with process(self.home, "ours", WORKERS["ours"]), listener(self.home, "operations") as (port, _):
+            path.write_text("".join(f"{json.dumps(one)}\n" for one in outcomes.cases(site, count)))
+            started = time.perf_counter()
+            run("produce", "operations", str(path))
+            until_idle(300, DOMAINS["quality"])
+            self.rows["cases_events"].append(count / (time.perf_counter() - started))
+            self._quantiles("outcome_to_chart", asyncio.run(outcomes.charted(site, count, PACE, port)))
 
     def seal(self) -> None:
         """Fields sealed and opened again, keys looked up, beside the bare cipher; one thread."""
@@ -435,6 +449,9 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
     ("beds_events", "events/s", None),
     ("event_to_plan_p50", "s", None),
     ("event_to_plan_p99", "s", None),
+    ("cases_events", "events/s", None),
+    ("outcome_to_chart_p50", "s", None),
+    ("outcome_to_chart_p99", "s", None),
     ("seal_open_fields", "fields/s", "bare_aes_gcm"),
     ("bare_aes_gcm", "fields/s", None),
     ("fernet_fields", "fields/s", "bare_aes_gcm"),
@@ -559,6 +576,7 @@ def main() -> None:
                 "visible": bench.visible,
                 "scored": bench.scored,
                 "beds": bench.beds,
+                "outcomes": bench.outcomes,
                 "seal": bench.seal,
             }
             chosen = {name: one for name, one in rounds.items() if not given.only or name in given.only}
