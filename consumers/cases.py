@@ -18,14 +18,19 @@ from streams.quality.cases import CASE, DEATH, KEPT, Person
 OF = DOMAINS["quality"]
 TOLD = tuple(name for name in KEPT if name not in MACHINERY)
 Query = dict[str, Any]
+Of = tuple[str, str]  # site and reference
 
 
 def people(caller: Caller, site: str = "") -> list[Person]:
     """Everybody whom the caller may learn from, with all of his or her cases. Raises Denied, StackDown."""
+    return list(by_reference(caller, site).values())
+
+
+def by_reference(caller: Caller, site: str = "") -> dict[Of, Person]:
+    """As `people`, by site and reference."""
     caller.require(OF, "see", TOLD)
     _, keys = KeyStore.local()
-    found = entities(site, caller.persons().clause())
-    return list(cases.people(found, keys.merged()).values())
+    return cases.people(entities(site, caller.persons().clause()), keys.merged())
 
 
 def entities(site: str = "", persons: Query | None = None) -> Iterator[tuple[str, Entity]]:

@@ -101,11 +101,7 @@ def funnel(
     phi, tau2 = dispersion(observed, expected, winsorised)
     more = len(units) >= LEAST_UNITS and phi > 1 and (overdispersion != "additive" or tau2 > 0)
     adjusted: Overdispersion = overdispersion if more else "none"
-    spread = 1 / (4 * expected)
-    if adjusted == "multiplicative":
-        spread *= phi
-    elif adjusted == "additive":
-        spread += tau2
+    spread = _spread(expected, phi, tau2, adjusted)
     limits = {level: _limits(expected, np.sqrt(spread), level, adjusted) for level in LEVELS}
     z = (np.sqrt(observed / expected) - 1) / np.sqrt(spread)
     points = []
@@ -115,6 +111,18 @@ def funnel(
         beyond = math.copysign(max(out), one.ratio - 1) if out else 0.0
         points.append(Point(unit, one, own, float(z[place]), beyond))
     return Funnel(tuple(points), phi, tau2, adjusted)
+
+
+def lines(made: Funnel, expected: Floats) -> dict[float, tuple[Floats, Floats]]:
+    """The limits of a funnel at other numbers of expected events, low and high by level: what a picture draws."""
+    spread = _spread(expected, made.phi, made.tau2, made.adjusted)
+    return {level: _limits(expected, np.sqrt(spread), level, made.adjusted) for level in LEVELS}
+
+
+def _spread(expected: Floats, phi: float, tau2: float, adjusted: Overdispersion) -> Floats:
+    """The variance of a ratio, on the square-root scale."""
+    chance = 1 / (4 * expected)
+    return {"none": chance, "multiplicative": chance * phi, "additive": chance + tau2}[adjusted]
 
 
 def dispersion(observed: Floats, expected: Floats, winsorised: float = WINSORISED) -> tuple[float, float]:
