@@ -13,13 +13,14 @@ from consumers.cli import (
     models,
     plan,
     privacy,
+    quality,
     read,
     retention,
     similar,
     stats,
 )
 
-PARTS = (read, allocation, forecast, plan, similar, stats, models, access, privacy, audit, keys, retention)
+PARTS = (read, allocation, forecast, plan, similar, stats, models, quality, access, privacy, audit, keys, retention)
 
 
 def register(app: typer.Typer) -> None:

@@ -182,7 +182,8 @@ class _Model:
 
     def _centred(self, omega: Floats) -> Floats:
         """The partial likelihood knows no level: the best one for the penalty."""
-        level = float(special.logsumexp(omega)) - math.log(self.count) if self.gamma else float(omega.mean())
+        top = float(omega.max())
+        level = top + math.log(float(np.exp(omega - top).mean())) if self.gamma else float(omega.mean())
         return np.asarray(omega - level, dtype=np.float64)
 
     def _begin(self, theta: float) -> tuple[Floats, Floats, Hazard, _Curvature | None]:
