@@ -28,6 +28,7 @@ from streams.quality.sequences import Event
 
 FEW = 5  # numbers of a column that are taken one by one
 DAY = 86_400.0
+DIED = "death"  # in a chain, at its own time
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +132,15 @@ def of_people(found: Sequence[cases.Person], window: Window) -> Baskets:
                 refused[why] += 1
                 continue
             known = outcomes[case.record]
-            events = [(_at(each.at), each.measure) for each in known if each.event]
-            events.append((_at(case.begun), f"unit={case.unit}"))
-            if case.procedure:
-                events.append((_at(case.begun), f"procedure={case.procedure}"))
+            begun = _at(case.begun)
+            events = [(begun, f"unit={case.unit}")] + (
+                [(begun, f"procedure={case.procedure}")] if case.procedure else []
+            )
+            events += [
+                (_at(each.at), each.measure) for each in known if each.event and each.measure not in cases.DERIVED
+            ]
+            if one.died and case is one.cases[-1]:
+                events.append((_at(one.died), DIED))
             rows.append((case, {each.measure: each.event for each in known}, events))
     columns = {name: [str(case.factors.get(name, "")) for case, *_ in rows] for name in cases.FACTORS}
     columns |= {"unit": [case.unit for case, *_ in rows], "procedure": [case.procedure for case, *_ in rows]}
