@@ -17,7 +17,7 @@ from consumers.access import bootstrap
 from infra.elastic import create_index
 from infra.errors import WardstreamError
 from infra.kafka import GROUP, AclSpec, TopicSpec, create_acls, create_topics, lag
-from schemas import similar, sites
+from schemas import outcome_charts, similar, sites
 from schemas.envelope import NAMES
 from schemas.identities import identities, principal
 from schemas.registry import DOMAINS, TOPICS
@@ -53,6 +53,7 @@ def prepare() -> None:
         create_index(domain.alias, domain.index, domain.mapping(), domain.settings())
     create_index(similar.ALIAS, similar.index(similar.UNFITTED), similar.mapping())
     create_index(sites.ALIAS, sites.INDEX, sites.mapping())
+    create_index(outcome_charts.ALIAS, outcome_charts.INDEX, outcome_charts.mapping())
 
 
 def prepare_home() -> None:

@@ -9,16 +9,14 @@ from consumers.access import Caller
 from consumers.search import answered
 from infra import elastic
 from infra.keystore import KeyStore
+from schemas.policy import MACHINERY
 from schemas.registry import DOMAINS
-from streams.fold import HISTORY, Entity
+from streams.fold import Entity
 from streams.quality import cases
-from streams.quality.cases import CASE, DEATH, EXPECTED, STAY, Person
+from streams.quality.cases import CASE, DEATH, KEPT, Person
 
 OF = DOMAINS["quality"]
-TOLD = (
-    ("kind", "state", "site", "unit", "patient_ref", "event_time", "event_id", "admitted_at", "discharged_at")
-    + ("discharge_disposition", "died_at", *cases.FACTORS)
-)  # fmt: skip
+TOLD = tuple(name for name in KEPT if name not in MACHINERY)
 Query = dict[str, Any]
 
 
@@ -35,6 +33,6 @@ def entities(site: str = "", persons: Query | None = None) -> Iterator[tuple[str
     wanted = [{"term": {"part": -1}}, {"terms": {"kind": [CASE, DEATH]}}]
     query = {"bool": {"filter": wanted + ([persons] if persons else []) + ([{"term": {"site": site}}] if site else [])}}
     with answered(OF):
-        for page in elastic.scan(OF.alias, query, (*TOLD, STAY, EXPECTED, HISTORY, "folded")):
+        for page in elastic.scan(OF.alias, query, KEPT):
             for one in page:
                 yield one.pop("_id"), one

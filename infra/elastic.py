@@ -244,6 +244,13 @@ class Index:
                 }
             await asyncio.sleep(self.target.failed(reason))
 
+    async def behind(self) -> str:
+        """The index behind the alias; empty while the server is away."""
+        try:
+            return ",".join(sorted((await self._server.indices.get_alias(name=self.name)).body))
+        except (ConnectionLost, ConnectionTimeout, ApiError):
+            return ""
+
     async def find(self, query: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Every document that a query finds, by id, as last written. Waits for a server that is away."""
         while True:

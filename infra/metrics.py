@@ -106,6 +106,12 @@ PLAN_TIME = Gauge(
 PLAN_BEDLESS = Gauge(
     "wardstream_plan_bedless", "Patients who must have a bed by now and get none in a site's plan.", ["site"]
 )
+_CHART = ["site", "scope", "name", "measure"]
+OUTCOME_CASES = Gauge("wardstream_outcome_cases", "Outcomes on a chart; of charts of at least 11.", _CHART)
+OUTCOME_RATIO = Gauge("wardstream_outcome_ratio", "Observed over expected events of a chart.", _CHART)
+OUTCOME_CUSUM = Gauge(
+    "wardstream_outcome_cusum_ratio", "Where a chart's CUSUM stands, as a share of its limit.", [*_CHART, "side"]
+)
 
 CATALOGUE = (
     RECEIVED,
@@ -144,6 +150,9 @@ CATALOGUE = (
     PLAN_GAP,
     PLAN_TIME,
     PLAN_BEDLESS,
+    OUTCOME_CASES,
+    OUTCOME_RATIO,
+    OUTCOME_CUSUM,
 )
 
 page = make_wsgi_app()  # the catalogue in Prometheus' text format

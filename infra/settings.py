@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     planning: bool = Field(True, description="plan sites whose beds are declared, and raise alerts, as events come")
     plan_seconds: float = Field(0.5, description="time of one plan after something has changed")
     plan_improve_seconds: float = Field(30.0, description="thought about a plan while nothing changes; 0: none")
+    surveillance: bool = Field(True, description="keep charts of outcomes as events come, and raise their signals")
+    chart_odds_ratio: float = Field(2.0, gt=1, description="odds against those expected that charts look for")
+    chart_run_length: float = Field(5000.0, gt=10, description="outcomes from one false alarm of a CUSUM to the next")
     dead_letter_limit: float = Field(0.5, description="share of refused messages above which an agent stops")
 
     def kafka_servers(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas import similar, sites
+from schemas import outcome_charts, similar, sites
 from schemas.registry import DOMAINS, TOPICS
 
 
@@ -52,6 +52,12 @@ STORES = (
         sites.ALIAS,
         "index",
         "of each site the plan that is proposed, the one accepted, alerts that are raised; persons by reference",
+        "documents deleted, and gone from the segments",
+    ),
+    Store(
+        outcome_charts.ALIAS,
+        "index",
+        "of each unit and procedure the charts of its outcomes; whose drove a signal by keyed hash and reference",
         "documents deleted, and gone from the segments",
     ),
     Store(

@@ -24,7 +24,7 @@ from infra.kafka import Outgoing, Producer, PublishFailed
 from infra.keystore import KeyStore
 from infra.retry import Target
 from infra.settings import settings
-from schemas import sites
+from schemas import outcome_charts, sites
 from schemas.document import of_persons
 from schemas.peers import Peers
 from schemas.registry import Domain
@@ -38,6 +38,7 @@ from streams.process import Batch, Incoming, Processor, letter
 from streams.scoring import Scorer
 from streams.stages import STAGES
 from streams.state import Indexed, advance, known
+from streams.surveillance import Surveillance
 
 LIMIT_WINDOW = 500
 FOLDED = 4  # batches that may wait for their scores
@@ -58,7 +59,12 @@ class Agent:
         if self._sites is not None and settings().planning:
             documents = Index(async_client(), sites.ALIAS)
             self._planning = Planning(self._sites, self._keys, documents, self._send)
-        self._entities = Indexed(self._index, told=self._sites.take) if self._sites else Indexed(self._index)
+        self._surveillance = None
+        if STAGES[domain.name].follows_outcomes and settings().surveillance:
+            kept = Index(async_client(), outcome_charts.ALIAS)
+            self._surveillance = Surveillance(self._index, kept, self._keys, Models.local(), self._send)
+        follower = self._sites or self._surveillance
+        self._entities = Indexed(self._index, told=follower.take) if follower else Indexed(self._index)
         self._scorer = Scorer(self._processor, Models.local(), self._index.get)
         self._broker, self._key_store = Target("kafka"), Target("keystore")
         self._producer = Producer(linger_ms=5)
@@ -86,6 +92,8 @@ class Agent:
                 group.create_task(self._finish_each(folded))
                 if self._planning is not None:
                     group.create_task(self._planning.run())
+                if self._surveillance is not None:
+                    group.create_task(self._surveillance.run(self._entities))
                 async for events in batches:
                     await read.put((events, await self._read([_incoming(event.message) for event in events])))
         except BaseExceptionGroup as failed:  # one reason to end is enough, and tells its exit code
@@ -137,11 +145,14 @@ class Agent:
         """Once in a while, tell which partitions are this worker's: gauges of sites follow."""
         if self._sites is not None:
             await self._sites.watch(partitions)
+        if self._surveillance is not None:
+            await self._surveillance.watch(partitions)
 
     def lost(self) -> None:
         """Partitions were revoked: some may be another worker's for a moment, and their sites change meanwhile."""
-        if self._sites is not None:
-            self._sites.forget()
+        for follower in (self._sites, self._surveillance):
+            if follower is not None:
+                follower.forget()
 
     def _trouble(self) -> str:
         return self._pulse.trouble(bool(self._received), max(target.moved for target in self._targets()))
@@ -211,6 +222,8 @@ class Agent:
         if self._sites is not None:
             followed = self._sites
             await self._until_done(self._key_store, lambda: followed.follow(batch.ready), KeyStoreBusy)
+        if self._surveillance is not None:
+            await self._surveillance.follow(batch.ready)
         await advance(self._entities, self._processor.folds(batch.ready))
         await self._merge(batch)
         if not batch.unnamed:
@@ -248,8 +261,7 @@ class Agent:
         if (epoch := await asyncio.to_thread(self._keys.epoch)) != self._epoch:
             self._epoch = epoch
             self._entities.forget()
-            if self._sites is not None:
-                self._sites.forget()
+            self.lost()
         if epoch == batch.epoch and not any(why == ErasedPerson.reason for _, why in batch.dropped):
             return
         keys = await asyncio.to_thread(self._keys.of_tokens, batch.tokens)

@@ -345,6 +345,8 @@ class Processor:
             return staff[name] if name in staff else seal_field(key, self.domain.name, made, name, value)
 
         common = {"source": event.envelope.source, "part": -1}
+        if self.stage.follows_outcomes:
+            common["received_at"] = event.envelope.received_at
         if change.subject is not None:
             common["patient_ref"] = key.ref
         if change.alike:

@@ -38,7 +38,7 @@ class Serving:
     """Which versions of these models serve at which time: the store's, read again whenever a folder of it changes."""
 
     def __init__(self, models: Models, names: Collection[str]) -> None:
-        self._models, self._names = models, names
+        self._models, self.names = models, names
         self._seen: object = None
         self._steps: dict[str, list[tuple[datetime, str | None]]] = {}
         self._trained: dict[str, list[tuple[datetime, Card]]] = {}
@@ -48,7 +48,7 @@ class Serving:
         if (now := self._models.changed()) == self._seen:
             return
         self._seen = now
-        for name in self._names:
+        for name in self.names:
             try:
                 steps = self._models.history(name)
             except ModelAltered as error:
@@ -162,7 +162,7 @@ class Scorer:
         try:
             for _ in range(2):
                 try:
-                    return await self._beside.ask(PATIENCE_SECONDS, _score, requests)
+                    return await self._beside.ask(PATIENCE_SECONDS, score, requests)
                 except BesideFailed as error:
                     log.error("scoring failed: %s", error)
             return ["scoring_failed"] * len(requests)
@@ -216,15 +216,16 @@ class Scorer:
 _loaded: dict[tuple[str, str], Any] = {}
 
 
-def _score(requests: list[Request]) -> list[Reply]:
-    from streams.learn import score  # scikit-learn: a second and 100 MB that the worker is spared
+def score(requests: list[Request]) -> list[Reply]:
+    """What each model of the local store says of its rows; for a process beside a worker."""
+    from streams import learn  # scikit-learn: a second and 100 MB that the worker is spared
 
     replies: list[Reply] = []
     for name, version, rows, typical in requests:
         try:
             if (name, version) not in _loaded:
                 _loaded[name, version] = Models.local().load(name, version)
-            found = score(_loaded[name, version], rows, typical)
+            found = learn.score(_loaded[name, version], rows, typical)
             replies.append([(one.label, one.probabilities, one.reasons) for one in found])
         except WardstreamError as error:
             replies.append(error.reason)

@@ -41,6 +41,7 @@ class Stage:
     features: Features = lambda *_: None
     rules: Rules = lambda *_: None
     follows_sites: bool = False  # its entities make a site's board, which a worker keeps in memory
+    follows_outcomes: bool = False  # its entities are cases, of which a worker keeps charts
 
 
 STAGES = {
@@ -56,5 +57,5 @@ STAGES = {
         resources.features,
         follows_sites=True,
     ),
-    "quality": Stage(quality.read, quality.document, quality.analyse, quality.derive),
+    "quality": Stage(quality.read, quality.document, quality.analyse, quality.derive, follows_outcomes=True),
 }

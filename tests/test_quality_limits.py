@@ -10,7 +10,7 @@ import pytest
 
 from infra.errors import BadOutcome, UsageError
 from streams.quality import limits
-from streams.quality.charts import Chart, Spec, step
+from streams.quality.charts import Chart, Limits, Spec, step
 from streams.quality.limits import chain_arl, chain_limit, find_limit, run_lengths, vlad_limits
 from tests.quality_data import cardiac, case_mix, outcome
 
@@ -33,7 +33,7 @@ def test_the_chart_runs_as_long_as_its_simulation() -> None:
     """The fold itself, 250 runs to the first signal: within three standard errors of the chain."""
     limit, rng, runs = chain_limit(MIX, 2.0, 60), np.random.default_rng(2), []
     for _ in range(250):
-        chart, length = Chart("ICU", Spec(upper_limit=limit)), 0
+        chart, length = Chart("ICU", Spec(stages=((0, Limits(upper=limit)),))), 0
         while not chart.signals:
             risk = float(rng.choice(MIX))
             chart = step(
@@ -87,12 +87,13 @@ def test_sicker_patients_are_no_worse_care() -> None:
 def test_a_vlad_in_control_alarms_as_often_as_stated() -> None:
     """In 20 of 100 periods, by the fold, over 300 periods that the limits were not found on (three errors: 7%)."""
     held, rng, cases = vlad_limits(MIX, 100, 0.2), np.random.default_rng(6), 300 * 100
-    chart, signals = Chart("ICU", Spec(vlad=held, held_days=1)), 0
+    chart, signals = Chart("ICU", Spec(stages=((0, Limits(vlad=held)),))), 0
     drawn = rng.choice(MIX, cases)
     for number, (risk, event) in enumerate(zip(drawn, rng.random(cases) < drawn, strict=True)):
         one = outcome(f"r{number}", number // 100, float(risk), bool(event), second=number % 100)
-        chart = step(replace(chart, past=()) if not number % 100 else chart, one)
-        signals += bool(chart.signals) and chart.signals[-1].record == one.record
+        chart = step(replace(chart, days=chart.days[-1:]) if not number % 100 else chart, one)
+        raised = chart.days[-1].signals
+        signals += bool(raised) and raised[-1].record == one.record
     assert signals / 300 == pytest.approx(0.2, abs=0.07)
     assert held.low > held.high  # deaths come in whole lives, survivals in small shares
 

@@ -84,9 +84,11 @@ class Searching:
 
 
 def bodies(count: int, first: int, facility: str = "PLAY") -> list[str]:
+    visit = "|" * 16 + "RV{}" if facility == "quality" else ""  # a case has a number
     return [
         f"MSH|^~\\&|RE|{facility}|US|HERE|20260301{n % 24:02}{n % 60:02}00||ADT^A08|R{n}|P|2.5\r"
-        f"PID|1||RP{n % 97}^^^HOSP^MR||A{n}^B\rPV1|1|I|W{n % 7}^{n % 5}^1\rDG1|1||R07.4^Chest pain^I10\r"
+        f"PID|1||RP{n % 97}^^^HOSP^MR||A{n}^B\r"
+        f"PV1|1|I|W{n % 7}^{n % 5}^1{visit.format(n)}\rDG1|1||R07.4^Chest pain^I10\r"
         for n in range(first, first + count)
     ]
 
@@ -116,7 +118,7 @@ def test_rebuilt_equals_live_and_no_result_is_missing(
     manifest: Manifest, command: Run, stack: Path, domain: Any, tmp_path: Path
 ) -> None:
     """Of health records, and of what is derived from the same records."""
-    one_each = {"ehr": "diagnosis", "allocation": "placement_event"}[domain.name]
+    one_each = {"ehr": "diagnosis", "allocation": "placement_event", "quality": "case_event"}[domain.name]
     manifest(SAMPLES / domain.name)
     (tmp_path / "before.hl7").write_text("".join(bodies(1500, 0, domain.name)), newline="")
     assert command("produce", "files", str(tmp_path / "before.hl7"), "--json").returncode == 0

@@ -17,7 +17,7 @@ from schemas.record import Record
 from schemas.signal import Signal
 from schemas.wire.fhir import CONTENT_TYPE as FHIR
 from schemas.wire.hl7v2 import Message, control
-from streams.ehr import beds, features, fhir, hl7v2, notes, person
+from streams.ehr import beds, features, fhir, hl7v2, notes, outcomes, person
 from streams.ehr.news2 import news2
 from streams.fold import Change
 
@@ -137,13 +137,13 @@ def early_warning(said: Sequence[Mapping[str, Any]], history: Mapping[str, Any],
 
 
 def derive(record: Record) -> list[Signal | Derived]:
-    """A critical result of a patient, so that somebody hears of it at once; and what the record says of beds."""
+    """A critical result of a patient, so that somebody hears of it at once; what the record says of beds and stays."""
     critical = [
         Signal("critical_result", part.subject, number, {"code": part.code, "flag": ",".join(part.abnormal_flags)})
         for number, part in enumerate(record.parts)
         if isinstance(part, Observation) and part.subject is not None and CRITICAL.intersection(part.abnormal_flags)
     ]
-    return [*critical, *beds.derive(record)]
+    return [*critical, *beds.derive(record), *outcomes.derive(record)]
 
 
 def _said(part: Event | Visit, names: tuple[str, ...]) -> dict[str, Any]:

@@ -38,6 +38,10 @@ NUMBERS = (
 )  # fmt: skip
 WORDS = ("sex", "admission_type", "procedure", "hospital_service", "diabetes", "hypertension", "smoker")
 FACTORS = NUMBERS + WORDS
+KEPT = (  # of an entity, what is looked at here
+    ("kind", "state", "site", "patient_ref", "event_time", "event_id", "received_at", "admitted_at", "discharged_at")
+    + ("discharge_disposition", "died_at", STAY, HISTORY, "folded", EXPECTED, *FACTORS)
+)  # fmt: skip
 
 # Why a case is counted nowhere, or not in some measure.
 DEATH_FIRST = "death_before_admission"
@@ -54,6 +58,7 @@ class Risk:
     risk: float
     version: str = ""
     reasons: tuple[str, ...] = ()
+    factors: str = ""  # a digest of what it was worked out of
     shadow: float | None = None
     shadow_version: str = ""
 
@@ -73,6 +78,7 @@ class Case:
     disposition: str
     planned: bool
     known: str  # time of the latest event that told of it
+    received: str = ""  # when that came in
     told: Mapping[str, bool] = field(default_factory=dict)  # outcomes as somebody has found, by measure
     expected: Mapping[str, Risk] = field(default_factory=dict)  # by measure
     factors: Mapping[str, Factor] = field(default_factory=dict)
@@ -84,6 +90,7 @@ class Person:
 
     cases: tuple[Case, ...]
     died: str = ""
+    known: str = ""  # time of the latest event that told of him or her
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +111,11 @@ def people(found: Iterable[tuple[str, Entity]], merged: Mapping[str, str]) -> di
     """
     cases: dict[tuple[str, str], dict[str, list[tuple[str, Entity]]]] = defaultdict(lambda: defaultdict(list))
     deaths: dict[tuple[str, str], list[Entity]] = defaultdict(list)
+    told: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, one in found:
         ref = one.get("patient_ref", "")
         person = one.get("site", ""), merged.get(ref, ref)
+        told[person].append(one.get("event_time", ""))
         if one.get("kind") == CASE:
             cases[person][one.get(STAY, name)].append((name, one))
         elif one.get("kind") == DEATH:
@@ -115,18 +124,21 @@ def people(found: Iterable[tuple[str, Entity]], merged: Mapping[str, str]) -> di
     for person in cases.keys() | deaths.keys():
         known = []
         for some in cases[person].values():
-            one = as_one([entity for _, entity in some]) | {"patient_ref": person[1]}
+            one = as_one([entity for _, entity in sorted(some, key=lambda each: each[0])]) | {"patient_ref": person[1]}
             if (case := case_of(min(name for name, _ in some), one)) is not None:
                 known.append(case)
-        made[person] = Person(tuple(sorted(known, key=lambda one: (one.begun, one.record))), died_at(deaths[person]))
+        latest = max(told[person], default="")
+        made[person] = Person(
+            tuple(sorted(known, key=lambda one: (one.begun, one.record))), died_at(deaths[person]), latest
+        )
     return made
 
 
 def as_one(some: Sequence[Entity]) -> Entity:
-    """Entities of one case as one: of each field and each entry the latest position holds."""
+    """Entities of one case as one: of each field and each entry the latest position holds; risks are the first's."""
     if len(some) == 1:
         return some[0]
-    made: Entity = {"kind": CASE}
+    made: Entity = {"kind": CASE} | ({EXPECTED: some[0][EXPECTED]} if EXPECTED in some[0] else {})
     told: dict[str, tuple[str, Entity]] = {}
     for one in some:
         for place, at in one.get("folded", {}).items():
@@ -134,7 +146,7 @@ def as_one(some: Sequence[Entity]) -> Entity:
                 told[place] = at, one
     for place, (_, one) in told.items():
         if place == LATEST:
-            made |= {name: one[name] for name in ("source", "event_time", "event_id", EXPECTED) if name in one}
+            made |= {name: one[name] for name in ("event_time", "event_id", "received_at") if name in one}
         elif place.startswith(f"{HISTORY}/"):
             _, name, key = place.split("/", 2)
             if key in (held := one.get(HISTORY, {}).get(name, {})):
@@ -152,13 +164,14 @@ def case_of(record: str, entity: Entity) -> Case | None:
     outcomes: Mapping[str, Mapping[str, Any]] = history.get(OUTCOMES, {})
     expected = {name: Risk(one["risk"]) for name, one in outcomes.items() if one.get("risk") is not None}
     for name, one in entity.get(EXPECTED, {}).items():
-        expected[name] = Risk(**one | {"reasons": tuple(one["reasons"])})
+        if "risk" in one:
+            expected[name] = Risk(**one | {"reasons": tuple(one["reasons"])})
     ended = entity.get("discharged_at", "")
     return Case(
         record=record,
         person=entity.get("patient_ref", ""),
         site=entity.get("site", ""),
-        unit=longest(history.get(UNITS, {}), ended or entity.get("event_time", "")) or entity.get("unit", ""),
+        unit=unit_of(history.get(UNITS, {}), ended, entity.get("event_time", "")),
         procedure=entity.get("procedure", ""),
         service=entity.get("hospital_service", ""),
         begun=entity.get("admitted_at", ""),
@@ -166,6 +179,7 @@ def case_of(record: str, entity: Entity) -> Case | None:
         disposition=entity.get("discharge_disposition", ""),
         planned=entity.get("admission_type", "") in PLANNED,
         known=entity.get("event_time", ""),
+        received=entity.get("received_at", ""),
         told={name: bool(one["event"]) for name, one in outcomes.items()},
         expected=expected,
         factors=factors(entity),
@@ -184,11 +198,16 @@ def factors(entity: Entity) -> dict[str, Factor]:
     return made
 
 
-def longest(units: Mapping[str, str], until: str) -> str:
-    """The unit where a patient lay longest, of `units` by when he or she came there; of equals the first."""
+def unit_of(units: Mapping[str, str], ended: str, now: str) -> str:
+    """The unit where a patient lay longest, of `units` by when he or she came there; of equals the first.
+
+    What is told of a place after the stay was over is a correction, and the last one holds.
+    """
+    if ended and (corrected := [at for at in units if at > ended]):
+        return units[max(corrected)]
     lain: dict[str, timedelta] = {}
     begins = sorted(units)
-    for begin, end in zip(begins, [*begins[1:], max(until, begins[-1])] if begins else (), strict=True):
+    for begin, end in zip(begins, [*begins[1:], max(ended or now, begins[-1])] if begins else (), strict=True):
         lain[units[begin]] = lain.get(units[begin], timedelta()) + (_time(end) - _time(begin))
     return max(lain, key=lambda unit: lain[unit], default="")
 
@@ -219,17 +238,22 @@ def measured(of: Person) -> list[Measured]:
         gone = _gone(one, died)
         if over:
             made.append(Measured(DIED_IN_HOSPITAL, one.record, over, over, gone))
-        within = later(one.begun, HORIZON)
+        within, due = _within(one.begun)
         dead = bool(died) and died[:10] <= within[:10]
-        made.append(Measured(DIED_30D, one.record, one.begun, within, dead or (gone and one.ended <= within)))
+        made.append(Measured(DIED_30D, one.record, one.begun, due, dead or (gone and one.ended <= within)))
         if one.ended and not gone:
-            within = later(one.ended, HORIZON)
+            within, due = _within(one.ended)
             again = _back(one, sound, within)
             if again or not (died and died[:10] <= within[:10]):
-                made.append(Measured(READMITTED_30D, one.record, one.ended, within, again))
+                made.append(Measured(READMITTED_30D, one.record, one.ended, due, again))
         at = one.ended or one.begun
         made += [Measured(name, one.record, at, at, event) for name, event in one.told.items()]
     return made
+
+
+def _within(at: str) -> tuple[str, str]:
+    """The end of the thirty days, and of its day: a death on it may have no time."""
+    return later(at, HORIZON), later(f"{at[:10]}T00:00:00.000Z", HORIZON + timedelta(days=1))
 
 
 def _gone(case: Case, died: str) -> bool:

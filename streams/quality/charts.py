@@ -10,11 +10,8 @@ lives beyond what was expected. streams/quality/limits.py tells where the limits
 
 A chart is a function of its outcomes, one for each record, in order of event time, and of nothing else: an outcome that
 comes late, again or corrected ends in the chart that a clean pass ends in, to the last bit. So outcomes are held by
-day, for `held_days`, each day with the level at its end, and a change folds again from its own day on. What is older is
-closed: it is one level, and an outcome of such a day is refused as `too_late`; a chart made anew from all outcomes
-takes it in. A record whose day is closed is no longer known by name: a correction that moved it to an open day would
-count it again, so whoever moves one by more than `held_days` makes the chart anew. Event times ahead of their arrival
-must have been capped before, or one wrong clock closes everything.
+day, each day with the level at its end, and a change folds again from its own day on. Whoever keeps charts keeps
+outcomes (streams/quality/units.py), and says from which day on they count.
 """
 
 from __future__ import annotations
@@ -22,16 +19,14 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from datetime import date, datetime, timedelta
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from infra.errors import BadOutcome, UsageError
 
 LEAST_RISK = 1e-6  # a model that is certain is taken at this, and counted: one death would be proof of anything
-HELD_DAYS = 400
-MOST_SIGNALS = 100  # of closed days
 MOST_DRIVERS = 50  # of one signal
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -67,25 +62,40 @@ class VladLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Of a CUSUM that goes up, of one that goes down, of a VLAD. None raises no signal."""
+
+    upper: float | None = None
+    lower: float | None = None
+    vlad: VladLimits | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
-    """How a chart is drawn. A limit of None raises no signal. `baseline`: one risk for everybody, a plain CUSUM."""
+    """How a chart is drawn. `stages`: limits, each from that many cases on; the mix of the first cases tells where
+    they lie, and what was raised by earlier ones stands. `baseline`: one risk for everybody, a plain CUSUM."""
 
     odds_ratio: float = 2.0
-    upper_limit: float | None = None
-    lower_limit: float | None = None
-    vlad: VladLimits | None = None
+    stages: tuple[tuple[int, Limits], ...] = ()
     baseline: float | None = None
-    held_days: int = HELD_DAYS
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.odds_ratio) and self.odds_ratio > 1):
             raise UsageError("the odds ratio of a chart is above 1; the lower CUSUM takes its inverse")
-        if any(limit is not None and not limit > 0 for limit in (self.upper_limit, self.lower_limit)):
+        given = (limit for _, one in self.stages for limit in (one.upper, one.lower))
+        if any(limit is not None and not limit > 0 for limit in given):
             raise UsageError("a limit of a CUSUM is above 0")
         if self.baseline is not None and not 0 < self.baseline < 1:
             raise UsageError("the baseline of a plain CUSUM is between 0 and 1")
-        if self.held_days < 1:
-            raise UsageError("a chart holds one day at least")
+
+    def limits(self, cases: int) -> Limits:
+        """Those that hold for the next case after so many."""
+        held = Limits()
+        for begins, one in self.stages:
+            if begins > cases:
+                break
+            held = one
+        return held
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,22 +146,24 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """`start`, `past`: level and latest signals of the days before `closed`, which nothing changes any more."""
-
     unit: str
     spec: Spec = Spec()
-    start: Level = Level()
-    past: tuple[Signal, ...] = ()
     days: tuple[Day, ...] = ()
-    closed: str = ""
 
     @property
     def level(self) -> Level:
-        return self.days[-1].end if self.days else self.start
+        return self.days[-1].end if self.days else Level()
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        return self.past + tuple(one for day in self.days for one in day.signals)
+        return tuple(one for day in self.days for one in day.signals)
+
+
+def fixed(
+    upper: float | None = None, lower: float | None = None, vlad: VladLimits | None = None
+) -> tuple[tuple[int, Limits], ...]:
+    """Stages of limits that hold from the first case on."""
+    return ((0, Limits(upper, lower, vlad)),)
 
 
 def weight(risk: float, event: bool, odds_ratio: float) -> float:
@@ -162,7 +174,7 @@ def weight(risk: float, event: bool, odds_ratio: float) -> float:
 def step(chart: Chart, outcome: Outcome) -> Chart:
     """The chart after one outcome; the same object where nothing changes (told again, or told better already).
 
-    Raises BadOutcome: `unknown_unit`, `bad_time`, `bad_position`, `bad_risk`, `too_late`.
+    Raises BadOutcome: `unknown_unit`, `bad_time`, `bad_position`, `bad_risk`.
     """
     _check(chart, outcome)
     newest = chart.days[-1] if chart.days else None
@@ -202,40 +214,23 @@ def steps(chart: Chart, outcomes: Iterable[Outcome]) -> Chart:
         return chart
     first = min(changed)
     made = list(chart.days[: bisect_left([day.day for day in chart.days], first)])
-    level = made[-1].end if made else chart.start
+    level = made[-1].end if made else Level()
     for name in sorted({name for name in days if name >= first} | set(changed)):
         held = sorted(of(name).values(), key=lambda one: one.place) if name in changed else days[name].outcomes
         if held:
             made.append(_fold(name, held, level, chart.spec))
             level = made[-1].end
-    return _close(replace(chart, days=tuple(made)))
+    return replace(chart, days=tuple(made))
 
 
-def step_unit(charts: Mapping[str, Chart], outcome: Outcome) -> dict[str, Chart]:
-    """The charts of all units after one outcome of one of them. Raises BadOutcome, `unknown_unit` among others."""
-    if outcome.unit not in charts:
-        raise BadOutcome("unknown_unit")
-    return {**charts, outcome.unit: step(charts[outcome.unit], outcome)}
-
-
-def died_within(days: int, admitted: datetime, died: datetime | None, known_until: datetime) -> bool | None:
-    """Whether a person died within `days` of `admitted`; None: too early to know, nothing is counted yet.
-
-    Days are counted as dates, since a date of death often has no time: midnight of the day of admission is no error.
-    Raises BadOutcome: `death_before_admission`, `known_before_admission`.
-    """
-    if died is not None and died.date() < admitted.date():
-        raise BadOutcome("death_before_admission")
-    if known_until.date() < admitted.date():
-        raise BadOutcome("known_before_admission")
-    if died is not None and died.date() <= known_until.date():
-        return (died.date() - admitted.date()).days <= days
-    return False if (known_until.date() - admitted.date()).days > days else None
+def drawn(chart: Chart, spec: Spec) -> Chart:
+    """The same outcomes, drawn otherwise."""
+    return steps(Chart(chart.unit, spec), (one for day in chart.days for one in day.outcomes))
 
 
 def points(chart: Chart) -> Iterator[tuple[Outcome, Level]]:
     """Each outcome that is held and counted, with the level after it: what a picture is drawn of."""
-    level = chart.start
+    level = Level()
     for day in chart.days:
         for one in day.outcomes:
             if one.event is not None:
@@ -271,31 +266,6 @@ def compare(before: Chart, after: Chart) -> tuple[tuple[Signal, ...], tuple[Sign
     return raised, tuple(one for name, one in was.items() if name not in now)
 
 
-def to_json(chart: Chart) -> dict[str, Any]:
-    """What `from_json` needs, and nothing that follows from it: numbers, texts and lists alone."""
-    return {
-        "unit": chart.unit,
-        "spec": asdict(chart.spec),
-        "start": asdict(chart.start),
-        "past": [asdict(one) for one in chart.past],
-        "closed": chart.closed,
-        "outcomes": [[one.record, one.at, one.told, one.risk, one.event] for day in chart.days for one in day.outcomes],
-    }
-
-
-def from_json(held: Mapping[str, Any]) -> Chart:
-    """The very chart of which `to_json` made this."""
-    spec, start = dict(held["spec"]), dict(held["start"])
-    spec["vlad"] = VladLimits(**spec["vlad"]) if spec["vlad"] else None
-    start |= {name: tuple(start[name]) for name in ("upper_since", "lower_since", "vlad_since")}
-    past = tuple(Signal(**{**one, "since": tuple(one["since"])}) for one in held["past"])
-    chart = Chart(held["unit"], Spec(**spec), Level(**start), past, closed=held["closed"])
-    return steps(
-        chart,
-        (Outcome(record, chart.unit, at, told, risk, event) for record, at, told, risk, event in held["outcomes"]),
-    )
-
-
 def _check(chart: Chart, one: Outcome) -> None:
     if one.unit != chart.unit:
         raise BadOutcome("unknown_unit")
@@ -305,8 +275,6 @@ def _check(chart: Chart, one: Outcome) -> None:
         raise BadOutcome("bad_position")
     if not 0 <= one.risk <= 1:  # NaN too
         raise BadOutcome("bad_risk")
-    if one.day < chart.closed:
-        raise BadOutcome("too_late")
 
 
 def _is_time(text: str) -> bool:
@@ -324,20 +292,6 @@ def _held(chart: Chart, record: str) -> Outcome | None:
     return None
 
 
-def _close(chart: Chart) -> Chart:
-    """Days that are older than what is held become one level."""
-    if not chart.days:
-        return chart
-    oldest = date.fromisoformat(chart.days[-1].day).toordinal() - chart.spec.held_days
-    count = sum(date.fromisoformat(day.day).toordinal() < oldest for day in chart.days)
-    gone, days = chart.days[:count], chart.days[count:]
-    if not gone:
-        return chart
-    past = (*chart.past, *(one for day in gone for one in day.signals))[-MOST_SIGNALS:]
-    closed = (date.fromisoformat(gone[-1].day) + timedelta(days=1)).isoformat()
-    return replace(chart, start=gone[-1].end, past=past, days=days, closed=closed)
-
-
 def _fold(day: str, outcomes: Iterable[Outcome], level: Level, spec: Spec) -> Day:
     held, signals = tuple(outcomes), []
     for one in held:
@@ -353,7 +307,7 @@ def _risk(one: Outcome, spec: Spec) -> float:
 
 def _advance(was: Level, one: Outcome, spec: Spec) -> tuple[Level, list[Signal]]:
     """One outcome further. A CUSUM that stands at its limit has signalled, and begins again at 0."""
-    risk, event, signals = _risk(one, spec), bool(one.event), []
+    risk, event, signals, limits = _risk(one, spec), bool(one.event), [], spec.limits(was.cases)
     spread = risk * (1 - risk)
 
     def cusum(kind: str, value: float, since: tuple[str, str], ratio: float, limit: float | None) -> Any:
@@ -364,18 +318,18 @@ def _advance(was: Level, one: Outcome, spec: Spec) -> tuple[Level, list[Signal]]
             signals.append(Signal(kind, one.at, one.record, value, limit, since))
         return value, since
 
-    upper, upper_since = cusum("cusum_upper", was.upper, was.upper_since, spec.odds_ratio, spec.upper_limit)
-    lower, lower_since = cusum("cusum_lower", was.lower, was.lower_since, 1 / spec.odds_ratio, spec.lower_limit)
-    begins = was.vlad_cases == 0 or (spec.vlad is not None and was.vlad_cases >= spec.vlad.cases)
+    upper, upper_since = cusum("cusum_upper", was.upper, was.upper_since, spec.odds_ratio, limits.upper)
+    lower, lower_since = cusum("cusum_lower", was.lower, was.lower_since, 1 / spec.odds_ratio, limits.lower)
+    begins = was.vlad_cases == 0 or (limits.vlad is not None and was.vlad_cases >= limits.vlad.cases)
     vlad = (0.0 if begins else was.vlad) + risk - event
     vlad_variance = (0.0 if begins else was.vlad_variance) + spread
     vlad_since = one.place if begins else was.vlad_since
     out = was.vlad_out and not begins
-    if spec.vlad is not None and not out:
-        unit = math.sqrt(max(vlad_variance, spec.vlad.floor))
-        if not -spec.vlad.low * unit <= vlad <= spec.vlad.high * unit:
+    if limits.vlad is not None and not out:
+        unit = math.sqrt(max(vlad_variance, limits.vlad.floor))
+        if not -limits.vlad.low * unit <= vlad <= limits.vlad.high * unit:
             out = True
-            kind, limit = ("vlad_low", -spec.vlad.low * unit) if vlad < 0 else ("vlad_high", spec.vlad.high * unit)
+            kind, limit = ("vlad_low", -limits.vlad.low * unit) if vlad < 0 else ("vlad_high", limits.vlad.high * unit)
             signals.append(Signal(kind, one.at, one.record, vlad, limit, vlad_since))
     return Level(
         was.cases + 1,

@@ -1,0 +1,374 @@
+"""The charts of outcomes that a worker keeps: beside the stream, from cases that are durable.
+
+A case is scored once its outcome is due, by the version of the model that was promoted when its latest event came in,
+so that a case that is read again, or an index made anew, gets the risk that it had. The risk is kept in the case, and
+charts are a function of cases (streams/quality/units.py): whoever was killed anywhere begins with what the index has,
+and ends with the same charts. A chart is kept before its signals are told, and what is untold is told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from infra import metrics
+from infra.elastic import Index, Write, dump
+from infra.errors import KeyStoreBusy
+from infra.kafka import Outgoing
+from infra.keystore import KeyStore
+from infra.settings import settings
+from schemas.document import of_persons
+from schemas.outcome_charts import CHART, FOLLOWED, OF, number
+from schemas.topics import SIGNALS
+from streams.beside import Beside, BesideFailed
+from streams.fold import Entity
+from streams.models import Card, Models
+from streams.process import Ready
+from streams.quality import signals
+from streams.quality.cases import CASE, DEATH, EXPECTED, KEPT, Case, people
+from streams.quality.signals import Document
+from streams.quality.units import Design, Key, Of, Units, Wanted, find
+from streams.scoring import PATIENCE_SECONDS, YES, Request, Serving, score
+from streams.state import Fold, Store, advance
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS = 0.05
+DRAW_SECONDS = 0.2  # from one drawing of charts to the next; as long as the last took, where that is longer
+MOST_SCORED = 500  # persons at once
+NICE = 5
+REST_SECONDS = 5.0  # after scoring or finding limits has failed
+MOST_GAUGES = 500  # charts
+LEAST_SHOWN = 11  # cases of a chart that has gauges
+
+
+class Surveillance:
+    """`documents` is the index of charts; `send` confirms messages."""
+
+    def __init__(
+        self,
+        index: Index,
+        documents: Index,
+        keys: KeyStore,
+        models: Models,
+        send: Callable[[Sequence[Outgoing]], Awaitable[None]],
+    ) -> None:
+        self._index, self._documents, self._keys, self._models, self._send = index, documents, keys, models, send
+        self._serving = Serving(models, ())
+        self._beside, self._finding = Beside(NICE), Beside(NICE)
+        self._partitions: dict[str, int] = {}  # of each site that is followed
+        self._reading = asyncio.Lock()
+        self._written: dict[str, Entity] = {}  # while the index is read: what it answers may be older
+        self._epoch = keys.epoch()
+        self._behind = ""
+        self._begun = 0  # how often all was forgotten
+        self._rest = 0.0  # nothing is asked of the processes beside before that
+        self._search: asyncio.Task[None] | None = None  # for limits
+        self._empty()
+
+    def _empty(self) -> None:
+        of = settings()
+        self._units = Units(Design(of.chart_odds_ratio, of.chart_run_length))
+        self._read: set[str] = set()  # sites of which everything is known
+        self._held: dict[Of, dict[str, Entity]] = defaultdict(dict)
+        self._merged: Mapping[str, str] = {}
+        self._documented: dict[Key, Document] = {}
+        self._due: set[Key] = set()
+
+    # ---------------------------------------------------------------------------------------------------------- sites
+
+    async def follow(self, ready: Sequence[Ready]) -> None:
+        """Remember, before anything of it is acknowledged, which sites are this partition's: whoever comes after a
+        kill -9 begins with them, whether or not another event comes."""
+        new = {
+            site: event.incoming.partition
+            for event in ready
+            for change in event.changes
+            if (site := change.clear.get("site")) and site not in self._partitions
+        }
+        if new:
+            made = [Write(number(FOLLOWED, site), dump(_followed(site, place))) for site, place in new.items()]
+            if refused := await self._documents.bulk(made):
+                log.error("sites cannot be remembered: %s", sorted(set(refused.values())))
+            self._partitions |= new
+
+    async def watch(self, partitions: Collection[int]) -> None:
+        """Once in a while: follow what is this worker's, and look whether persons were merged."""
+        gone = {site for site, place in self._partitions.items() if place not in partitions}
+        if gone:
+            self._partitions = {site: place for site, place in self._partitions.items() if site not in gone}
+            self.forget()
+        if partitions:
+            mine = {"bool": {"filter": [{"term": {"kind": FOLLOWED}}, {"terms": {"partition": sorted(partitions)}}]}}
+            found = await self._documents.find(mine)
+            self._partitions |= {one["site"]: one["partition"] for one in found.values()}
+        behind = await self._index.behind()
+        if behind and self._behind not in ("", behind):  # a replay has made the index anew, without what was expected
+            self.forget()
+        self._behind = behind or self._behind
+        try:
+            merged, epoch = await asyncio.to_thread(lambda: (self._keys.merged(), self._keys.epoch()))
+        except KeyStoreBusy:
+            return  # the next look will do
+        if epoch != self._epoch:  # somebody was erased; an agent hears of it with the next event alone
+            self._epoch = epoch
+            self.forget()
+        if merged != self._merged:
+            self._regroup(merged)
+
+    def forget(self) -> None:
+        """Begin again: somebody was erased, and might be among them, or a partition was another worker's."""
+        self._begun += 1
+        self._empty()
+
+    def take(self, name: str, entity: Entity) -> None:
+        """An entity that was written, or read since somebody else may have written it."""
+        if entity.get("kind") not in (CASE, DEATH):
+            return
+        if self._reading.locked():
+            self._written[name] = entity
+        if entity.get("site") in self._read:
+            self._take(name, entity)
+
+    def _take(self, name: str, entity: Entity) -> None:
+        of = self._person(entity)
+        self._held[of][name] = {one: entity[one] for one in KEPT if one in entity}
+        self._tell(of)
+
+    def _person(self, entity: Entity) -> Of:
+        ref = entity.get("patient_ref", "")
+        return entity.get("site", ""), self._merged.get(ref, ref)
+
+    def _tell(self, of: Of) -> None:
+        self._units.take(of, people(self._held[of].items(), self._merged).get(of))
+
+    def _regroup(self, merged: Mapping[str, str]) -> None:
+        """Persons who were joined, or parted, since this was looked at last."""
+        apart = {ref for ref in merged.keys() | self._merged.keys() if merged.get(ref) != self._merged.get(ref)}
+        moved = apart | {one[ref] for one in (merged, self._merged) for ref in apart if ref in one}
+        self._merged = merged
+        for of in [of for of in self._held if of[1] in moved]:
+            held = self._held.pop(of)
+            self._units.take(of, None)
+            for name, one in held.items():
+                self._held[self._person(one)][name] = one
+        for of in [of for of in self._held if of[1] in moved or of[1] in merged.values()]:
+            self._tell(of)
+
+    async def _begin(self, site: str) -> None:
+        """Everything of a site, as the index has it with what was written since it was asked."""
+        async with self._reading:
+            self._written, begun = {}, self._begun
+            wanted: dict[str, Any] = {"term": {"site": site}}
+            kinds = [{"term": {"part": -1}}, {"terms": {"kind": [CASE, DEATH]}}]
+            found = await self._index.find({"bool": {"filter": [wanted, *kinds]}})
+            kept = await self._documents.find({"bool": {"filter": [wanted, {"term": {"kind": CHART}}]}})
+            refs = {one["patient_ref"] for one in found.values() if "patient_ref" in one}
+            erased = await asyncio.to_thread(self._keys.erased, refs)
+            if begun != self._begun:
+                return
+            self._read.add(site)
+            for said in kept.values():
+                for found_on, limits in signals.limits_of(said):
+                    if found_on.design == self._units.design:
+                        self._units.found(found_on, limits)
+                self._documented[_key(said)] = said
+            newer = {name: one for name, one in self._written.items() if one.get("site") == site}
+            for number_, (name, one) in enumerate((found | newer).items()):
+                if one.get("patient_ref") not in erased:
+                    self._take(name, one)
+                if number_ % 500 == 499:
+                    await asyncio.sleep(0)
+        untold = [said for said in kept.values() if said["untold"]]  # whoever was killed may not have told them
+        for said in untold:
+            await self._send(await asyncio.to_thread(self._messages, said))
+
+    # ----------------------------------------------------------------------------------------------------------- work
+
+    async def run(self, entities: Store) -> None:
+        """Score and draw, for as long as the worker runs. Whatever fails in it, the stream goes on."""
+        drawn = 0.0
+        try:
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                try:
+                    for site in [site for site in self._partitions if site not in self._read]:
+                        await self._begin(site)
+                    if self._units.fresh and time.monotonic() >= self._rest:
+                        await self._score(entities)
+                    began = time.monotonic()
+                    if began >= drawn and (self._units.any_changed or self._due):
+                        await self._draw()
+                        drawn = time.monotonic() + max(DRAW_SECONDS, time.monotonic() - began)
+                except KeyStoreBusy:
+                    continue
+                except BesideFailed as error:
+                    log.error("no expected risks: %s", error)
+                    metrics.SCORES.labels(OF.name, "failed").inc()
+                    self._rest = time.monotonic() + REST_SECONDS
+        finally:
+            self._beside.close()
+            self._finding.close()
+
+    async def _score(self, entities: Store) -> None:
+        """Expected risks of cases that are due and have none by the version that serves, kept in the cases."""
+        some = [self._units.fresh.pop() for _ in range(min(MOST_SCORED, len(self._units.fresh)))]
+        try:
+            self._serve()
+            requests: dict[tuple[str, str], Request] = {}
+            asked: dict[tuple[str, str], list[tuple[Case, str, bool]]] = defaultdict(list)
+            for of in some:
+                for case, measure in self._units.lacking(of):
+                    for card, shadow in self._wanted(case, measure):
+                        one = card.name, card.version
+                        requests.setdefault(one, (*one, [], card.feature_means))[2].append(case.factors)
+                        asked[one].append((case, measure, shadow))
+            if not requests:
+                return
+            replies = await self._beside.ask(PATIENCE_SECONDS, score, list(requests.values()))
+        except BaseException:
+            self._units.fresh.update(some)
+            raise
+        made: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
+        for (name, version), reply in zip(requests, replies, strict=True):
+            if isinstance(reply, str):
+                log.error("no expected risks by %s/%s: %s", name, version, reply)
+                metrics.SCORES.labels(name, "failed").inc(len(asked[name, version]))
+                continue
+            for (case, measure, shadow), (_, probabilities, reasons) in zip(asked[name, version], reply, strict=True):
+                risk = round(probabilities.get(YES, 0.0), 6)
+                metrics.SCORES.labels(name, "shadow" if shadow else "promoted").inc()
+                if shadow:
+                    made[case.record][measure] |= {"shadow": risk, "shadow_version": version}
+                else:
+                    why = [f"{feature} {weight:+.3f}" for feature, weight in reasons]
+                    said = {"risk": risk, "version": version, "reasons": why, "factors": digest(case)}
+                    made[case.record][measure] |= said
+        folds: dict[str, Fold] = {name: partial(_expecting, one) for name, one in made.items()}
+        await advance(entities, folds)
+
+    def _serve(self) -> None:
+        names = [name for name in self._models.names() if name.startswith(f"{OF.name}-")]
+        if names != self._serving.names:
+            self._serving = Serving(self._models, names)
+        self._serving.refresh()
+
+    def _wanted(self, case: Case, measure: str) -> list[tuple[Card, bool]]:
+        """Models by which a case is to be scored: those that have not, of what is known of it by now."""
+        if not case.received:
+            return []
+        serving = self._serving.at(f"{OF.name}-{measure}", datetime.fromisoformat(case.received))
+        if all(shadow for _, shadow in serving):
+            return []
+        has = case.expected.get(measure)
+        if has is None or has.factors != digest(case):
+            return serving
+        return [one for one in serving if one[0].version != (has.shadow_version if one[1] else has.version)]
+
+    async def _draw(self) -> None:
+        """Keep the charts that have changed, then tell what is new in them."""
+        self._due |= self._units.changed()
+        lacking = self._units.wanted(self._due)
+        if lacking and self._search is None and time.monotonic() >= self._rest:
+            self._search = asyncio.create_task(self._find(lacking))
+        ready = [key for key in self._due if not self._units.wanted([key])]
+        self._due -= set(ready)
+        begun, units = self._begun, self._units
+        made: dict[Key, Document] = {}
+        for key in ready:
+            made[key] = document = self._document(key)
+            document["untold"] = signals.untold(document, self._documented.get(key))
+            document["patient_ref"] = sorted(
+                {*document["patient_ref"], *(ref for line in document["untold"] for _, ref in line["drivers"] if ref)}
+            )
+        if not made or begun != self._begun:
+            return
+        try:
+            named = {ref for document in made.values() for ref in document["patient_ref"]}
+            await self._keep(made)
+            if await asyncio.to_thread(self._keys.erased, named):  # the erasure may have looked too early
+                await self._documents.remove_of(of_persons(named))
+                self.forget()
+                return
+            for document in made.values():
+                if document["untold"]:
+                    told = await asyncio.to_thread(self._messages, document)
+                    await self._send(told)
+                    for one in told:
+                        metrics.SIGNALS.labels(OF.name, dict(one.headers)["signal"].decode()).inc()
+        except BaseException:
+            if units is self._units:
+                self._due |= set(ready)
+            raise
+        if units is self._units:
+            self._documented |= made
+            self._show(made)
+
+    def _document(self, key: Key) -> Document:
+        units = self._units
+        known, waiting = units.known(key.site), units.waiting(key)
+        return signals.document(key, units.chart(key), known, waiting, units.design, units.limits(key), units.whose)
+
+    async def _keep(self, made: Mapping[Key, Document]) -> None:
+        writes = [Write(_id(key), dump(document)) for key, document in made.items()]
+        if refused := await self._documents.bulk(writes):
+            log.error("charts cannot be kept: %s", sorted(set(refused.values())))
+
+    def _messages(self, said: Document) -> list[Outgoing]:
+        found = signals.messages(said, said["untold"], self._keys.living)
+        return [Outgoing(SIGNALS.name, *one) for one in found]
+
+    async def _find(self, lacking: Collection[Wanted]) -> None:
+        units = self._units
+        try:
+            for one in lacking:
+                limits = await self._finding.ask(PATIENCE_SECONDS, find, one)
+                units.found(one, limits)
+        except BesideFailed as error:
+            log.error("no limits of a chart: %s", error)
+            self._rest = time.monotonic() + REST_SECONDS
+        finally:
+            self._search = None
+
+    def _show(self, made: Mapping[Key, Document]) -> None:
+        for key, said in made.items():
+            labels = (key.site, key.scope, key.name, key.measure)
+            if said["cases"] < LEAST_SHOWN or len(self._documented) > MOST_GAUGES:
+                continue
+            metrics.OUTCOME_CASES.labels(*labels).set(said["cases"])
+            metrics.OUTCOME_RATIO.labels(*labels).set(said.get("ratio", 0.0))
+            for side in ("upper", "lower"):
+                if limit := said[f"{side}_limit"]:
+                    metrics.OUTCOME_CUSUM.labels(*labels, side).set(said[side] / limit)
+
+
+def digest(case: Case) -> str:
+    """Of all that the risk of a case hangs on."""
+    return hashlib.sha256(repr(sorted(case.factors.items())).encode()).hexdigest()[:16]
+
+
+def _expecting(found: Mapping[str, Mapping[str, Any]], old: Entity | None) -> Entity | None:
+    """An entity with these risks; nothing where it is gone, as of somebody who was erased meanwhile."""
+    if old is None:
+        return None
+    before = old.get(EXPECTED, {})
+    now = before | {measure: before.get(measure, {}) | dict(one) for measure, one in found.items()}
+    return {**old, EXPECTED: now} if now != before else None
+
+
+def _followed(site: str, partition: int) -> Document:
+    return {"kind": FOLLOWED, "site": site, "partition": partition}
+
+
+def _key(said: Mapping[str, Any]) -> Key:
+    return Key(said["site"], said["scope"], said["name"], said["measure"])
+
+
+def _id(key: Key) -> str:
+    return number(CHART, key.site, key.scope, key.name, key.measure)
