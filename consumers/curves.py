@@ -25,7 +25,7 @@ from consumers import cases as told
 from consumers.access import Caller
 from infra.audit import Audit
 from infra.errors import Inestimable, UsageError
-from streams.beside import Beside
+from streams.beside import Beside, BesideFailed
 from streams.learn import SMALLEST
 from streams.quality import cases, cox, frailty, survival
 from streams.quality.cases import Case
@@ -171,7 +171,7 @@ def of_people(found: Sequence[cases.Person], window: Window) -> Table:
     known: dict[str, str] = {}
     for one in found:
         for case in one.cases:
-            known[case.site] = max(known.get(case.site, ""), case.known, case.begun)
+            known[case.site] = max(known.get(case.site, ""), one.known, case.known, case.begun)
     first: dict[str, tuple[Case, float, bool]] = {}
     refused: Counter[str] = Counter()
     for one in found:
@@ -547,7 +547,11 @@ async def follow(read: Callable[[], Table], model: Model, every: float, say: Cal
         while True:
             table = await asyncio.to_thread(read)
             if (now := table.digest()) != seen:
-                seen, report = now, await beside.ask(PATIENCE, refit, model, table, last)
+                seen = now
+                try:
+                    report = await beside.ask(PATIENCE, refit, model, table, last)
+                except BesideFailed as error:
+                    report = {"error": "fit_failed", "where": str(error)}
                 say(report, last)
                 last = last if "error" in report else report
             await asyncio.sleep(every)
