@@ -29,7 +29,7 @@ EPILOG = (
     " 9 ended by its own watchdog; 10 not permitted; 11 a legal hold; 12 the audit cannot be"
     " written; 13 the audit was altered; 14 the ledger of erasures was altered; 15 an erased person is not gone;"
     " 16 a model that was altered, or may not be loaded; 17 a model that is not better;"
-    " 18 nothing that a model could be trained on; 19 the plan is another one by now."
+    " 18 nothing that a model or a figure could be made of; 19 the plan is another one by now."
 )
 
 app = typer.Typer(

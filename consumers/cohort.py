@@ -20,6 +20,7 @@ from consumers.figures import Compared, Values
 from infra.errors import UsageError
 from schemas import safe_harbor
 from schemas.safe_harbor import OLDEST, SMALLEST
+from streams.quality.rules import adjusted
 
 Row = dict[str, Any]
 Rows = Sequence[int]
@@ -340,7 +341,7 @@ def versus(a: Cohort, b: Cohort, columns: Iterable[Column], *, limited: bool) ->
             made += _versus_categories(a, b, column, limited)
         made += _versus_presence(a, b, column, limited)
     tested = [row for row in made if "p" in row]
-    for row, q in zip(tested, figures.adjusted([row["p"] for row in tested]), strict=True):
+    for row, q in zip(tested, adjusted([row["p"] for row in tested]), strict=True):
         row["q"] = q
     return [_rounded(row) for row in made] if limited else made
 

@@ -237,8 +237,3 @@ def compare_shares(a: int, of_a: int, b: int, of_b: int) -> Compared | None:
     bounds = (float(interval.low), float(interval.high)) if interval is not None else None
     size = float(ratio.relative_risk) if b else float("inf")
     return Compared(found.test, found.p, "risk ratio", size, bounds, {})
-
-
-def adjusted(p: Sequence[float]) -> list[float]:
-    """Benjamini and Hochberg (1995): the least rate of false discoveries at which each would be one."""
-    return [float(q) for q in stats.false_discovery_control(list(p))] if p else []

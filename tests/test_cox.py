@@ -54,8 +54,11 @@ def test_kidney_without_frailty_as_published() -> None:
     assert fitted.lrt.statistic == pytest.approx(17.65, abs=5e-3)
 
 
-def test_proportionality_as_published() -> None:
-    """R's survival 3, example of cox.zph on `ovarian`: age 0.698, ecog.ps 2.371, together 3.633."""
+def test_proportionality_of_ovarian_stays_as_it_is() -> None:
+    """Our own figures, to be kept: no publication of R's for this model (the example of cox.zph) was found.
+
+    That the test is the right one is shown below, by a hazard ratio that turns.
+    """
     data = ovarian()
     tested = cox.proportionality(data, cox.fit(data))
     assert [one.statistic for one in (*tested.terms.values(), tested.whole)] == pytest.approx(
@@ -223,6 +226,25 @@ def test_concordance_is_that_of_all_pairs(seed: int, entry: bool, strata: int) -
                 counts[kind] += data.weight[one] * data.weight[other]
     found = concordance(data, risk)
     assert (found.concordant, found.discordant, found.tied) == pytest.approx(counts)
+
+
+@pytest.mark.parametrize("begin", [[0.4, -0.2], [3.0, 3.0], [500.0, -500.0]])
+@pytest.mark.parametrize("entry", [False, True])
+def test_a_warm_fit_is_the_cold_one(begin: list[float], entry: bool) -> None:
+    """Also from a beginning that is worse than none, or from which no hazard can be worked out."""
+    data = drawn(71, 300, entry=entry, strata=2)
+    cold, warm = cox.fit(data), cox.fit(data, begin=begin)
+    assert warm.coef == pytest.approx(cold.coef, abs=1e-6)
+    assert warm.cov == pytest.approx(cold.cov, rel=1e-5)
+    assert (warm.loglik, warm.loglik_null, warm.score.statistic) == pytest.approx(
+        (cold.loglik, cold.loglik_null, cold.score.statistic)
+    )
+
+
+def test_a_warm_fit_of_nearly_the_same_rows_takes_fewer_steps() -> None:
+    data = drawn(72, 2000)
+    fewer = cox.fit(data.take(np.arange(1990)))
+    assert cox.fit(data, begin=fewer.coef).steps < cox.fit(data).steps
 
 
 def separated() -> Cases:

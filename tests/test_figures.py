@@ -13,7 +13,6 @@ from scipy import stats
 
 from consumers.figures import (
     MOST_BINS,
-    adjusted,
     compare_categories,
     compare_numbers,
     compare_shares,
@@ -141,14 +140,6 @@ def test_risk_ratio_as_published() -> None:
     assert found is not None
     assert found.size == pytest.approx(0.58, abs=0.005)
     assert found.interval == pytest.approx((0.47, 0.72), abs=0.006)
-
-
-def test_false_discoveries_as_published() -> None:
-    """Benjamini and Hochberg (1995), section 4.1: of 15 p-values the four smallest are rejected at 0.05."""
-    p = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459]
-    p += [0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0000]
-    assert [q <= 0.05 for q in adjusted(p)] == [True] * 4 + [False] * 11
-    assert adjusted([]) == []
 
 
 # -------------------------------------------------------------------------------------------------------------- shape

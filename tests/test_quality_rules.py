@@ -203,13 +203,13 @@ def test_sequence_rules() -> None:
     late, other = "late antibiotic", "visit"
     held = [in_order([late, other, "sepsis"])] * 30 + [in_order([late, other])] * 10
     held += [in_order([other, "sepsis"])] * 6 + [in_order([other])] * 54
-    (one,) = (x for x in sequence_rules(held, support=0.1) if (x.before, x.then) == ((late,), "sepsis"))
+    (one,) = (x for x in sequence_rules(held, support=0.1) if (x.antecedent, x.consequent) == ((late,), "sepsis"))
     assert (one.count, one.of, one.support, one.confidence) == (30, 100, 0.3, 0.75)
     assert one.lift == pytest.approx(0.3 / (0.4 * 0.36))
     assert one.leverage == pytest.approx(0.3 - 0.4 * 0.36)
     assert one.p == pytest.approx(stats.fisher_exact([[30, 10], [6, 54]], alternative="greater").pvalue)
     assert one.q < 1e-6
-    assert all(x.then != late for x in sequence_rules(held, support=0.1))
+    assert all(x.consequent != late for x in sequence_rules(held, support=0.1))
 
 
 def patients(count: int, seed: int) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.tree import DecisionTreeClassifier
 
 from infra.errors import Untrainable, UsageError
-from streams.quality.rules import adjusted
+from streams.quality.rules import adjusted, measures
 
 SEED = 20_171
 LEAST_EVENTS = 20  # in either class: ten a half
@@ -116,8 +116,7 @@ def _told(groups: Sequence[tuple[tuple[Condition, ...], np.ndarray]], n: int, to
     made = []
     for (way, count, events), p, q in zip(counted, chances, adjusted(chances), strict=True):
         within = stats.binomtest(events, count).proportion_ci(0.95, method="wilson")
-        sure, expected = events / count, count / n * total / n
-        lift, leverage = sure / (total / n), events / n - expected
+        _, sure, lift, leverage = measures(events, count, total, n)
         low, high = float(within.low), float(within.high)
         made.append(ClassRule(way, count, events, count / n, sure, low, high, lift, leverage, p, q))
     return sorted(made, key=lambda one: -one.confidence)

@@ -102,6 +102,9 @@ class Scaled:
                 raise Inestimable("constant_covariate", name)
         return cls(x / scale, mean, scale)
 
+    def begin(self, coef: ArrayLike | None) -> Floats | None:
+        return None if coef is None else np.asarray(coef, dtype=np.float64) * self.scale
+
 
 def cholesky(information: Floats, names: Sequence[str]) -> Floats:
     """The lower factor. Raises Inestimable `collinear` with the first column that the ones before it give."""
@@ -140,8 +143,10 @@ class Solved:
     steps: int
 
 
-def maximise(sets: RiskSets, scaled: Scaled, names: Sequence[str]) -> Solved:
-    """Newton's steps, halved while they lose. Raises Inestimable `monotone_likelihood`, `collinear`, `no_convergence`.
+def maximise(sets: RiskSets, scaled: Scaled, names: Sequence[str], begin: Floats | None = None) -> Solved:
+    """Newton's steps, halved while they lose; the first goes to `begin` (p,) where that is likelier than zero.
+
+    Raises Inestimable `monotone_likelihood`, `collinear`, `no_convergence`.
 
     Where a combination of covariates puts every death first in its risk set, the likelihood rises for ever and the
     information along it dies away while steps stay long: that is reported with the covariates that run away.
@@ -164,6 +169,11 @@ def maximise(sets: RiskSets, scaled: Scaled, names: Sequence[str]) -> Solved:
         gain = float(gradient @ move)
         if not step:
             score = gain
+            if begin is not None:
+                tried = sets.hazard(x @ begin)
+                if np.isfinite(tried.loglik) and tried.loglik > hazard.loglik:
+                    beta, hazard = begin, tried
+                    continue
         along = float(move @ information @ move) / max(float((move * move) @ before), 1e-300)
         running = float(np.abs(move).max()) > 1e-2
         if running and along < VANISHED:
@@ -191,8 +201,10 @@ def fit(
     robust: bool = False,
     cluster: ArrayLike | None = None,
     with_concordance: bool = True,
+    begin: ArrayLike | None = None,
 ) -> CoxFit:
     """The partial likelihood's maximum. `cluster` (n,): rows of one patient, or of one unit, are summed in `robust`.
+    `begin` (p,): coefficients of an earlier fit, from which to look.
 
     Ties: Efron, JASA 72, 1977, or Breslow. With weights, Efron's deaths of a time have their mean weight, as in R.
     Raises Inestimable: `all_censored`, `no_covariates`, `constant_covariate`, `one_case`, `collinear`,
@@ -201,7 +213,7 @@ def fit(
     check_columns(given)
     sets = RiskSets(given, ties)
     scaled = Scaled.of(given, sets)
-    solved = maximise(sets, scaled, given.names)
+    solved = maximise(sets, scaled, given.names, scaled.begin(begin))
     factor = cholesky(solved.information, given.names)
     inner = linalg.cho_solve((factor, True), np.eye(len(factor)))
     cov = inner / np.outer(scaled.scale, scaled.scale)

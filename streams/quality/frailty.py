@@ -33,6 +33,7 @@ STEPS = 200
 FINE, COARSE = 1e-9, 1e-5  # what the penalised likelihood may still gain: at the end, and while looking
 LEAST, MOST = 1e-4, 1e3  # of the variance; below the least it is zero
 GRID = (0.5, 0.05, 1e-3, 4.0)
+BESIDE = 1.5  # an earlier variance serves while the best one is within this factor of it
 ALPHA = 0.05
 SMALL = 20_000  # up to so many rows a fit looks for a cluster that drives it
 
@@ -102,7 +103,14 @@ class _Model:
     """One data set, at any variance. Starts each time from the nearest that it knows."""
 
     def __init__(
-        self, given: Cases, cluster: Ints, count: int, distribution: Distribution, ties: Ties, trace: Trace
+        self,
+        given: Cases,
+        cluster: Ints,
+        count: int,
+        distribution: Distribution,
+        ties: Ties,
+        trace: Trace,
+        begin: ArrayLike | None = None,
     ) -> None:
         self.gamma, self.trace = distribution == "gamma", trace
         self.sets = sets = RiskSets(given, ties)
@@ -119,7 +127,7 @@ class _Model:
         self.exact = len(sets.rows) <= SMALL
         self.coarse = FINE if self.exact else COARSE
         if given.names:
-            self.plain = cox.maximise(sets, self.scaled, given.names)
+            self.plain = cox.maximise(sets, self.scaled, given.names, self.scaled.begin(begin))
             beta, hazard = self.plain.beta, self.plain.hazard
         else:
             beta, hazard = np.zeros(0), sets.hazard(np.zeros(len(sets.rows)))
@@ -174,7 +182,8 @@ class _Model:
 
     def _centred(self, omega: Floats) -> Floats:
         """The partial likelihood knows no level: the best one for the penalty."""
-        level = float(special.logsumexp(omega)) - math.log(self.count) if self.gamma else float(omega.mean())
+        top = float(omega.max())
+        level = top + math.log(float(np.exp(omega - top).mean())) if self.gamma else float(omega.mean())
         return np.asarray(omega - level, dtype=np.float64)
 
     def _begin(self, theta: float) -> tuple[Floats, Floats, Hazard, _Curvature | None]:
@@ -330,8 +339,13 @@ def fit(
     trace: Trace = "diagonal",
     level: float = 0.95,
     look_for_driver: bool | None = None,
+    begin: ArrayLike | None = None,
+    near: float | None = None,
 ) -> FrailtyFit:
     """`cluster` (n,): who shares. With `theta` the variance is that; else it is estimated, with its interval.
+
+    `begin` (p,), `near`: coefficients and variance of an earlier fit, from which to look. Where the likelihood has two
+    tops, the one beside `near` is found.
 
     `trace`: of the Gaussian equation, by the diagonal of the frailties' Hessian as R does, or by the whole, which
     counts the common level too and gives about clusters / (clusters - 1) times as much.
@@ -347,8 +361,8 @@ def fit(
         raise Inestimable("weighted")
     if given.names:
         cox.check_columns(given)
-    model = _Model(given, codes, len(labels), distribution, ties, trace)
-    best = _estimate(model) if theta is None else theta
+    model = _Model(given, codes, len(labels), distribution, ties, trace, begin)
+    best = _estimate(model, near) if theta is None else theta
     found = _end(model, best)
     zero = model.zero.loglik
     interval = _interval(model, best, found.likelihood, level) if theta is None else None
@@ -410,8 +424,12 @@ def _end(model: _Model, theta: float) -> _End:
     return _End(beta / scale, inner / np.outer(scale, scale), omega, partial, top, p)
 
 
-def _estimate(model: _Model) -> float:
+def _estimate(model: _Model, near: float | None = None) -> float:
     """The best variance; 0 where none above it is likelier than none at all."""
+    if near is not None and LEAST * BESIDE < near < MOST / BESIDE:
+        low, high = near / BESIDE, near * BESIDE
+        if model.at(low).slope > 0 > model.at(high).slope:
+            return _root(model, low, high)
     for one in GRID:
         model.at(one)
     known = sorted(GRID)
@@ -427,11 +445,15 @@ def _estimate(model: _Model) -> float:
     if not best and ends[0] <= 0:
         return 0.0
     if ends[0] > 0 > ends[1]:
-        near = 1e-7 if model.exact else 1e-4
-        return math.exp(
-            optimize.brentq(lambda one: model.at(math.exp(one)).slope, math.log(low), math.log(high), xtol=near)
-        )
+        return _root(model, low, high)
     return low if ends[0] <= 0 else high
+
+
+def _root(model: _Model, low: float, high: float) -> float:
+    """Where the likelihood is level, between variances at which it rises and falls."""
+    close = 1e-7 if model.exact else 1e-4
+    ends = math.log(low), math.log(high)
+    return math.exp(optimize.brentq(lambda one: model.at(math.exp(one)).slope, *ends, xtol=close))
 
 
 def _interval(model: _Model, best: float, top: float, level: float) -> tuple[float, float]:

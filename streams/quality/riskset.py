@@ -233,7 +233,7 @@ class RiskSets:
             total = np.maximum(total, self.deaths(relative))
         if self.tied:
             total = total[self.step_bin] - self.fraction * self.deaths(relative)[self.step_bin]
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # of a step too far, which is halved
             rate = self.step_weight / total
             loglik = float(self._own(eta - shift) - self.step_weight @ np.log(total))
             increment = self.by_bin(rate)

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +26,19 @@ from scipy import stats
 from infra.errors import UsageError
 
 Items = frozenset[str]
+A = TypeVar("A")
+B = TypeVar("B")
 
 MOST_SETS = 100_000  # or rules: a support too low for its data would fill the memory
 LONGEST = 5  # items of one set: nobody reads a longer rule
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """`count` transactions of `of` have `antecedent` and `consequent` both."""
+class Rule(Generic[A, B]):
+    """`count` transactions, or sequences, of `of` have `antecedent` and `consequent` both."""
 
-    antecedent: Items
-    consequent: Items
+    antecedent: A
+    consequent: B
     count: int
     of: int
     support: float
@@ -55,8 +58,8 @@ class Change:
 
     antecedent: Items
     consequent: Items
-    before: Rule | None
-    after: Rule | None
+    before: Rule[Items, Items] | None
+    after: Rule[Items, Items] | None
     counts: tuple[tuple[int, int, int], tuple[int, int, int]]
     p: float
     q: float
@@ -100,7 +103,7 @@ def rules(
     confidence: float = 0.0,
     lift: float = 0.0,
     longest: int = LONGEST,
-) -> list[Rule]:
+) -> list[Rule[Items, Items]]:
     """Rules that are frequent and confident enough, those most surely not by chance first. Raises UsageError."""
     held = [frozenset(one) for one in transactions]
     counts = item_sets(held, support, longest)
@@ -111,20 +114,31 @@ def rules(
     ]  # fmt: skip
     _few_enough(len(tried))
     n = len(held)
-    chances = by_chance([(count, counts[a], counts[b], n) for a, b, count in tried])
-    made = [
-        rule(a, b, (count, counts[a], counts[b], n), p, q)
-        for (a, b, count), p, q in zip(tried, chances, adjusted(chances), strict=True)
-    ]
+    made = told([(a, b, (count, counts[a], counts[b], n)) for a, b, count in tried])
     kept = (one for one in made if one.confidence >= confidence - 1e-12 and one.lift >= lift - 1e-12)
     return sorted(kept, key=lambda one: (one.q, one.p, -one.lift, sorted(one.antecedent), sorted(one.consequent)))
 
 
-def rule(antecedent: Items, consequent: Items, counts: tuple[int, int, int, int], p: float, q: float) -> Rule:
-    """`counts`: transactions with both, with the antecedent, with the consequent, and all."""
-    both, first, second, n = counts
+class Measures(NamedTuple):
+    support: float
+    confidence: float
+    lift: float
+    leverage: float
+
+
+def measures(both: int, first: int, second: int, n: int) -> Measures:
+    """Of `n`, with antecedent and consequent, with the antecedent, with the consequent."""
     share, expected = both / n, first / n * second / n
-    return Rule(antecedent, consequent, both, n, share, both / first, share / expected, share - expected, p, q)
+    return Measures(share, both / first, share / expected, share - expected)
+
+
+def told(tried: Sequence[tuple[A, B, tuple[int, int, int, int]]]) -> list[Rule[A, B]]:
+    """Rules by antecedent, consequent and the four counts of `measures`; q is over all of them."""
+    chances = by_chance([counts for _, _, counts in tried])
+    return [
+        Rule(a, b, counts[0], counts[3], *measures(*counts), p, q)
+        for (a, b, counts), p, q in zip(tried, chances, adjusted(chances), strict=True)
+    ]
 
 
 def changes(
@@ -143,10 +157,10 @@ def changes(
     """
     windows = [[frozenset(one) for one in window] for window in (before, after)]
     frequent = [item_sets(window, support, longest) for window in windows]
-    told = []
+    held = []
     for window in windows:
         found = rules(window, support=support, confidence=confidence, longest=longest)
-        told.append({(one.antecedent, one.consequent): one for one in found})
+        held.append({(one.antecedent, one.consequent): one for one in found})
     tried = sorted(
         {(part, items - part) for sets in frequent for items in sets for part in _parts(items)},
         key=lambda one: (sorted(one[0]), sorted(one[1])),
@@ -160,9 +174,9 @@ def changes(
     table = np.array(counts, dtype=np.int64).reshape(-1, 2, 3)
     chances = [float(p) for p in _changed(table[:, 0], table[:, 1])]
     made = [
-        Change(*pair, told[0].get(pair), told[1].get(pair), (both[0], both[1]), p, q)
+        Change(*pair, held[0].get(pair), held[1].get(pair), (both[0], both[1]), p, q)
         for pair, both, p, q in zip(tried, counts, chances, adjusted(chances), strict=True)
-        if pair in told[0] or pair in told[1]
+        if pair in held[0] or pair in held[1]
     ]
     return sorted(made, key=lambda one: (one.q, one.p))
 

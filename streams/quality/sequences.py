@@ -10,35 +10,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from infra.errors import UsageError
-from streams.quality.rules import MOST_SETS, adjusted, by_chance, least_count
+from streams.quality.rules import MOST_SETS, Rule, least_count, told
 
 Pattern = tuple[str, ...]
 Event = tuple[float, str]  # when, in any unit, and what; at one time nothing is behind anything
 
 LONGEST = 5
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceRule:
-    """`count` sequences of `of` have `before` and behind it, within the gaps, `then`.
-
-    Lift and leverage compare with sequences that have `then` anywhere, and p is that of as many having both in any
-    order: both say less than is so, never more.
-    """
-
-    before: Pattern
-    then: str
-    count: int
-    of: int
-    support: float
-    confidence: float
-    lift: float
-    leverage: float
-    p: float
-    q: float
 
 
 def in_order(names: Sequence[str]) -> list[Event]:
@@ -110,16 +89,20 @@ def sequence_rules(
     longest: int = LONGEST,
     least_gap: float = 0.0,
     most_gap: float | None = None,
-) -> list[SequenceRule]:
-    """Rules `before` -> `then` of frequent patterns, the surest first; q is over all of them. Raises UsageError."""
+) -> list[Rule[Pattern, str]]:
+    """Rules of frequent patterns: behind the antecedent, within the gaps, comes the consequent; the surest first.
+
+    Lift and leverage compare with sequences that have the consequent anywhere, and p is that of as many having both in
+    any order: both say less than is so, never more. q is over all of them. Raises UsageError.
+    """
     n = len(sequences)
     found = patterns(sequences, support, longest=longest, least_gap=least_gap, most_gap=most_gap)
-    tried = [(one[:-1], one[-1], count) for one, count in found.items() if len(one) > 1]
-    chances = by_chance([(count, found[before], found[(then,)], n) for before, then, count in tried])
-    made = []
-    for (before, then, count), p, q in zip(tried, chances, adjusted(chances), strict=True):
-        expected = found[before] / n * found[(then,)] / n
-        sure, lift = count / found[before], count / n / expected
-        made.append(SequenceRule(before, then, count, n, count / n, sure, lift, count / n - expected, p, q))
+    made = told(
+        [
+            (one[:-1], one[-1], (count, found[one[:-1]], found[one[-1:]], n))
+            for one, count in found.items()
+            if len(one) > 1
+        ]
+    )
     kept = (one for one in made if one.confidence >= confidence - 1e-12)
-    return sorted(kept, key=lambda one: (one.q, one.p, -one.lift, one.before, one.then))
+    return sorted(kept, key=lambda one: (one.q, one.p, -one.lift, one.antecedent, one.consequent))

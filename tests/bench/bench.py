@@ -33,6 +33,7 @@ import outcomes
 import plan
 import seal
 import similar
+import survival
 from elasticsearch.helpers import scan
 from peers import group
 from rich.console import Console
@@ -70,6 +71,7 @@ from streams.ehr.features import TARGETS
 BULK, CEILING = 2000, 60_000
 LINES = 200  # connections of the overload
 LIVE = 20_000  # messages beside a replay
+ALONE = {"plan", "survival"}  # rounds that need no servers
 PACE = 500  # messages a second of the paced rounds
 console = Console(stderr=True)
 Rows = dict[str, list[float]]
@@ -280,6 +282,10 @@ class Bench:
         for name, value in plan.rows(*((plan.QUICK, 1.0) if quick else ())):
             self.rows[name].append(value)
 
+    def survival(self, quick: bool, repeats: int) -> None:
+        for name, value in survival.rows(survival.QUICK if quick else survival.SIZES, repeats):
+            self.rows[name].append(value)
+
     def replay(self, count: int) -> dict[str, Any]:
         """Rebuild so many records beside live traffic, while somebody counts all the time: a count may never fall."""
         skip_to_end(group("ours"))
@@ -484,6 +490,11 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
             ("bare_gap", "gap", "first_gap"),
         )
     ),
+    *(
+        (f"{fit}_{survival.name(size)}", "s", beside and f"{beside}_{survival.name(size)}")
+        for size in survival.SIZES
+        for fit, beside in (("cox", "lifelines"), ("frailty", "lifelines"), ("lifelines", None))
+    ),
     ("worker_memory", "MiB", None),
     ("worker_memory_growth", "MiB per 100,000 messages", None),
 )
@@ -552,7 +563,7 @@ def main() -> None:
     build.mkdir(exist_ok=True)
     bench = Bench(home, given.quick)
     try:
-        with contextlib.nullcontext() if set(given.only or ()) == {"plan"} else stack(home):
+        with contextlib.nullcontext() if given.only and set(given.only) <= ALONE else stack(home):
             if given.overload:
                 found = bench.overload(seconds=20 if given.quick else 180)
                 (build / "overload.json").write_text(json.dumps(found, indent=2) + "\n")
@@ -590,6 +601,8 @@ def main() -> None:
                 bench.similar(2500 if given.quick else 50_000)
             if not given.only or "plan" in given.only:
                 bench.plan(given.quick)
+            if not given.only or "survival" in given.only:
+                bench.survival(given.quick, given.repeats)
             if not given.only or "memory" in given.only:
                 bench.memory(500_000 if given.long else 10_000 if given.quick else 50_000)
     finally:
