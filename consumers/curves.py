@@ -214,8 +214,8 @@ def design(table: Table, asked: Asked) -> Design:
     Raises Inestimable: `missing_column`, `constant_covariate`, `too_many_levels`, `no_rows`, `too_few_people`.
     """
     keys = [name for name in (asked.strata, asked.cluster) if name]
-    taken = set(keys) if asked.cluster or asked.strata else set()
-    usual = [name for name in table.columns if name not in taken and not (table.of_people and name in ("unit", "site"))]
+    others = {*keys, "unit", "site"} if table.of_people else set(keys)
+    usual = [name for name in table.columns if name not in others]
     remarks: list[str] = []
     chosen: list[str] = []
     for name in asked.covariates or usual:

@@ -222,11 +222,15 @@ def changed(of: Baskets, window: float, support: float, confidence: float, longe
 
 
 def _known(of: Baskets, outcome: str) -> tuple[list[Items], list[str]]:
-    """Transactions and whose they are; with an outcome, those of whom it is known. Of a file of items all are."""
+    """Transactions and whose they are; with an outcome, those of whom it is known. Of a file of items all are.
+
+    Other outcomes derived from the same deaths and stays foretell nothing: who dies in hospital is dead within 30 days.
+    """
     held = transactions(of)
     if outcome and of.columns:
         keep = [place for place, due in enumerate(of.due) if outcome in due]
-        held, who = [held[place] for place in keep], [of.who[place] for place in keep]
+        others = frozenset(cases.DERIVED) - {outcome}
+        held, who = [held[place] - others for place in keep], [of.who[place] for place in keep]
     else:
         who = of.who
     if not held:

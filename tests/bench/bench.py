@@ -493,7 +493,12 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
     *(
         (f"{fit}_{survival.name(size)}", "s", beside and f"{beside}_{survival.name(size)}")
         for size in survival.SIZES
-        for fit, beside in (("cox", "lifelines"), ("frailty", "lifelines"), ("lifelines", None))
+        for fit, beside in (
+            ("cox", "lifelines"),
+            ("frailty", "lifelines"),
+            ("lifelines", None),
+            ("lifelines_batch", None),
+        )
     ),
     ("worker_memory", "MiB", None),
     ("worker_memory_growth", "MiB per 100,000 messages", None),
