@@ -245,7 +245,18 @@ def case(number: int, day: float, unit: str = "CARD", person: str = "", **more: 
     who = person or f"p{number}"
     factors = {"age": 50.0 + number % 30, "sex": "MF"[number % 2]}
     made = Case(
-        f"r{number}-{day}", who, "EAST", unit, "", "", at(day), at(day + 5), "01", False, at(100), {}, {}, factors
+        record=f"r{number}-{day}",
+        person=who,
+        site="EAST",
+        unit=unit,
+        procedure="",
+        service="",
+        begun=at(day),
+        ended=at(day + 5),
+        disposition="01",
+        planned=False,
+        known=at(100),
+        factors=factors,
     )
     return replace(made, **more)
 
