@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -19,12 +19,12 @@ import numpy as np
 from elasticsearch import ApiError
 from elasticsearch import ConnectionError as ConnectionLost
 
-from consumers import past
+from consumers import cases, past
 from consumers.access import Caller
 from infra.audit import Audit
 from infra.crypto import blind_term
 from infra.elastic import away, client
-from infra.errors import StackDown, UsageError
+from infra.errors import StackDown, Untrainable, UsageError
 from infra.keyring import Keyring
 from infra.keystore import KeyStore
 from schemas.envelope import rfc3339
@@ -34,8 +34,10 @@ from streams.allocation import features as resources
 from streams.ehr import features, targets
 from streams.ehr.news2 import CODES
 from streams.ehr.targets import Happened
-from streams.learn import LOGISTIC, NAIVE, Judge, Row, Split
+from streams.learn import LOGISTIC, NAIVE, Candidate, Judge, Row, Split
 from streams.models import BEST, GAP, Card, Compared, Figure, Models, compare
+from streams.quality import risk
+from streams.quality.cases import Person
 
 EHR = DOMAINS["ehr"]
 PAGE = 5000
@@ -59,54 +61,87 @@ WANTED: dict[str, Any] = {
     }
 }
 NEWS2, LAST = "news2", "last_status"
-TARGETS = (*features.TARGETS, *resources.TARGETS)
+TARGETS = (*features.TARGETS, *resources.TARGETS, *risk.TARGETS)  # besides outcomes that are told
 
 Truth = Mapping[str, Mapping[str, float]]  # keyed hash of a control id -> probability by class
 
 
 def name_of(target: str) -> str:
+    if _of_cases(target):
+        return f"{cases.OF.name}-{risk.model_of(target)}"
     return f"{EHR.name if target in features.TARGETS else past.OF.name}-{target}"
+
+
+def _of_cases(target: str) -> bool:
+    """Whether it is an outcome of cases: what no other domain predicts may be one that somebody tells."""
+    return target not in features.TARGETS and target not in resources.TARGETS
 
 
 def algorithms_for(target: str) -> tuple[str, ...]:
     """Those that are trained where nobody asks for others."""
+    if _of_cases(target):
+        return learn.OUTCOME_ALGORITHMS
     return learn.ALGORITHMS if target in features.TARGETS else ("decision_tree", NAIVE, LOGISTIC)
 
 
-def train(caller: Caller, target: str, algorithms: Sequence[str], truth: Path | None = None) -> list[Card]:
-    """Train models for a target and add them to the store, the best by cross-validation last: it becomes the shadow.
+def train(
+    caller: Caller,
+    target: str,
+    algorithms: Sequence[str],
+    truth: Path | None = None,
+    done: Callable[[str], None] = lambda what: None,
+) -> list[Card]:
+    """Train models for a target and add them to the store, the one that is proposed last: it becomes the shadow.
 
     `truth`: JSON lines of control_id, target and probability (or class: probability), as the simulator writes them.
-    Raises Untrainable for rows that no model can be made of, UsageError, Denied and StackDown.
+    `done` is told of each step. Raises Untrainable for rows that no model can be made of, UsageError, Denied and
+    StackDown.
     """
-    _known(target, algorithms)
+    _known(algorithms)
     if truth is not None and target not in features.TARGETS:
         raise UsageError("a simulator's truth is told of health records alone")
     best = _truth(truth, target) if truth else {}
     Audit.local().write(caller.act("E", entities=(name_of(target),), fields=_fields(target)))
     store, until = Models.local(), rfc3339(datetime.now(UTC))
     rows = _rows(caller, target, until, blind=bool(best))
-    return train_rows(store, caller.account, target, rows, algorithms, best)
+    done("rows")
+    return train_rows(store, caller.account, target, rows, algorithms, best, done)
 
 
 def train_rows(
-    store: Models, account: str, target: str, rows: Sequence[Row], algorithms: Sequence[str], truth: Truth
+    store: Models,
+    account: str,
+    target: str,
+    rows: Sequence[Row],
+    algorithms: Sequence[str],
+    truth: Truth,
+    done: Callable[[str], None] = lambda what: None,
 ) -> list[Card]:
     """The same from rows. Raises Untrainable."""
     split = learn.split(rows)
+    if _of_cases(target):
+        _enough(split.holdout)
     judge = Judge(split.holdout)
-    candidates = {one: learn.fit(one, split.training) for one in {*algorithms, learn.LOGISTIC}}
-    others = _baselines(target, split, judge, candidates[learn.LOGISTIC].estimator)
+    candidates, ready = {}, learn.ready(split.training)
+    for algorithm in dict.fromkeys((*algorithms, LOGISTIC)):
+        candidates[algorithm] = learn.fitted(algorithm, ready)
+        done(algorithm)
+    others = _baselines(target, split, judge, candidates[LOGISTIC].estimator)
     chosen = sorted((candidates[one] for one in algorithms), key=lambda one: one.cross_validated)
     crossed = ", ".join(f"{one.algorithm} {one.cross_validated:.3f}" for one in chosen)
+    judged = {
+        one.algorithm: _judged(target, split, judge, one.algorithm, one.estimator, others, truth) for one in chosen
+    }
+    chosen, choice = _proposed(chosen, judged)
     name, made = name_of(target), []
     incumbent = store.promoted(name)
     before = store.load(name, incumbent) if incumbent else None
     for one in chosen:
-        card = _judged(target, split, judge, one.algorithm, one.estimator, others, truth)
+        card = judged[one.algorithm]
         folds = f"{min(one.folds):.3f} to {max(one.folds):.3f}"
         notes = (
             f"AUC in {learn.FOLDS} folds of the training {card.of}, before calibration: {crossed}; its own {folds}",
+            *choice,
             *_remarks(card, judge, truth),
         )
         difference = _over(judge, one.estimator, before) if before is not None else None
@@ -123,6 +158,30 @@ def train_rows(
     return made
 
 
+def _enough(holdout: Sequence[Row]) -> None:
+    """Raises Untrainable: figures of a handful of people say little of a model, and too much of them."""
+    for label in learn.classes(holdout):
+        if (few := len({row.patient for row in holdout if row.label == label})) < learn.SMALLEST:
+            said = f"the hold-out has {few} patients of {label!r}, and wants {learn.SMALLEST}"
+            raise Untrainable("too_few_patients", said)
+
+
+def _proposed(chosen: list[Candidate], judged: Mapping[str, Card]) -> tuple[list[Candidate], list[str]]:
+    """Candidates with the one that is proposed last, and why: the best by cross-validation where it beats logistic
+    regression on the hold-out, else that. One comparison alone, so that nobody wins by having been one of many."""
+    trees = [one for one in chosen if one.algorithm != LOGISTIC]
+    plain = [one for one in chosen if one.algorithm == LOGISTIC]
+    if not plain or not trees:
+        return chosen, []
+    best = trees[-1].algorithm
+    over = judged[best].differences.get(LOGISTIC)
+    said = f"{best}, the best of the others by cross-validation, over logistic regression on the hold-out: "
+    said += f"AUC {over.value:+.3f} ({over.low:+.3f} to {over.high:+.3f})" if over else "not to be measured"
+    if over is not None and over.low > 0:
+        return [*plain, *trees], [f"{best} is proposed", said]
+    return [*trees, *plain], ["no candidate is shown to beat logistic regression, which is proposed", said]
+
+
 def check(caller: Caller, name: str, version: str) -> list[Compared]:
     """Every figure of a card beside the same one of today's index: the hold-out's times and patients are the card's.
 
@@ -130,7 +189,7 @@ def check(caller: Caller, name: str, version: str) -> list[Compared]:
     """
     store = Models.local()
     card, estimator = store.card(name, version), store.load(name, version)
-    if card.target not in TARGETS or card.holdout is None:
+    if name != name_of(card.target) or card.holdout is None:
         raise UsageError(f"{name} was not trained here")
     Audit.local().write(caller.act("E", entities=(f"{name}/{version}",), fields=_fields(card.target)))
     return check_rows(card, estimator, _rows(caller, card.target, rfc3339(datetime.now(UTC))))
@@ -141,7 +200,7 @@ def check_rows(card: Card, estimator: Any, rows: Sequence[Row]) -> list[Compared
     assert card.holdout is not None
     split = learn.window(rows, (card.data.first, card.data.last), (card.holdout.first, card.holdout.last))
     judge = Judge(split.holdout)
-    logistic = learn.fit(learn.LOGISTIC, split.training).estimator
+    logistic = learn.fit(LOGISTIC, split.training).estimator
     others = _baselines(card.target, split, judge, logistic)
     now = _judged(card.target, split, judge, card.algorithm, estimator, others, {})
     return compare(card, now)
@@ -161,7 +220,7 @@ class _Other:
 
 def _baselines(target: str, split: Split, judge: Judge, logistic: Any) -> dict[str, _Other]:
     made = {}
-    for name, estimator in ((learn.MAJORITY, learn.majority(split.training)), (learn.LOGISTIC, logistic)):
+    for name, estimator in ((learn.MAJORITY, learn.majority(split.training)), (LOGISTIC, logistic)):
         p, names = judge.probabilities(estimator)
         made[name] = _Other(judge.figures(p, names), p)
     if target == features.DETERIORATION:  # NEWS2 is a score of that and of nothing else
@@ -192,7 +251,7 @@ def _judged(
     return Card(
         algorithm=algorithm,
         target=target,
-        of="patients" if target in features.TARGETS else "resources",
+        of="resources" if target in resources.TARGETS else "patients",
         trained_at="",
         trained_by="",
         data=learn.data(split.training),
@@ -207,6 +266,8 @@ def _judged(
         beats_baseline=len(differences) == len(mine) and all(one.low > 0 for one in differences.values()),
         scores=learn.shares(p, names),
         feature_means=learn.means(estimator, split.training),
+        missing=learn.missing(split.training),
+        importance=judge.importance(estimator, p, names) if _of_cases(target) else {},
     )
 
 
@@ -248,14 +309,14 @@ def _remarks(card: Card, judge: Judge, truth: Truth) -> Iterator[str]:
 # ----------------------------------------------------------------------------------------------------------------- read
 
 
-def _known(target: str, algorithms: Iterable[str]) -> None:
-    if target not in TARGETS:
-        raise UsageError(f"there is no target {target!r}: take one of {', '.join(TARGETS)}")
+def _known(algorithms: Iterable[str]) -> None:
     if strange := sorted(set(algorithms) - set(learn.ESTIMATORS)):
         raise UsageError(f"there is no algorithm {strange[0]!r}: take one of {', '.join(learn.ESTIMATORS)}")
 
 
 def _fields(target: str) -> tuple[str, ...]:
+    if _of_cases(target):
+        return cases.TOLD
     return FIELDS if target in features.TARGETS else past.THING_FIELDS
 
 
@@ -280,6 +341,8 @@ def _rows(caller: Caller, target: str, until: str, blind: bool = False) -> list[
     """Labelled rows of everybody whom the caller may look at, or of beds and equipment. Raises Denied, StackDown."""
     if target in resources.TARGETS:
         return past.rows(caller, until)
+    if _of_cases(target):
+        return _outcomes(target, cases.people(caller), until)
     caller.require(EHR, "see", FIELDS)
     _, keys = KeyStore.local()
     made: list[Row] = []
@@ -292,6 +355,14 @@ def _rows(caller: Caller, target: str, until: str, blind: bool = False) -> list[
     for ref, events in joined.items():
         made += targets.rows(target, ref, events, until, keys.merges_of([ref]))
     return made
+
+
+def _outcomes(target: str, people: Sequence[Person], until: str) -> list[Row]:
+    """Raises UsageError for what is no outcome, and nobody has told as one."""
+    if target not in risk.TARGETS and target not in (told := risk.told(people)):
+        known = f", or an outcome that is told: {', '.join(told)}" if told else ""
+        raise UsageError(f"there is no target {target!r}: take one of {', '.join(TARGETS)}{known}")
+    return risk.rows(target, people, until)
 
 
 def _patients(caller: Caller, until: str, blind: bool) -> Iterator[tuple[str, list[Happened]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -36,6 +37,7 @@ from producers.feeds import operations as operations_feed
 from producers.outcomes import Outcome, Outcomes
 from producers.publish import Arrival, Publisher, Receipt
 from producers.seen import Seen
+from producers.simulate import cases as simulated
 from producers.simulate import trial
 from producers.simulate.cohort import Cohort
 from producers.simulate.hospital import Hospital, SimulatedMessage
@@ -209,13 +211,19 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--longitudinal", help="Two years of stays with outcomes, up to today, instead.")
         ] = False,
         truth: Annotated[
-            Path | None, typer.Option(help="With --longitudinal: write the chance of each outcome, a JSON line each.")
+            Path | None,
+            typer.Option(help="With --longitudinal or --cases: write the chance of each outcome, a JSON line each."),
         ] = None,
-        out: Annotated[Path | None, typer.Option(help="Write the messages to this .hl7 file, and send none.")] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="Write the messages to this .hl7 file (cases: .ndjson), and send none.")
+        ] = None,
         hospital: Annotated[
             str, typer.Option(help="small or large: the beds, staff and patients of one for --days, instead.")
         ] = "",
-        days: Annotated[int, typer.Option(min=1, max=3660, help="With --hospital: until last midnight.")] = 28,
+        days: Annotated[
+            int | None,
+            typer.Option(min=1, max=3660, help="With --hospital (28) or --cases (730): until last midnight."),
+        ] = None,
         operations: Annotated[
             Path | None, typer.Option(help="With --hospital: write operations events here, a JSON line each.")
         ] = None,
@@ -224,11 +232,32 @@ def register(app: typer.Typer) -> None:
         ] = "",
         seeds: Annotated[int, typer.Option(min=2, help="With --policy: runs of each, from --seed on.")] = 20,
         jobs: Annotated[int, typer.Option(min=1, help="With --policy: processes.")] = os.cpu_count() or 1,
+        cases: Annotated[
+            int, typer.Option(min=0, help="So many cases with outcomes, as operations events, into --out instead.")
+        ] = 0,
+        units: Annotated[str, typer.Option(help="With --cases: their units.")] = ",".join(simulated.UNITS),
+        worse: Annotated[
+            str, typer.Option(help="With --cases: UNIT:DAY:ODDS_RATIO, a unit where more die from a day on.")
+        ] = "",
+        corrections: Annotated[
+            float, typer.Option(min=0, max=1, help="With --cases: the share that is corrected later.")
+        ] = 0,
+        repeats: Annotated[
+            float, typer.Option(min=0, max=1, help="With --cases: the share of events that is told twice.")
+        ] = 0,
         as_json: Json = False,
     ) -> None:
         """Simulate a hospital over MLLP: ADT, ORU, ORM, MDM, SIU; some late, repeated, cancelled or merged."""
-        if truth is not None and not longitudinal:
-            raise UsageError("--truth goes with --longitudinal")
+        if truth is not None and not longitudinal and not cases:
+            raise UsageError("--truth goes with --longitudinal or --cases")
+        if (worse or corrections or repeats) and not cases:
+            raise UsageError("--worse, --corrections and --repeats go with --cases")
+        if cases:
+            if out is None:
+                raise UsageError("--cases wants --out: publish the file by `produce operations`")
+            _write_cases(cases, seed, units, days or 730, (worse, corrections, repeats), out, truth, as_json)
+            return
+        days = days or 28
         if (operations is not None or policy) and not hospital:
             raise UsageError("--operations and --policy go with --hospital")
         if policy:
@@ -408,6 +437,50 @@ def _write(out: Path, events: Iterable[SimulatedMessage], as_json: bool) -> None
         for written, event in enumerate(events, 1):  # noqa: B007 - its last value is the count
             file.write(event.body)
     typer.echo(json.dumps({"written": written}) if as_json else f"{written:,} messages in {out}")
+
+
+def _write_cases(
+    n: int,
+    seed: int,
+    units: str,
+    days: int,
+    odd: tuple[str, float, float],
+    out: Path,
+    truth: Path | None,
+    as_json: bool,
+) -> None:
+    """Cases of the last days, up to last midnight: what comes later has not been told."""
+    until = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    since, wards = until - timedelta(days=days), [one.strip() for one in units.split(",") if one.strip()]
+    if not wards:
+        raise UsageError("--units takes at least one unit")
+    worse = _worse(odd[0], wards, since)
+    drawn = simulated.draw(n, seed, wards, since, days, worse, *odd[1:])
+    written = 0
+    with out.open("w") as file:
+        for event in simulated.in_order(drawn):
+            if datetime.fromisoformat(event["at"]) <= until:
+                file.write(json.dumps(event, ensure_ascii=False) + "\n")
+                written += 1
+    if truth is not None:
+        truth.write_text("".join(json.dumps(line) + "\n" for one in drawn for line in one.lines()))
+    typer.echo(
+        json.dumps({"cases": n, "written": written}) if as_json else f"{written:,} events of {n:,} cases in {out}"
+    )
+
+
+def _worse(said: str, units: Sequence[str], since: datetime) -> simulated.Worse | None:
+    if not said:
+        return None
+    unit, _, rest = said.partition(":")
+    try:
+        day, ratio = rest.split(":")
+        made = simulated.Worse(unit, since + timedelta(days=int(day)), float(ratio))
+    except (ValueError, OverflowError):
+        raise UsageError("--worse is UNIT:DAY:ODDS_RATIO, such as CARD:365:2.0") from None
+    if unit not in units or not 0 < made.odds_ratio < math.inf:
+        raise UsageError("--worse names one of the units, and an odds ratio above 0")
+    return made
 
 
 def _messages(story: Iterable[Told], rows: IO[str] | None) -> Iterator[SimulatedMessage]:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
@@ -38,7 +39,7 @@ from streams.models import Bin, Calibration, Data, Figure, Subgroup
 Features = Mapping[str, float | str]
 Floats = NDArray[np.float64]
 
-FOLDS = 5
+FOLDS, FEWER_FOLDS = 5, 3
 HOLDOUT_TIME = 0.2  # the last fifth of the rows, by time
 FEWEST = 5  # patients behind a feature: below it a model would tell of single persons
 FEWEST_OF_CLASS = 2 * FOLDS  # patients of a class in training
@@ -46,9 +47,87 @@ SMALLEST = 11  # patients of a subgroup that is shown (CMS cell size suppression
 TERMS = 300  # text terms kept, those of most patients
 MOST_ROWS = 30_000  # fitted on; of more, whole patients are left out
 RESAMPLES = 400
+ROUNDS = 120  # trees of a boosted model
+SHUFFLES = 3  # of each feature, for its importance
 SEED = 20_170  # of folds, fits and resamples: the same rows give the same card
 METRIC = "auc"
 YES = "yes"
+MISSING = "missing="
+OBSERVED = "observed_to_expected"
+
+
+class Boosted(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Gradient boosted trees of XGBoost (Chen and Guestrin, KDD 2016) or LightGBM (Ke et al., NIPS 2017).
+
+    Kept as the library's own text, and predicts from nothing else: no pickle, no row, no range of a feature.
+    """
+
+    def __init__(self, library: str = "xgboost") -> None:
+        self.library = library
+
+    def fit(self, x: NDArray[Any], y: NDArray[Any]) -> Boosted:
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.n_features_in_ = x.shape[1]
+        self.text_ = _FITTED[self.library](x, codes, len(self.classes_))
+        self._booster = None
+        return self
+
+    def predict_proba(self, x: NDArray[Any]) -> Floats:
+        if getattr(self, "_booster", None) is None:
+            self._booster = _READ[self.library](self.text_)
+        p = np.asarray(_PREDICTED[self.library](self._booster, x), dtype=float)
+        return np.column_stack((1 - p, p)) if p.ndim == 1 else p / p.sum(1, keepdims=True)
+
+    def predict(self, x: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(self.classes_[self.predict_proba(x).argmax(1)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_booster"}
+
+
+def _xgboost(x: NDArray[Any], codes: NDArray[Any], classes: int) -> str:
+    import xgboost  # 0.5 s: not for whoever needs none
+
+    goal = {"objective": "binary:logistic"} if classes == 2 else {"objective": "multi:softprob", "num_class": classes}
+    trees = {"max_depth": 4, "eta": 0.05, "min_child_weight": 4, "lambda": 2, "subsample": 0.8, "colsample_bytree": 0.8}
+    settings = {**goal, **trees, "tree_method": "hist", "nthread": 1, "seed": SEED, "verbosity": 0}
+    made = xgboost.train(settings, xgboost.DMatrix(x, codes, nthread=1), ROUNDS)
+    return made.save_raw("json").decode()
+
+
+def _lightgbm(x: NDArray[Any], codes: NDArray[Any], classes: int) -> str:
+    import lightgbm
+
+    goal = {"objective": "binary"} if classes == 2 else {"objective": "multiclass", "num_class": classes}
+    trees = {"num_leaves": 12, "learning_rate": 0.05, "min_data_in_leaf": 20, "lambda_l2": 1, "feature_fraction": 0.8}
+    same = {"bagging_fraction": 0.8, "bagging_freq": 1, "deterministic": True, "force_row_wise": True, "seed": SEED}
+    settings = {**goal, **trees, **same, "num_threads": 1, "verbosity": -1}
+    made = lightgbm.train(settings, lightgbm.Dataset(x, codes, params={"verbosity": -1}), ROUNDS)
+    # Lowest and highest value of each feature: somebody's, and of no use to a prediction.
+    ranges = "feature_infos=" + " ".join(["none"] * x.shape[1])
+    return re.sub(r"^feature_infos=.*$", ranges, made.model_to_string(), flags=re.MULTILINE)
+
+
+def _read_xgboost(text: str) -> Any:
+    import xgboost
+
+    made = xgboost.Booster({"nthread": 1})
+    made.load_model(bytearray(text.encode()))
+    return made
+
+
+def _read_lightgbm(text: str) -> Any:
+    import lightgbm
+
+    return lightgbm.Booster(model_str=text)
+
+
+_FITTED: dict[str, Callable[[NDArray[Any], NDArray[Any], int], str]] = {"xgboost": _xgboost, "lightgbm": _lightgbm}
+_READ: dict[str, Callable[[str], Any]] = {"xgboost": _read_xgboost, "lightgbm": _read_lightgbm}
+_PREDICTED: dict[str, Callable[[Any, NDArray[Any]], Any]] = {
+    "xgboost": lambda booster, x: booster.inplace_predict(x),
+    "lightgbm": lambda booster, x: booster.predict(x, num_threads=1),
+}
 
 # Fixed and not searched for: a search needs a third split that small hospitals cannot spare. LinearSVC and not SVC,
 # whose support vectors are patients kept in the artefact.
@@ -58,21 +137,27 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "random_forest": lambda: RandomForestClassifier(50, max_depth=12, min_samples_leaf=5, random_state=SEED, n_jobs=1),
     # Of words and codes that hold or not, and of numbers that are above their mean or not.
     "naive_bayes": lambda: _scaled(BernoulliNB(binarize=0.0)),
+    "xgboost": lambda: Boosted("xgboost"),
+    "lightgbm": lambda: Boosted("lightgbm"),
     "logistic_regression": lambda: _scaled(LogisticRegression(C=0.1, max_iter=1000)),
 }
 LOGISTIC, MAJORITY, NAIVE = "logistic_regression", "majority", "naive_bayes"
-ALGORITHMS = tuple(name for name in ESTIMATORS if name != NAIVE)  # of patients, unless others are asked for
+# Of patients, unless others are asked for; of outcomes of cases, for whose few numbers trees are worth a trial.
+ALGORITHMS = ("decision_tree", "support_vector_machine", "random_forest", LOGISTIC)
+OUTCOME_ALGORITHMS = ("decision_tree", "random_forest", "xgboost", "lightgbm", LOGISTIC)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One event with what became of it. `blind`: keyed hashes that link it with a generator's truth."""
+    """One event with what became of it. `blind`: keyed hashes that link it with a generator's truth. `groups`: such as
+    `unit=CARD`, to be judged apart beside sex and age, and not learned from."""
 
     features: Features = field(repr=False)
     label: str
     patient: str  # reference
     at: str  # RFC 3339, UTC
     blind: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +226,15 @@ def apart(some: Iterable[str], others: Iterable[str]) -> None:
         raise ValueError(f"{both} patients are on both sides of a split")
 
 
-def folds(rows: Sequence[Row]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def folds(rows: Sequence[Row], number: int = FOLDS) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Folds of the training rows, stratified by label; no patient is in two."""
     labels, patients = [row.label for row in rows], np.array([row.patient for row in rows])
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SEED)
+    splitter = StratifiedGroupKFold(number, shuffle=True, random_state=SEED)
     made = list(splitter.split(np.zeros((len(rows), 1)), labels, patients))
     for fitted, tested in made:
         apart(patients[fitted], patients[tested])
         if len({labels[at] for at in fitted}) < len(set(labels)):
-            raise Untrainable("too_few_patients", "a class has too few patients for five folds")
+            raise Untrainable("too_few_patients", "a class has too few patients for the folds")
     return made
 
 
@@ -192,24 +277,76 @@ def _known(rows: Sequence[Row]) -> set[str]:
 # ----------------------------------------------------------------------------------------------------------------- fit
 
 
-def fit(algorithm: str, rows: Sequence[Row]) -> Candidate:
-    """One algorithm on the training rows, calibrated by Platt's sigmoid on folds of patients it was not fitted on.
+class Table(DictVectorizer):  # type: ignore[misc]
+    """Rows to columns; what a row says is `missing=` and does not tell counts as usual, whoever the estimator is.
 
-    Raises Untrainable.
+    The usual number is the mean of the training rows, the usual word the shares of all words there: so a feature that
+    vanishes from a feed moves a score to what it would be on average, and no further.
     """
+
+    @classmethod
+    def of(cls, rows: Sequence[Features], known: Collection[str]) -> Table:
+        made = cls(dtype=np.float32, sparse=False)
+        made.fit([{name: value for name, value in row.items() if name in known} for row in rows])
+        x = DictVectorizer.transform(made, rows)
+        there = np.full(x.shape[1], len(rows))
+        for _, columns in made._gaps(rows):
+            there[columns] -= 1
+        made.usual_ = (x.sum(0) / np.maximum(there, 1)).astype(np.float32)
+        return made
+
+    def transform(self, rows: Sequence[Features]) -> NDArray[Any]:
+        x: NDArray[Any] = super().transform(rows)
+        for at, columns in self._gaps(rows):
+            x[at, columns] = self.usual_[columns]
+        return x
+
+    def _gaps(self, rows: Sequence[Features]) -> Iterator[tuple[int, list[int]]]:
+        """Rows, with the columns of something that they say is missing and for which they give no stand-in."""
+        columns: dict[str, list[int]] = defaultdict(list)
+        for name, at in self.vocabulary_.items():
+            columns[name.partition("=")[0]].append(at)
+        for at, row in enumerate(rows):
+            for name in row:
+                if name.startswith(MISSING) and (of := name.removeprefix(MISSING)) in columns and of not in row:
+                    yield at, columns[of]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Training rows as every algorithm takes them, with the folds of all."""
+
+    vectoriser: Table
+    x: NDArray[Any] = field(repr=False)
+    y: NDArray[Any] = field(repr=False)
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = field(repr=False)
+
+
+def ready(rows: Sequence[Row], number: int = FOLDS) -> Ready:
+    """Raises Untrainable."""
     classes(rows)
     if not (known := _known(rows)):
         raise Untrainable("too_few_patients", f"there is nothing that {FEWEST} patients have in common")
-    vectoriser = DictVectorizer(dtype=np.float32, sparse=False)
-    x = vectoriser.fit_transform([{n: v for n, v in row.features.items() if n in known} for row in rows])
-    y = np.array([row.label for row in rows])
-    parts = folds(rows)
+    told = [row.features for row in rows]
+    vectoriser = Table.of(told, known)
+    return Ready(vectoriser, vectoriser.transform(told), np.array([row.label for row in rows]), folds(rows, number))
+
+
+def fit(algorithm: str, rows: Sequence[Row]) -> Candidate:
+    """One algorithm on the training rows. Raises Untrainable."""
+    return fitted(algorithm, ready(rows))
+
+
+def fitted(algorithm: str, of: Ready, crossed: bool = True) -> Candidate:
+    """An algorithm, calibrated by Platt's sigmoid on folds of patients it was not fitted on; `crossed`: with its AUC in
+    each."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a figure of the card shows what it is worth all the same
-        scores = tuple(_fold_auc(ESTIMATORS[algorithm](), x, y, *part) for part in parts)
-        model = CalibratedClassifierCV(ESTIMATORS[algorithm](), method="sigmoid", cv=parts, ensemble=False).fit(x, y)
+        scores = tuple(_fold_auc(ESTIMATORS[algorithm](), of.x, of.y, *part) for part in of.parts) if crossed else ()
+        model = CalibratedClassifierCV(ESTIMATORS[algorithm](), method="sigmoid", cv=of.parts, ensemble=False)
+        model.fit(of.x, of.y)
     model.cv = None  # whose row was in which fold is nobody's business once it is fitted
-    return Candidate(algorithm, Pipeline([("features", vectoriser), ("model", model)]), scores)
+    return Candidate(algorithm, Pipeline([("features", of.vectoriser), ("model", model)]), scores)
 
 
 def _fold_auc(
@@ -292,12 +429,18 @@ class Judge:
         return {name: one for name, values in made.items() if (one := _figure(values)) is not None}
 
     def difference(
-        self, one: Floats, other: Floats, names: NDArray[np.str_], which: NDArray[np.bool_] | None = None
+        self,
+        one: Floats,
+        other: Floats,
+        names: NDArray[np.str_],
+        which: NDArray[np.bool_] | None = None,
+        tests: int = 1,
     ) -> Figure | None:
-        """AUC of one less that of the other, on the same rows and resamples."""
+        """AUC of one less that of the other, on the same rows and resamples. The interval is for one of so many `tests`
+        (Bonferroni)."""
         of = np.ones(len(self.rows), bool) if which is None else which
         y, weights = self._y[of], self._weights(of)
-        return _figure(_auc(one[of], y, names, weights) - _auc(other[of], y, names, weights))
+        return _figure(_auc(one[of], y, names, weights) - _auc(other[of], y, names, weights), tests)
 
     def calibration(self, p: Floats, names: NDArray[np.str_], bins: int = 10) -> Calibration:
         """Of the probability of `yes`; with several classes of the most probable one. Bins of equally many rows.
@@ -317,10 +460,10 @@ class Judge:
         return Calibration(brier=brier, slope=line and line[0], intercept=line and line[1], bins=tuple(made))
 
     def subgroups(self, p: Floats, names: NDArray[np.str_]) -> dict[str, Subgroup]:
-        """Sexes and bands of age, those of at least SMALLEST patients and with two classes."""
+        """Sexes, bands of age and what rows name, those of at least SMALLEST patients and with two classes."""
         groups: dict[str, list[int]] = defaultdict(list)
         for at, row in enumerate(self.rows):
-            for name in _groups(row.features):
+            for name in (*_groups(row.features), *row.groups):
                 groups[name].append(at)
         made: dict[str, Subgroup] = {}
         for name, places in sorted(groups.items()):
@@ -328,8 +471,37 @@ class Judge:
             which[places] = True
             patients = len(set(self._of[which]))
             if patients >= SMALLEST and len(set(self._y[which])) > 1:
-                made[name] = Subgroup(rows=len(places), patients=patients, figures=self.figures(p, names, which))
+                figures = self.figures(p, names, which) | self._observed(p, names, which)
+                made[name] = Subgroup(rows=len(places), patients=patients, figures=figures)
         return made
+
+    def importance(self, estimator: Pipeline, p: Floats, names: NDArray[np.str_]) -> dict[str, float]:
+        """By feature, how much AUC is lost where its values are dealt out anew among the rows (Breiman, Machine
+        Learning 45, 2001). Of two that tell the same neither seems important."""
+        x, rng = estimator[0].transform([row.features for row in self.rows]), np.random.default_rng(SEED)
+        columns: dict[str, list[int]] = defaultdict(list)
+        for at, name in enumerate(estimator[0].feature_names_):
+            columns[name.removeprefix(MISSING).partition("=")[0]].append(at)
+        once = np.ones((1, len(self.rows)))
+        now, made = _auc(p, self._y, names, once)[0], {}
+        for name, some in columns.items():
+            if not np.ptp(x[:, some], axis=0).any():
+                continue
+            lost = []
+            for _ in range(SHUFFLES):
+                dealt = x.copy()
+                dealt[:, some] = x[rng.permutation(len(x))][:, some]
+                lost.append(now - _auc(estimator[1].predict_proba(dealt), self._y, names, once)[0])
+            made[name] = float(np.mean(lost))
+        return dict(sorted(made.items(), key=lambda one: (-round(one[1], 4), one[0])))
+
+    def _observed(self, p: Floats, names: NDArray[np.str_], which: NDArray[np.bool_]) -> dict[str, Figure]:
+        """How many had it, to how many were expected to: 1 where risks are neither too high nor too low."""
+        if len(names) != 2 or YES not in names:
+            return {}
+        weights, said = self._weights(which), p[which, list(names).index(YES)]
+        found = _figure((weights @ (self._y[which] == YES)) / (weights @ said))
+        return {} if found is None else {OBSERVED: found}
 
     def _weights(self, which: NDArray[np.bool_]) -> Floats:
         return self._counts[:, self._of[which]].astype(float)
@@ -375,6 +547,12 @@ def means(estimator: Pipeline, rows: Sequence[Row]) -> dict[str, float]:
     return {name: float(one) for name, one in zip(vectoriser.feature_names_, x.mean(0), strict=True)}
 
 
+def missing(rows: Sequence[Row]) -> dict[str, float]:
+    """The share of rows that lack a feature, for those that any row lacks."""
+    counts = Counter(name.removeprefix(MISSING) for row in rows for name in row.features if name.startswith(MISSING))
+    return {name: count / len(rows) for name, count in sorted(counts.items())}
+
+
 def kinds(estimator: Pipeline) -> dict[str, int]:
     """How many features of each kind: text, diagnosis, number ..."""
     names = estimator[0].feature_names_
@@ -391,11 +569,11 @@ def _groups(features: Features) -> list[str]:
 _AGES = ((18.0, "0-17"), (65.0, "18-64"), (80.0, "65-79"), (math.inf, "80+"))
 
 
-def _figure(values: Floats) -> Figure | None:
+def _figure(values: Floats, tests: int = 1) -> Figure | None:
     """The first value, with the interval of the others; None where it is none."""
     if not np.isfinite(values[0]) or not np.isfinite(values[1:]).any():
         return None
-    low, high = np.nanpercentile(values[1:], (2.5, 97.5))
+    low, high = np.nanpercentile(values[1:], (2.5 / tests, 100 - 2.5 / tests))
     return Figure(value=float(values[0]), low=float(low), high=float(high))
 
 

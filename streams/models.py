@@ -86,6 +86,8 @@ ALLOWED = frozenset(
         "sklearn.svm._classes.LinearSVC",
         "sklearn.tree._classes.DecisionTreeClassifier",
         "sklearn.tree._tree.Tree",
+        "streams.learn.Boosted",
+        "streams.learn.Table",
     )
 )
 
@@ -159,6 +161,8 @@ class Card(Model):
     notes: tuple[str, ...] = ()
     scores: dict[str, tuple[FiniteFloat, ...]] = Field({})  # by class: shares of its probabilities, equal bins, 0 to 1
     feature_means: dict[str, FiniteFloat] = Field({})
+    missing: dict[str, FiniteFloat] = Field({})  # by feature: share of the training rows that lack it
+    importance: dict[str, FiniteFloat] = Field({})  # by feature: AUC that is lost without it
     name: str = ""
     version: str = ""
     sha256: str = ""

@@ -328,9 +328,9 @@ def test_news2_is_a_baseline_of_deterioration(tmp_path: Path) -> None:
 
 def test_no_such_algorithm_or_target() -> None:
     with pytest.raises(UsageError, match="no algorithm 'oracle'"):
-        models._known("readmission", ["oracle"])
+        models._known(["oracle"])
     with pytest.raises(UsageError, match="no target 'luck'"):
-        models._known("luck", [])
+        models._outcomes("luck", [], "2026-01-01T00:00:00.000Z")
 
 
 # --------------------------------------------------------------------------------------------------------------- score

@@ -1,21 +1,29 @@
-"""`models train`, `check`, `list`, `show`, `promote` and `rollback`."""
+"""`models train`, `try`, `check`, `list`, `show`, `promote` and `rollback`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from consumers.access import permit
 from consumers.cli.access import Role
 from infra.audit import Audit
 from infra.errors import ModelAltered, UsageError
-from streams.models import Card, Figure, Models, rules
+from streams.models import Card, Figure, Models, Subgroup, rules
+
+if TYPE_CHECKING:
+    from streams.quality.candidates import Comparison
+    from streams.quality.tables import Prepared
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="From `models list`.")]
@@ -24,7 +32,9 @@ Purpose = Annotated[str | None, typer.Option(help="Why; default: the role's firs
 
 
 def register(app: typer.Typer) -> None:
-    commands = typer.Typer(help="Trained models: train, check, list, show, promote, rollback.", no_args_is_help=True)
+    commands = typer.Typer(
+        help="Trained models: train, try, check, list, show, promote, rollback.", no_args_is_help=True
+    )
     app.add_typer(commands, name="models")
     _learning(commands)
     _store(commands)
@@ -34,7 +44,11 @@ def _learning(commands: typer.Typer) -> None:
     @commands.command()
     def train(
         target: Annotated[
-            str, typer.Argument(help="department, readmission, length_of_stay, deterioration; status, leaves.")
+            str,
+            typer.Argument(
+                help="department, readmission, length_of_stay, deterioration; status, leaves; death_in_hospital, "
+                "death_30d, readmission_30d, or any outcome that is told of cases."
+            ),
         ],
         algorithms: Annotated[
             list[str] | None,
@@ -50,18 +64,58 @@ def _learning(commands: typer.Typer) -> None:
         """Train on the index, as your role sees it. Nothing is promoted; the best is scored in shadow."""
         caller = permit("models", purpose, role)
         from consumers import leaves, models  # with scikit-learn 2 s: not for every command
+        from streams.learn import LOGISTIC
 
         if target == leaves.TARGET:
             if algorithms or truth:
                 raise UsageError("leaves has one algorithm, and no simulator tells its truth")
             made = leaves.train(caller)
         else:
-            made = models.train(caller, target, algorithms or models.algorithms_for(target), truth)
+            chosen = algorithms or models.algorithms_for(target)
+            with _progress("training", 1 + len({*chosen, LOGISTIC})) as advance:
+                made = models.train(caller, target, chosen, truth, advance)
         if as_json:
             typer.echo(json.dumps([card.model_dump(mode="json") for card in made], ensure_ascii=False))
             return
         for card in made:
             _print(card, "", [])
+
+    @commands.command("try")
+    def try_file(
+        file: Annotated[
+            Path, typer.Option(exists=True, dir_okay=False, help="A CSV with a head: a row a case, a column a factor.")
+        ],
+        outcome: Annotated[
+            str, typer.Option(help="The column that says whether it came: two values, such as yes, no.")
+        ],
+        patient: Annotated[
+            str, typer.Option(help="The column that says whose a row is. Default: each row another's.")
+        ] = "",
+        time: Annotated[str, typer.Option(help="The column that says when: judge on the last fifth of the time.")] = "",
+        positive: Annotated[
+            list[str] | None, typer.Option(help="A value of the outcome that counts as yes; repeatable.")
+        ] = None,
+        without: Annotated[list[str] | None, typer.Option(help="A column to leave out; repeatable.")] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Whether trees beat logistic regression on a table of your own. Reads no index, keeps nothing.
+
+        Exit code 18 where no model can be judged, with the reason: one class, too few rows.
+        """
+        from streams.quality import candidates, tables  # with scikit-learn 2 s: not for every command
+
+        try:
+            text = file.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise UsageError("the file is not in UTF-8") from None
+        names, lines = tables.read(text)
+        table = tables.prepared(names, lines, outcome, patient, time, positive or (), without or ())
+        with _progress("fitting", candidates.steps(table.timed)) as advance:
+            found = candidates.compared(table.rows, table.timed, advance)
+        if as_json:
+            typer.echo(json.dumps(_compared(table, found), ensure_ascii=False, allow_nan=False))
+        else:
+            _print_compared(table, found)
 
     @commands.command()
     def check(
@@ -159,6 +213,14 @@ def _store(commands: typer.Typer) -> None:
         typer.echo(json.dumps(row) if as_json else f"{name}: {before or 'no version'} is promoted")
 
 
+@contextmanager
+def _progress(what: str, steps: int) -> Iterator[Callable[..., None]]:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=steps)
+        yield lambda *_: progress.advance(task)
+
+
 def _default(store: Models, name: str) -> str:
     found = store.promoted(name) or next(reversed(store.versions(name)), None)
     if found is None:
@@ -208,20 +270,81 @@ def _print(card: Card, state: str, history: list[dict[str, Any]]) -> None:
             console.print(f"{what} {of}", highlight=False)
     names = list(dict.fromkeys((*card.figures, *(name for one in card.baselines.values() for name in one))))
     others = {card.algorithm: card.figures, **card.baselines}
-    others |= {f"only {name} ({one.patients} {card.of})": one.figures for name, one in card.subgroups.items()}
     table = Table("figure (95%)", *(name.replace("_", " ") for name in names))
     for of, figures in others.items():
         table.add_row(of.replace("_", " "), *(_figure(figures[name]) if name in figures else "" for name in names))
     console.print(table)
+    _print_subgroups(console, card.subgroups, card.of)
     for other, figure in card.differences.items():
         console.print(f"{card.metric} less that of {other}: {_figure(figure)}", highlight=False)
     if card.calibration is not None:
         slope = "" if card.calibration.slope is None else f", slope {card.calibration.slope:.2f}"
         console.print(f"Brier score {card.calibration.brier:.4f}{slope}", highlight=False)
+    if card.importance:
+        weights = ", ".join(f"{name} {weight:.3f}" for name, weight in list(card.importance.items())[:8])
+        console.print(f"AUC that is lost without: {weights}", highlight=False)
     for note in card.notes:
         console.print(note, highlight=False)
     for step in history:
         console.print(f"{step['at']} {step['did']} {step['version'] or 'none'} by {step['by']}", highlight=False)
+
+
+def _print_subgroups(console: Console, groups: dict[str, Subgroup], of: str) -> None:
+    if not groups:
+        return
+    names = list(dict.fromkeys(name for one in groups.values() for name in one.figures if name in _OF_GROUPS))
+    table = Table(f"only {of} of", of, *(name.replace("_", " ") for name in names))
+    for group, one in groups.items():
+        figures = (_figure(one.figures[name]) if name in one.figures else "" for name in names)
+        table.add_row(escape(group), str(one.patients), *figures)
+    console.print(table)
+
+
+_OF_GROUPS = ("auc", "brier", "observed_to_expected")
+
+
+def _compared(table: Prepared, found: Comparison) -> dict[str, Any]:
+    return {
+        "rows": found.rows,
+        "patients": found.patients,
+        "events": found.events,
+        "yes": table.yes,
+        "judged": found.judged,
+        "columns": [dataclasses.asdict(one) for one in table.columns],
+        "remarks": table.remarks,
+        "figures": {of: {n: f.model_dump() for n, f in some.items()} for of, some in found.figures.items()},
+        "calibration": {of: one.model_dump() for of, one in found.calibration.items()},
+        "differences": {of: one.model_dump() for of, one in found.differences.items()},
+        "subgroups": {of: one.model_dump() for of, one in found.subgroups.items()},
+        "better": found.better,
+        "proposed": found.proposed,
+        "verdict": found.verdict,
+    }
+
+
+def _print_compared(table: Prepared, found: Comparison) -> None:
+    console = Console()
+    said = f"{found.rows:,} rows of {found.patients:,} patients, {found.events:,} with the outcome ({table.yes})"
+    console.print(escape(f"{said}; judged on {found.judged}"), highlight=False)
+    used = [one for one in table.columns if not one.dropped]
+    told = [f"{one.name} ({one.kind}{f', {one.missing:.0%} missing' if one.missing else ''})" for one in used]
+    console.print(escape(f"learned from: {', '.join(told)}"), highlight=False)
+    for one in table.columns:
+        if one.dropped or one.remark:
+            what = f"left out, {one.dropped}" if one.dropped else one.remark
+            console.print(escape(f"{one.name}: {what}"), highlight=False)
+    for remark in table.remarks:
+        console.print(escape(remark), highlight=False)
+    figures = Table("candidate", "AUC (95%)", "log loss", "Brier", "slope", "intercept", "AUC less logistic's")
+    for of, some in found.figures.items():
+        line = found.calibration[of]
+        fit = ("" if one is None else f"{one:.2f}" for one in (line.slope, line.intercept))
+        loss = (f"{some[name].value:.4f}" for name in ("log_loss", "brier"))
+        over = _figure(found.differences[of]) if of in found.differences else ""
+        figures.add_row(of.replace("_", " "), _figure(some["auc"]), *loss, *fit, over)
+    console.print(figures)
+    _print_subgroups(console, found.subgroups, "patients")
+    console.print(escape(found.verdict.replace("_", " ")), highlight=False)
 
 
 def _figure(figure: Figure) -> str:
