@@ -34,10 +34,11 @@ from streams.allocation import features as resources
 from streams.ehr import features, targets
 from streams.ehr.news2 import CODES
 from streams.ehr.targets import Happened
-from streams.learn import LOGISTIC, NAIVE, Candidate, Judge, Row, Split
+from streams.learn import LOGISTIC, NAIVE, Candidate, Judge, Split
 from streams.models import BEST, GAP, Card, Compared, Figure, Models, compare
 from streams.quality import risk
 from streams.quality.cases import Person
+from streams.rows import Row
 
 EHR = DOMAINS["ehr"]
 PAGE = 5000

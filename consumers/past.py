@@ -27,7 +27,7 @@ from streams.allocation.leaves import Course
 from streams.allocation.placement import steps, way
 from streams.ehr.targets import Happened
 from streams.fold import HISTORY, Entity
-from streams.learn import Row
+from streams.rows import Row
 
 OF = DOMAINS["allocation"]
 PAGE = 5000

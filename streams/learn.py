@@ -35,8 +35,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 from infra.errors import Untrainable
 from streams.models import Bin, Calibration, Data, Figure, Subgroup
+from streams.rows import MISSING, YES, Features, Row
 
-Features = Mapping[str, float | str]
 Floats = NDArray[np.float64]
 
 FOLDS, FEWER_FOLDS = 5, 3
@@ -51,8 +51,6 @@ ROUNDS = 120  # trees of a boosted model
 SHUFFLES = 3  # of each feature, for its importance
 SEED = 20_170  # of folds, fits and resamples: the same rows give the same card
 METRIC = "auc"
-YES = "yes"
-MISSING = "missing="
 OBSERVED = "observed_to_expected"
 
 
@@ -145,19 +143,6 @@ LOGISTIC, MAJORITY, NAIVE = "logistic_regression", "majority", "naive_bayes"
 # Of patients, unless others are asked for; of outcomes of cases, for whose few numbers trees are worth a trial.
 ALGORITHMS = ("decision_tree", "support_vector_machine", "random_forest", LOGISTIC)
 OUTCOME_ALGORITHMS = ("decision_tree", "random_forest", "xgboost", "lightgbm", LOGISTIC)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One event with what became of it. `blind`: keyed hashes that link it with a generator's truth. `groups`: such as
-    `unit=CARD`, to be judged apart beside sex and age, and not learned from."""
-
-    features: Features = field(repr=False)
-    label: str
-    patient: str  # reference
-    at: str  # RFC 3339, UTC
-    blind: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

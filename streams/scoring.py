@@ -23,12 +23,12 @@ from streams.beside import Beside, BesideFailed
 from streams.fold import Entity, history_of
 from streams.models import Card, Models, drift
 from streams.process import Processor, Ready
+from streams.rows import YES
 
 log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 30.0  # for a batch: the first waits for the process to start and to read its models
 WATCHED = 2000  # of each model: last scores that drift is measured on
 WATCHED_AT_LEAST = 200
-YES = "yes"
 Read = Callable[[Collection[str]], Awaitable[Mapping[str, tuple[Entity, Any]]]]
 Request = tuple[str, str, list[Mapping[str, float | str]], Mapping[str, float]]  # name, version, rows, typical values
 Reply = list[tuple[str, dict[str, float], tuple[tuple[str, float], ...]]] | str  # or the reason of a refusal

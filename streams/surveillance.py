@@ -33,11 +33,12 @@ from streams.beside import Beside, BesideFailed
 from streams.fold import Entity
 from streams.models import Card, Models
 from streams.process import Ready
-from streams.quality import signals
+from streams.quality import risk, signals
 from streams.quality.cases import CASE, DEATH, EXPECTED, KEPT, Case, people
 from streams.quality.signals import Document
 from streams.quality.units import Design, Key, Of, Units, Wanted, find
-from streams.scoring import PATIENCE_SECONDS, YES, Request, Serving, score
+from streams.rows import YES
+from streams.scoring import PATIENCE_SECONDS, Request, Serving, score
 from streams.state import Fold, Store, advance
 
 log = logging.getLogger(__name__)
@@ -241,7 +242,7 @@ class Surveillance:
                 for case, measure in self._units.lacking(of):
                     for card, shadow in self._wanted(case, measure):
                         one = card.name, card.version
-                        requests.setdefault(one, (*one, [], card.feature_means))[2].append(case.factors)
+                        requests.setdefault(one, (*one, [], card.feature_means))[2].append(risk.features(case))
                         asked[one].append((case, measure, shadow))
             if not requests:
                 return
@@ -256,13 +257,13 @@ class Surveillance:
                 metrics.SCORES.labels(name, "failed").inc(len(asked[name, version]))
                 continue
             for (case, measure, shadow), (_, probabilities, reasons) in zip(asked[name, version], reply, strict=True):
-                risk = round(probabilities.get(YES, 0.0), 6)
+                expected = round(probabilities.get(YES, 0.0), 6)
                 metrics.SCORES.labels(name, "shadow" if shadow else "promoted").inc()
                 if shadow:
-                    made[case.record][measure] |= {"shadow": risk, "shadow_version": version}
+                    made[case.record][measure] |= {"shadow": expected, "shadow_version": version}
                 else:
                     why = [f"{feature} {weight:+.3f}" for feature, weight in reasons]
-                    said = {"risk": risk, "version": version, "reasons": why, "factors": digest(case)}
+                    said = {"risk": expected, "version": version, "reasons": why, "factors": digest(case)}
                     made[case.record][measure] |= said
         folds: dict[str, Fold] = {name: partial(_expecting, one) for name, one in made.items()}
         await advance(entities, folds)
@@ -282,7 +283,7 @@ class Surveillance:
         """Models by which a case is to be scored: those that have not, of what is known of it by now."""
         if not case.received:
             return []
-        name, received = f"{OF.name}-{measure}", datetime.fromisoformat(case.received)
+        name, received = f"{OF.name}-{risk.model_of(measure)}", datetime.fromisoformat(case.received)
         first = self._serving.first(name)
         serving = self._serving.at(name, max(received, first)) if first is not None else []
         if all(shadow for _, shadow in serving):

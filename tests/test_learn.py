@@ -24,8 +24,9 @@ from streams import learn
 from streams.ehr import hl7v2, targets
 from streams.ehr.features import TARGETS
 from streams.ehr.targets import Happened
-from streams.learn import Features, Judge, Row
+from streams.learn import Judge
 from streams.models import Models, rules
+from streams.rows import Features, Row
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -20,10 +20,10 @@ from consumers import models
 from infra.errors import BadOutcome, Untrainable, UsageError
 from producers.simulate import cases as simulated
 from streams import learn
-from streams.learn import Row
 from streams.models import Card, Data, Models
 from streams.quality import risk
 from streams.quality.cases import Case, Person
+from streams.rows import Row
 from tests.simulated import people
 
 SINCE = datetime(2024, 1, 1, tzinfo=UTC)

@@ -24,9 +24,9 @@ from streams.allocation import features as of
 from streams.allocation import targets
 from streams.ehr.targets import Happened
 from streams.fold import HELD
-from streams.learn import Row
 from streams.models import Card, Models, rules
 from streams.process import WHERE
+from streams.rows import Row
 from streams.stages import STAGES
 from tests.wards import START, machines
 

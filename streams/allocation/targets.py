@@ -9,7 +9,7 @@ from typing import Any
 from streams.allocation import features as of
 from streams.ehr.targets import Happened, later
 from streams.fold import HELD
-from streams.learn import Row
+from streams.rows import Row
 
 HORIZON = timedelta(hours=1)
 

@@ -16,7 +16,7 @@ from schemas.envelope import rfc3339
 from streams.ehr import features as of
 from streams.ehr.features import Document
 from streams.fold import Merge, family_at
-from streams.learn import Row
+from streams.rows import Row
 
 YES, NO = "yes", "no"
 BANDS = ((3.0, "0-2"), (8.0, "3-7"), (float("inf"), "8+"))  # full days, below

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from streams import learn
-from streams.learn import LOGISTIC, MAJORITY, METRIC, YES, Floats, Judge, Row, Split
+from streams.learn import LOGISTIC, MAJORITY, METRIC, Floats, Judge, Split
 from streams.models import Calibration, Figure, Subgroup
 from streams.quality.risk import NO
+from streams.rows import YES, Row
 
 
 @dataclass(frozen=True, slots=True)

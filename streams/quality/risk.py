@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from infra.errors import BadOutcome
-from streams.learn import MISSING, YES, Features, Row
 from streams.models import drift
 from streams.quality import cases
 from streams.quality.cases import HORIZON, READMITTED_30D, Case, Person
+from streams.rows import MISSING, YES, Features, Row
 
 TARGETS = cases.DERIVED  # besides whatever outcome is told
 AGO = timedelta(days=30)  # a case that began later is left out: of those the short stays alone would be known

@@ -19,8 +19,9 @@ from datetime import UTC, datetime
 
 from infra.errors import Untrainable, UsageError
 from schemas.envelope import rfc3339
-from streams.learn import FEWEST, MISSING, SMALLEST, YES, Row
+from streams.learn import FEWEST, SMALLEST
 from streams.quality.risk import NO
+from streams.rows import MISSING, YES, Row
 
 NUMBER, WORD, FLAG = "number", "word", "yes or no"
 FEWEST_ROWS, FEWEST_OF_CLASS = 100, 20
