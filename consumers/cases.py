@@ -35,8 +35,9 @@ def by_reference(caller: Caller, site: str = "") -> dict[Of, Person]:
 
 def entities(site: str = "", persons: Query | None = None) -> Iterator[tuple[str, Entity]]:
     """Cases and deaths by name, as last refreshed. Raises StackDown."""
-    wanted = [{"term": {"part": -1}}, {"terms": {"kind": [CASE, DEATH]}}]
-    query = {"bool": {"filter": wanted + ([persons] if persons else []) + ([{"term": {"site": site}}] if site else [])}}
+    cases = {"bool": {"filter": [{"term": {"kind": CASE}}, *([{"term": {"site": site}}] if site else [])]}}
+    some = {"bool": {"should": [cases, {"term": {"kind": DEATH}}], "minimum_should_match": 1}}
+    query = {"bool": {"filter": [{"term": {"part": -1}}, some, *([persons] if persons else [])]}}
     with answered(OF):
         for page in elastic.scan(OF.alias, query, KEPT):
             for one in page:

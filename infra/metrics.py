@@ -76,6 +76,9 @@ MODEL_DRIFT = Gauge(
     "Population stability index of a model's last scores against those of its training; above 0.25 look.",
     ["model"],
 )
+MODEL_CALIBRATION = Gauge(
+    "wardstream_model_calibration_ratio", "Observed over expected events of a model's last outcomes.", ["model"]
+)
 # Of sites and units whose beds operations events have declared, and of no others: a message may name anything.
 BEDS = Gauge("wardstream_beds", "Beds by status (HL7 table 0116), as events tell it.", ["site", "unit", "status"])
 OCCUPANCY = Gauge(
@@ -139,6 +142,7 @@ CATALOGUE = (
     SCORES,
     SCORING_ROWS,
     MODEL_DRIFT,
+    MODEL_CALIBRATION,
     BEDS,
     OCCUPANCY,
     WAITING,

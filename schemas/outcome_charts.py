@@ -40,6 +40,7 @@ def mapping() -> dict[str, Any]:
         | dict.fromkeys(numbers, _NUMBER)
         | {
             "event_time": {"type": "date"},  # of the site, when the chart was drawn
+            "since": {"type": "date"},  # from when on outcomes count
             "signalled_at": {"type": "date"},  # the latest signal
             "signals": _KEPT,
             "design": _KEPT,

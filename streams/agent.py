@@ -150,9 +150,10 @@ class Agent:
 
     def lost(self) -> None:
         """Partitions were revoked: some may be another worker's for a moment, and their sites change meanwhile."""
-        for follower in (self._sites, self._surveillance):
-            if follower is not None:
-                follower.forget()
+        if self._sites is not None:
+            self._sites.forget()
+        if self._surveillance is not None:
+            self._surveillance.lost()
 
     def _trouble(self) -> str:
         return self._pulse.trouble(bool(self._received), max(target.moved for target in self._targets()))
@@ -261,7 +262,9 @@ class Agent:
         if (epoch := await asyncio.to_thread(self._keys.epoch)) != self._epoch:
             self._epoch = epoch
             self._entities.forget()
-            self.lost()
+            for follower in (self._sites, self._surveillance):
+                if follower is not None:
+                    follower.forget()
         if epoch == batch.epoch and not any(why == ErasedPerson.reason for _, why in batch.dropped):
             return
         keys = await asyncio.to_thread(self._keys.of_tokens, batch.tokens)

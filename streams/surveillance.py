@@ -14,9 +14,9 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -27,16 +27,19 @@ from infra.kafka import Outgoing
 from infra.keystore import KeyStore
 from infra.settings import settings
 from schemas.document import of_persons
+from schemas.envelope import rfc3339
 from schemas.outcome_charts import CHART, FOLLOWED, OF, number
+from schemas.signal import message
 from schemas.topics import SIGNALS
 from streams.beside import Beside, BesideFailed
 from streams.fold import Entity
-from streams.models import Card, Models
+from streams.models import Card, Models, drift
 from streams.process import Ready
 from streams.quality import risk, signals
-from streams.quality.cases import CASE, DEATH, EXPECTED, KEPT, Case, people
+from streams.quality.cases import CASE, DEATH, EXPECTED, KEPT, Case, Measured, people
+from streams.quality.charts import Limits
 from streams.quality.signals import Document
-from streams.quality.units import Design, Key, Of, Units, Wanted, find
+from streams.quality.units import Design, Key, Mix, Of, Units, Wanted, find
 from streams.rows import YES
 from streams.scoring import PATIENCE_SECONDS, Request, Serving, score
 from streams.state import Fold, Store, advance
@@ -45,6 +48,10 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.05
 DRAW_SECONDS = 0.2  # from one drawing of charts to the next; as long as the last took, where that is longer
 MOST_SCORED = 500  # persons at once
+DRIFTED = "model_drifted"  # signal
+PSI = 0.25  # above it scores have moved (Siddiqi, Credit Risk Scorecards, 2006)
+WATCHED, WATCHED_AT_LEAST = 1000, 200  # outcomes of a model that drift is measured on
+MOST_DRAWN = 50  # charts at once: the worker waits meanwhile
 NICE = 5
 REST_SECONDS = 5.0  # after scoring or finding limits has failed
 MOST_GAUGES = 500  # charts
@@ -71,8 +78,11 @@ class Surveillance:
         self._epoch = keys.epoch()
         self._behind = ""
         self._begun = 0  # how often all was forgotten
-        self._rest = 0.0  # nothing is asked of the processes beside before that
+        self._merged: Mapping[str, str] = {}
+        self._rest = 0.0  # nothing is scored before that
         self._search: asyncio.Task[None] | None = None  # for limits
+        self._failed: Counter[Mix] = Counter()  # how often that failed
+        self._watched = Watched()
         self._seen: object = None  # of the model store
         self._assigned: frozenset[int] = frozenset()
         self._shown: set[tuple[str, ...]] = set()  # labels of charts that have gauges
@@ -83,7 +93,8 @@ class Surveillance:
         self._units = Units(Design(of.chart_odds_ratio, of.chart_run_length))
         self._read: set[str] = set()  # sites of which everything is known
         self._held: dict[Of, dict[str, Entity]] = defaultdict(dict)
-        self._merged: Mapping[str, str] = {}
+        self._where: dict[str, Of] = {}  # whose each case is
+        self._deaths: dict[str, dict[str, Entity]] = defaultdict(dict)  # by survivor
         self._documented: dict[Key, Document] = {}
         self._due: set[Key] = set()
 
@@ -135,26 +146,44 @@ class Surveillance:
         self._begun += 1
         self._empty()
 
+    def lost(self) -> None:
+        """Partitions were revoked: nothing is this worker's until it is told again what is."""
+        self._partitions, self._assigned = {}, frozenset()
+        self.forget()
+
     def take(self, name: str, entity: Entity) -> None:
         """An entity that was written, or read since somebody else may have written it."""
         if entity.get("kind") not in (CASE, DEATH):
             return
         if self._reading.locked():
             self._written[name] = entity
-        if entity.get("site") in self._read:
+        if entity["kind"] == DEATH or entity.get("site") in self._read:
             self._take(name, entity)
 
     def _take(self, name: str, entity: Entity) -> None:
-        of = self._person(entity)
-        self._held[of][name] = {one: entity[one] for one in KEPT if one in entity}
-        self._tell(of)
+        site, ref = of = self._person(entity)
+        kept = {one: entity[one] for one in KEPT if one in entity}
+        if entity["kind"] == DEATH:
+            self._deaths[ref][name] = kept
+            for site in self._read:
+                if (site, ref) in self._held:
+                    self._tell((site, ref))
+        else:
+            before = self._where.get(name)
+            if before is not None and before != of and before in self._held:  # told of another site by now
+                self._held[before].pop(name, None)
+                self._tell(before)
+            self._where[name] = of
+            self._held[of][name] = kept
+            self._tell(of)
 
     def _person(self, entity: Entity) -> Of:
         ref = entity.get("patient_ref", "")
         return entity.get("site", ""), self._merged.get(ref, ref)
 
     def _tell(self, of: Of) -> None:
-        self._units.take(of, people(self._held[of].items(), self._merged).get(of))
+        known = [*self._held[of].items(), *self._deaths.get(of[1], {}).items()]
+        self._units.take(of, people(known, self._merged).get(of))
 
     def _regroup(self, merged: Mapping[str, str]) -> None:
         """Persons who were joined, or parted, since this was looked at last."""
@@ -165,7 +194,11 @@ class Surveillance:
             held = self._held.pop(of)
             self._units.take(of, None)
             for name, one in held.items():
-                self._held[self._person(one)][name] = one
+                self._where[name] = self._person(one)
+                self._held[self._where[name]][name] = one
+        deaths, self._deaths = self._deaths, defaultdict(dict)
+        for name, one in ((name, one) for some in deaths.values() for name, one in some.items()):
+            self._deaths[self._person(one)[1]][name] = one
         for of in [of for of in self._held if of[1] in moved or of[1] in merged.values()]:
             self._tell(of)
 
@@ -174,20 +207,26 @@ class Surveillance:
         async with self._reading:
             self._written, begun = {}, self._begun
             wanted: dict[str, Any] = {"term": {"site": site}}
-            kinds = [{"term": {"part": -1}}, {"terms": {"kind": [CASE, DEATH]}}]
-            found = await self._index.find({"bool": {"filter": [wanted, *kinds]}})
+            cases = {"bool": {"filter": [wanted, {"term": {"kind": CASE}}]}}
+            some = {"bool": {"should": [cases, {"term": {"kind": DEATH}}], "minimum_should_match": 1}}
+            found = await self._index.find({"bool": {"filter": [{"term": {"part": -1}}, some]}})
             kept = await self._documents.find({"bool": {"filter": [wanted, {"term": {"kind": CHART}}]}})
             refs = {one["patient_ref"] for one in found.values() if "patient_ref" in one}
-            erased = await asyncio.to_thread(self._keys.erased, refs)
+            erased, merged = await asyncio.to_thread(lambda: (self._keys.erased(refs), self._keys.merged()))
+            for said in kept.values():
+                if said["untold"] and begun == self._begun:  # whoever was killed may not have told them
+                    await self._send(await asyncio.to_thread(self._messages, said))
             if begun != self._begun:
                 return
+            if merged != self._merged:
+                self._regroup(merged)
             self._read.add(site)
             for said in kept.values():
                 for found_on, limits in signals.limits_of(said):
                     if found_on.design == self._units.design:
                         self._units.found(found_on, limits)
                 self._documented[_key(said)] = said
-            names = found.keys() | {name for name, one in self._written.items() if one.get("site") == site}
+            names = found.keys() | {name for name, one in self._written.items() if one.get("site") in (site, None)}
             for place, name in enumerate(names):
                 one = self._written.get(name) or found[name]  # also what is written while this goes on
                 if one.get("patient_ref") not in erased:
@@ -196,9 +235,8 @@ class Surveillance:
                     await asyncio.sleep(0)
                     if begun != self._begun:
                         return
-        untold = [said for said in kept.values() if said["untold"]]  # whoever was killed may not have told them
-        for said in untold:
-            await self._send(await asyncio.to_thread(self._messages, said))
+            for key in (_key(said) for said in kept.values()):
+                self._units.have(key)  # also one that has no outcome any more
 
     # ----------------------------------------------------------------------------------------------------------- work
 
@@ -237,13 +275,15 @@ class Surveillance:
         some = [self._units.fresh.pop() for _ in range(min(MOST_SCORED, len(self._units.fresh)))]
         try:
             requests: dict[tuple[str, str], Request] = {}
-            asked: dict[tuple[str, str], list[tuple[Case, str, bool]]] = defaultdict(list)
+            asked: dict[tuple[str, str], list[tuple[Case, Measured, bool]]] = defaultdict(list)
+            cards: dict[tuple[str, str], Card] = {}
             for of in some:
-                for case, measure in self._units.lacking(of):
-                    for card, shadow in self._wanted(case, measure):
+                for case, outcome in self._units.outcomes(of):
+                    for card, shadow in self._wanted(case, outcome.measure):
                         one = card.name, card.version
+                        cards[one] = card
                         requests.setdefault(one, (*one, [], card.feature_means))[2].append(risk.features(case))
-                        asked[one].append((case, measure, shadow))
+                        asked[one].append((case, outcome, shadow))
             if not requests:
                 return
             replies = await self._beside.ask(PATIENCE_SECONDS, score, list(requests.values()))
@@ -256,7 +296,9 @@ class Surveillance:
                 log.error("no expected risks by %s/%s: %s", name, version, reply)
                 metrics.SCORES.labels(name, "failed").inc(len(asked[name, version]))
                 continue
-            for (case, measure, shadow), (_, probabilities, reasons) in zip(asked[name, version], reply, strict=True):
+            seen: list[tuple[float, bool]] = []
+            for (case, outcome, shadow), (_, probabilities, reasons) in zip(asked[name, version], reply, strict=True):
+                measure = outcome.measure
                 expected = round(probabilities.get(YES, 0.0), 6)
                 metrics.SCORES.labels(name, "shadow" if shadow else "promoted").inc()
                 if shadow:
@@ -265,6 +307,8 @@ class Surveillance:
                     why = [f"{feature} {weight:+.3f}" for feature, weight in reasons]
                     said = {"risk": expected, "version": version, "reasons": why, "factors": digest(case)}
                     made[case.record][measure] |= said
+                    seen.append((expected, outcome.event))
+            await self._send(self._watched.look(cards[name, version], seen))
         folds: dict[str, Fold] = {name: partial(_expecting, one) for name, one in made.items()}
         await advance(entities, folds)
 
@@ -295,9 +339,11 @@ class Surveillance:
 
     async def _draw(self) -> None:
         """Keep the charts that have changed, then tell what is new in them."""
-        self._due |= self._units.changed()
+        if self._units.fresh and self._serving.names and time.monotonic() >= self._rest:
+            return  # half of the risks make half a chart: signals would come and go
+        self._due |= self._units.changed(MOST_DRAWN)
         lacking = self._units.wanted(self._due)
-        if lacking and self._search is None and time.monotonic() >= self._rest:
+        if lacking and self._search is None:
             self._search = asyncio.create_task(self._find(lacking))
         ready = [key for key in self._due if not self._units.wanted([key])]
         self._due -= set(ready)
@@ -314,8 +360,8 @@ class Surveillance:
         try:
             named = {ref for document in made.values() for ref in document["patient_ref"]}
             await self._keep(made)
-            if await asyncio.to_thread(self._keys.erased, named):  # the erasure may have looked too early
-                await self._documents.remove_of(of_persons(named))
+            if gone := await asyncio.to_thread(self._keys.erased, named):  # the erasure may have looked too early
+                await self._documents.remove_of(of_persons(gone))
                 self.forget()
                 return
             for document in made.values():
@@ -334,8 +380,9 @@ class Surveillance:
 
     def _document(self, key: Key) -> Document:
         units = self._units
-        known, waiting = units.known(key.site), units.waiting(key)
-        return signals.document(key, units.chart(key), known, waiting, units.design, units.limits(key), units.whose)
+        known, since, waiting = units.known(key.site), units.since(key.site), units.waiting(key)
+        chart, limits = units.chart(key), units.limits(key)
+        return signals.document(key, chart, known, since, waiting, units.design, limits, units.whose)
 
     async def _keep(self, made: Mapping[Key, Document]) -> None:
         writes = [Write(_id(key), dump(document)) for key, document in made.items()]
@@ -350,17 +397,23 @@ class Surveillance:
         units = self._units
         try:
             for one in lacking:
-                limits = await self._finding.ask(PATIENCE_SECONDS, find, one)
+                try:
+                    limits = await self._finding.ask(PATIENCE_SECONDS, find, one)
+                except BesideFailed as error:
+                    log.error("no limits of a chart: %s", error)
+                    if self._failed[one.mix] < 2:
+                        self._failed[one.mix] += 1
+                        continue
+                    limits = Limits()  # without signals, and without stopping the others
                 units.found(one, limits)
-        except BesideFailed as error:
-            log.error("no limits of a chart: %s", error)
-            self._rest = time.monotonic() + REST_SECONDS
         finally:
             self._search = None
 
     def _show(self, made: Mapping[Key, Document]) -> None:
         for key, said in made.items():
             labels = (key.site, key.scope, key.name, key.measure)
+            if said["cases"] < LEAST_SHOWN and labels in self._shown:
+                self._remove(labels)
             if said["cases"] < LEAST_SHOWN or (labels not in self._shown and len(self._shown) >= MOST_GAUGES):
                 continue
             self._shown.add(labels)
@@ -373,12 +426,56 @@ class Surveillance:
     def _hide(self, sites: Collection[str]) -> None:
         """Gauges of sites that are another worker's by now."""
         for labels in {one for one in self._shown if one[0] in sites}:
-            self._shown.discard(labels)
-            for gauge in (metrics.OUTCOME_CASES, metrics.OUTCOME_RATIO):
-                gauge.remove(*labels)
-            for side in ("upper", "lower"):
-                with contextlib.suppress(KeyError):  # a chart without limits has none
-                    metrics.OUTCOME_CUSUM.remove(*labels, side)
+            self._remove(labels)
+
+    def _remove(self, labels: tuple[str, ...]) -> None:
+        self._shown.discard(labels)
+        for gauge in (metrics.OUTCOME_CASES, metrics.OUTCOME_RATIO):
+            gauge.remove(*labels)
+        for side in ("upper", "lower"):
+            with contextlib.suppress(KeyError):  # a chart without limits has none
+                metrics.OUTCOME_CUSUM.remove(*labels, side)
+
+
+class Watched:
+    """The last outcomes of each model, beside what it said of them; begun anew by each worker."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], deque[tuple[float, bool]]] = {}
+        self._drifted: set[tuple[str, str, str]] = set()
+
+    def look(self, card: Card, seen: Sequence[tuple[float, bool]]) -> list[Outgoing]:
+        """What is to be told: that a model has begun to drift, by its calibration or by its scores."""
+        if not seen:
+            return []
+        last = self._last.setdefault((card.name, card.version), deque(maxlen=WATCHED))
+        last.extend(seen)
+        if len(last) < WATCHED_AT_LEAST:
+            return []
+        found = risk.calibration_drift([one for one, _ in last], [event for _, event in last])
+        if found.ratio is not None:
+            metrics.MODEL_CALIBRATION.labels(card.name).set(found.ratio)
+        bins, parted = card.scores.get(YES, ()), 0.0
+        if bins:
+            counts = Counter(min(int(one * len(bins)), len(bins) - 1) for one, _ in last)
+            parted = drift(bins, [counts[at] for at in range(len(bins))])
+            metrics.MODEL_DRIFT.labels(card.name).set(parted)
+        said = {"calibration": (found.state == risk.DRIFTED, found.ratio), "scores": (parted > PSI, round(parted, 4))}
+        made = []
+        for kind, (drifted, value) in said.items():
+            one = card.name, card.version, kind
+            if drifted and one not in self._drifted:
+                made.append(_drift_signal(card, kind, value, found.z, len(last)))
+            (self._drifted.add if drifted else self._drifted.discard)(one)
+        return made
+
+
+def _drift_signal(card: Card, kind: str, value: float | None, z: float | None, outcomes: int) -> Outgoing:
+    at = datetime.now(UTC)
+    said = {"model": card.name, "version": card.version, "drift": kind, "value": value, "z": z, "outcomes": outcomes}
+    id = hashlib.sha256(f"{card.name} {card.version} {kind} {at:%Y-%m-%d}".encode()).hexdigest()[:32]
+    metrics.SIGNALS.labels(OF.name, DRIFTED).inc()
+    return Outgoing(SIGNALS.name, *message(DRIFTED, OF.name, id, id, rfc3339(at), said, None))
 
 
 def digest(case: Case) -> str:

@@ -104,6 +104,35 @@ def test_who_comes_back_within_thirty_days(second: Case, back: bool) -> None:
     assert made["b", READMITTED_30D].event is False
 
 
+@pytest.mark.parametrize(
+    ("some", "died", "in_hospital"),
+    [
+        ((case("a", 0),), day(150), False),  # nobody has said a word of it for months
+        ((case("a", 0), case("b", 100, 105, disposition="20")), day(105), False),  # its end was never told
+        ((case("a", 0, 5),), day(5.4), False),  # at home, on the day of the discharge
+        ((case("a", 0, 5),), day(4.9), True),
+        ((case("a", 0, 5, disposition="42"),), "", False),  # a hospice knows not where
+    ],
+)
+def test_a_death_is_in_the_stay_that_it_ended(some: tuple[Case, ...], died: str, in_hospital: bool) -> None:
+    assert found(Person(some, died))["a", DIED_IN_HOSPITAL].event is in_hospital if some[0].ended else True
+    deaths = [one for one in measured(Person(some, died)) if one.measure == DIED_IN_HOSPITAL and one.event]
+    assert len(deaths) <= 1
+    assert ("a" in {one.record for one in deaths}) is in_hospital
+
+
+def test_a_date_of_death_is_a_midnight_somewhere() -> None:
+    """Berlin's 5 March begins at 23:00 of the 4th in UTC; whoever was admitted that afternoon did not die before."""
+    one = replace(case("a", 0), begun="2026-03-05T13:30:00.000Z", known="2026-03-05T13:30:00.000Z")
+    assert trouble(one, "2026-03-04T23:00:00.000Z") == ""
+    assert found(Person((one,), "2026-03-04T23:00:00.000Z"))["a", DIED_30D].event is True
+    assert trouble(one, "2026-03-04T13:00:00.000Z") == DEATH_FIRST
+
+
+def test_who_is_moved_to_another_house_does_not_come_back() -> None:
+    assert found(Person((case("a", 0, 5), case("b", 5.02, 20))))["a", READMITTED_30D].event is False
+
+
 def test_a_readmission_that_ends_in_death() -> None:
     made = found(Person((case("a", 0, 5), case("b", 10, 12, disposition="20")), day(12)))
     assert made["a", READMITTED_30D].event is True
@@ -229,7 +258,7 @@ def test_who_has_no_expected_risk_waits() -> None:
     units = Units()
     units.take(("EAST", "p"), Person((case("a", 0, 5, expected={}),), "", day(5)))
     assert (units.charts(), units.waiting(KEY)) == ({}, (0, 1))
-    assert [(one.record, name) for one, name in units.lacking(("EAST", "p"))] == [("a", DIED_IN_HOSPITAL)]
+    assert [(one.record, found.measure) for one, found in units.outcomes(("EAST", "p"))] == [("a", DIED_IN_HOSPITAL)]
 
 
 def test_a_correction_a_month_late_moves_a_case_and_an_erasure_takes_it() -> None:
@@ -251,6 +280,22 @@ def test_charts_begin_with_the_year_before() -> None:
     assert units.charts()[KEY].level.cases == 2
     units.take(("EAST", "r"), Person((case("c", 700, 701),), "", day(701)))  # two new years later
     assert units.charts()[KEY].level.cases == 2
+
+
+def test_a_procedure_that_nobody_expects_anything_of_has_no_chart() -> None:
+    units = Units()
+    for number in range(50):
+        one = case(f"{number}", number, number + 1, procedure=f"P{number}", expected={})
+        units.take(("EAST", f"p{number}"), Person((one,), "", one.known))
+    units.changed()
+    assert {key.scope for key in units._states} == {UNIT}
+
+
+@pytest.mark.parametrize("risk", [0.00001, 0.0001, 0.99995])
+def test_risks_so_low_or_high_that_no_limit_has_the_run_length(risk: float) -> None:
+    made = find(Wanted(mix_of([risk] * 16), Units().design))
+    assert made.upper is not None
+    assert made.upper > 0
 
 
 def test_limits_are_those_of_the_first_outcomes() -> None:

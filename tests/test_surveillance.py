@@ -17,12 +17,13 @@ from schemas.envelope import rfc3339
 from schemas.outcome_charts import CHART, RAISED, WITHDRAWN, number
 from schemas.signal import SignalEnvelope
 from streams import surveillance
-from streams.beside import Beside
+from streams.beside import Beside, BesideFailed
 from streams.fold import Entity
+from streams.models import Card, Data
 from streams.quality.cases import measured
 from streams.quality.units import UNIT
 from streams.state import Held, Put
-from streams.surveillance import Surveillance
+from streams.surveillance import Surveillance, Watched
 
 SITE, MEASURE = "EAST", "complication"
 BEGIN = datetime.fromisoformat("2026-01-05T08:00:00Z")
@@ -211,6 +212,48 @@ def test_signals_are_told_once_and_by_whoever_comes_after_a_kill(ward: Ward) -> 
     assert ward.sent == []
 
 
+def test_a_new_year_is_no_news(ward: Ward) -> None:
+    """A chart then begins elsewhere: what was raised is neither withdrawn nor raised anew."""
+    for record in range(330, 400):
+        ward.entities.held |= dict([case(record, record > 350)])
+    run(ward.until(lambda: bool(ward.sent)))
+    ward.sent, before = [], ward.documents.chart()
+    ward.begin()
+    ward.entities.held |= dict([case(800, False)])
+    run(ward.until(lambda: ward.documents.chart().get("since") != before["since"]))
+    assert [one for one in ward.told() if one["at"] <= before["event_time"][:10] and one["state"] == WITHDRAWN] == []
+
+
+def test_one_chart_without_limits_stops_no_other(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    for record in range(60):
+        ward.entities.held |= dict([case(record, record > 30)])
+        name, entity = case(record, False, 0.3, unit="MED")
+        entity["history"]["units"] = dict.fromkeys(entity["history"]["units"], "MED")
+        ward.entities.held[f"{name}m"] = entity
+
+    async def ask(self: Beside, patience: float, function: Callable[..., Any], *given: Any) -> Any:
+        if given and any(step == -3 for step, _ in given[0].mix):  # log odds of 0.3 in quarters
+            raise BesideFailed("ValueError")
+        return await asyncio.to_thread(function, *given)
+
+    monkeypatch.setattr(Beside, "ask", ask)
+    run(ward.until(lambda: bool(ward.sent)))
+    other = number(CHART, SITE, UNIT, "MED", MEASURE)
+    run(ward.until(lambda: ward.documents.held.get(other, {}).get("cases") == 60))
+    assert ward.documents.held[other]["upper_limit"] is None
+
+
+def test_a_chart_that_has_lost_its_cases_says_so(ward: Ward) -> None:
+    """Moved to another unit while nobody looked: they are not counted twice."""
+    for record in range(20):
+        ward.entities.held |= dict([case(record, False)])
+    run(ward.until(lambda: ward.documents.chart().get("cases") == 20))
+    for entity in ward.entities.held.values():
+        entity["history"]["units"] = dict.fromkeys(entity["history"]["units"], "CARD")
+    ward.begin()
+    run(ward.until(lambda: ward.documents.chart().get("cases") == 0))
+
+
 def test_a_correction_withdraws(ward: Ward) -> None:
     for record in range(60):
         ward.entities.held |= dict([case(record, record > 30)])
@@ -242,6 +285,25 @@ def test_an_erased_person_is_in_no_chart_and_no_document(ward: Ward) -> None:
 
     run(erased())
     assert ward.documents.chart()["patient_ref"]
+
+
+def test_a_model_that_drifts_is_told_once() -> None:
+    """Of 400 outcomes twice as many came as it said; then as many as it said, and then not again."""
+    card = Card(
+        algorithm="forest", target="x", trained_at="2026-01-01T00:00:00Z", trained_by="x",
+        data=Data.model_construct(), name="quality-x", version="1", scores={"yes": (0.0, 1.0, 0.0, 0.0, 0.0)},
+    )  # fmt: skip
+    watched, told = Watched(), []
+    for turn in range(400):
+        told += watched.look(card, [(0.25, turn % 2 == 0)])
+    (one,) = told
+    said = SignalEnvelope.read(one.headers).opened([], one.value or b"")
+    assert (said["model"], said["drift"]) == ("quality-x", "calibration")
+    assert said["value"] > 1.5
+    for turn in range(2000):
+        assert watched.look(card, [(0.25, turn % 4 == 0)]) == []
+    (moved,) = [one for turn in range(900) for one in watched.look(card, [(0.85, turn % 20 < 17)])]
+    assert SignalEnvelope.read(moved.headers).opened([], moved.value or b"")["drift"] == "scores"
 
 
 def test_two_references_of_one_person_are_joined_when_they_are_merged(ward: Ward) -> None:

@@ -130,7 +130,7 @@ TABLES: dict[str, frozenset[str]] = {
 TRUE, FALSE = frozenset(("true", "yes", "1")), frozenset(("false", "no", "0"))  # of a row of CSV
 MONEY = frozenset(("price", "amount"))
 SIGNED = frozenset(("position_x", "position_y", "score", "risk_score"))
-INTERVALS = (("starts_at", "ends_at"), ("valid_from", "valid_to"), ("admitted_at", "discharged_at"))
+INTERVALS = (("starts_at", "ends_at"), ("valid_from", "valid_to"))
 WHOLE_DAYS = frozenset(("valid_from", "valid_to", "died_at"))  # a date alone will do: from its beginning, to its end
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -343,6 +343,10 @@ def _check(fields: Mapping[str, Any]) -> None:
     for begin, end in INTERVALS:
         if begin in fields and end in fields and fields[end] <= fields[begin]:
             raise BadMessage("bad_interval", end)
+    if "discharged_at" in fields and fields["discharged_at"] < fields.get("admitted_at", fields["discharged_at"]):
+        raise BadMessage("bad_interval", "discharged_at")  # who dies on arrival stays for no time
+    if fields.get("measure") in quality.MEASURES:
+        raise BadMessage("bad_value", "measure")
     if not 0 <= fields.get("expected_risk", 0) <= 1:
         raise BadMessage("bad_risk", "expected_risk")
 

@@ -47,21 +47,18 @@ def change(part: QualityPart, clear: Mapping[str, Any], at: str, told: str = "")
     match part:
         case CaseEvent():
             entries = {(UNITS, at): part.unit} if part.unit and part.action == "set" else {}
-            clear_ = dict.fromkeys(part.nulls) | now | state
-            return Change(CASE, _number(part), part.subject, clear_, _sealed(part), entries, told, alike=STAY)
+            told_whole = part.action != "set" or part.unit or part.admitted_at is not None
+            clear_ = dict.fromkeys(part.nulls) | now | (state if told_whole else {})
+            if not (part.unit or part.admitted_at is not None):
+                clear_.pop("site", None)  # a case is where it began or moved to: a discharge may come from the sender
+            return Change(CASE, part.case_number, part.subject, clear_, _sealed(part), entries, told, alike=STAY)
         case DeathEvent():
-            return Change(DEATH, part.site, part.subject, dict.fromkeys(part.nulls) | now | state, at=told)
+            return Change(DEATH, "", part.subject, dict.fromkeys(part.nulls) | now | state, at=told)
         case OutcomeEvent():
             found = {"event": part.event, "risk": part.expected_risk} if part.action == "set" else None
             entries_ = {(OUTCOMES, part.measure): found}
-            site = {"site": part.site}
-            return Change(CASE, _number(part), part.subject, site, _sealed(part), entries_, told, alike=STAY)
+            return Change(CASE, part.case_number, part.subject, {}, _sealed(part), entries_, told, alike=STAY)
     return None
-
-
-def _number(part: CasePart) -> str:
-    """Houses that share patient numbers may number cases each by itself."""
-    return f"{part.site}\x1f{part.case_number}"
 
 
 def _sealed(part: CasePart) -> dict[str, str | None]:

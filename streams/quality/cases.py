@@ -5,9 +5,9 @@ stay is over, `death_30d` and `readmission_30d` when thirty days have passed in 
 deaths at once and survivors a month later would make every unit look worse than it is. What follows is a function of a
 person's cases, whichever order they were told in.
 
-A readmission is one to the same site, within 30 days of a discharge alive, and not a planned one (table 0007: elective,
-routine, newborn, labour). A stay belongs to the ward in which the patient lay longest, an operation to the unit that
-told it.
+A readmission is one to the same site, more than a day and at most 30 days after a discharge alive, and not a planned
+one (table 0007: elective, routine, newborn, labour). A stay belongs to the ward in which the patient lay longest, an
+operation to the unit that told it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 
 from schemas.envelope import rfc3339
@@ -29,8 +30,11 @@ ACTIVE = "active"  # state
 DIED_IN_HOSPITAL, DIED_30D, READMITTED_30D = "death_in_hospital", "death_30d", "readmission_30d"
 DERIVED = (DIED_IN_HOSPITAL, DIED_30D, READMITTED_30D)  # measures; others are told
 HORIZON = timedelta(days=30)
-EXPIRED = frozenset(("20", "40", "41", "42", "exp"))  # PV1-36 (UB-04 patient discharge status), FHIR's
-PLANNED = frozenset(("C", "R", "N", "L", "elective"))  # PV1-4 (table 0007)
+EXPIRED = frozenset(("20", "41", "exp"))  # PV1-36: died, in a medical facility (UB-04 discharge status); FHIR's
+PLANNED = frozenset(("C", "R", "N", "L", "3", "4", "elective"))  # PV1-4 (table 0007; UB-04: elective, newborn)
+MOVED = timedelta(hours=24)  # who is admitted again sooner has been moved
+OPEN = timedelta(days=30)  # without a word of it a stay is no longer taken to go on
+DAY = timedelta(days=1)  # a date of death is its midnight somewhere
 
 # What a risk may hang on, known when the case begins. Words and yes or no are categories.
 NUMBERS = (
@@ -105,23 +109,24 @@ class Measured:
 
 
 def people(found: Iterable[tuple[str, Entity]], merged: Mapping[str, str]) -> dict[tuple[str, str], Person]:
-    """Everybody whom entities tell of, by site and reference; `merged` gives the survivor of each alias.
+    """Everybody whom entities tell of, by site and reference; `merged` gives the survivor of each alias. A death is
+    one's at every site.
 
     A case that was told under several references is one, and each field of it what the latest event has said.
     """
     cases: dict[tuple[str, str], dict[str, list[tuple[str, Entity]]]] = defaultdict(lambda: defaultdict(list))
-    deaths: dict[tuple[str, str], list[Entity]] = defaultdict(list)
+    deaths: dict[str, list[Entity]] = defaultdict(list)
     told: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, one in found:
         ref = one.get("patient_ref", "")
         person = one.get("site", ""), merged.get(ref, ref)
-        told[person].append(one.get("event_time", ""))
-        if one.get("kind") == CASE:
+        if one.get("kind") == DEATH:
+            deaths[person[1]].append(one)
+        elif one.get("kind") == CASE:
+            told[person].append(one.get("event_time", ""))
             cases[person][one.get(STAY, name)].append((name, one))
-        elif one.get("kind") == DEATH:
-            deaths[person].append(one)
     made = {}
-    for person in cases.keys() | deaths.keys():
+    for person in cases:
         known = []
         for some in cases[person].values():
             one = as_one([entity for _, entity in sorted(some, key=lambda each: each[0])]) | {"patient_ref": person[1]}
@@ -129,7 +134,7 @@ def people(found: Iterable[tuple[str, Entity]], merged: Mapping[str, str]) -> di
                 known.append(case)
         latest = max(told[person], default="")
         made[person] = Person(
-            tuple(sorted(known, key=lambda one: (one.begun, one.record))), died_at(deaths[person]), latest
+            tuple(sorted(known, key=lambda one: (one.begun, one.record))), died_at(deaths[person[1]]), latest
         )
     return made
 
@@ -224,7 +229,7 @@ def trouble(case: Case, died: str) -> str:
         return NO_BEGINNING
     if case.ended and case.ended < case.begun:
         return NEGATIVE
-    if died and died[:10] < case.begun[:10]:  # dates, since a death often has no time
+    if died and later(died, DAY) <= case.begun:
         return DEATH_FIRST
     return "" if case.unit else NO_UNIT
 
@@ -233,18 +238,18 @@ def measured(of: Person) -> list[Measured]:
     """All outcomes of one person at one site, those included that are not due yet."""
     died, sound = of.died, [one for one in of.cases if not trouble(one, of.died)]
     made: list[Measured] = []
-    for one in sound:
-        over = one.ended or died  # who died and was never discharged has left all the same
-        gone = _gone(one, died)
+    for one, after in zip_longest(sound, sound[1:]):
+        gone = _gone(one, after, died)
+        over = one.ended or (died if gone else "")  # who died and was never discharged has left all the same
         if over:
             made.append(Measured(DIED_IN_HOSPITAL, one.record, over, over, gone))
         within, due = _within(one.begun)
-        dead = bool(died) and died[:10] <= within[:10]
+        dead = bool(died) and died <= within
         made.append(Measured(DIED_30D, one.record, one.begun, due, dead or (gone and one.ended <= within)))
         if one.ended and not gone:
             within, due = _within(one.ended)
             again = _back(one, sound, within)
-            if again or not (died and died[:10] <= within[:10]):
+            if again or not (died and died <= within):
                 made.append(Measured(READMITTED_30D, one.record, one.ended, due, again))
         at = one.ended or one.begun
         made += [Measured(name, one.record, at, at, event) for name, event in one.told.items()]
@@ -256,15 +261,19 @@ def _within(at: str) -> tuple[str, str]:
     return later(at, HORIZON), later(f"{at[:10]}T00:00:00.000Z", HORIZON + timedelta(days=1))
 
 
-def _gone(case: Case, died: str) -> bool:
-    """Whether the patient died in the stay: by how it ended, or on its last day."""
-    return case.disposition in EXPIRED or (bool(died) and (not case.ended or died[:10] <= case.ended[:10]))
+def _gone(case: Case, after: Case | None, died: str) -> bool:
+    """Whether the patient died in the stay: by how it ended, or before it did. One that nobody has ended ends where
+    the next one begins, and goes on for thirty days after the last word of it."""
+    if case.disposition in EXPIRED:
+        return True
+    if not died or (after is not None and not case.ended and after.begun <= died):
+        return False
+    return died <= (case.ended or later(max(case.known, case.begun), OPEN))
 
 
 def _back(case: Case, others: Sequence[Case], within: str) -> bool:
-    return any(
-        case.ended < one.begun <= within and not one.planned for one in others if one.record != case.record
-    )  # fmt: skip
+    soonest = later(case.ended, MOVED)
+    return any(soonest < one.begun <= within and not one.planned for one in others if one.record != case.record)
 
 
 def follow_up(case: Case, died: str, until: str) -> tuple[float, bool] | None:

@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 SEED = 20_171
 PATHS = 10_000
 GRID = 400
+LEAST_LIMIT = 1e-3
 VLAD_FLOOR = 0.1  # share of a period's variance: a limit for two patients would be left by one death
 _BLOCK = 64
 _MOST_STEPS = 2_000_000
@@ -161,7 +162,9 @@ def chain_limit(mix: ArrayLike, odds_ratio: float, arl: float, *, baseline: floa
     high = 0.5
     while off(high) < 0:
         high *= 1.4
-    return float(optimize.brentq(off, 1e-3, high, xtol=1e-5))
+    if off(LEAST_LIMIT) >= 0:  # of so low a risk the first event comes later than that: each is a signal
+        return LEAST_LIMIT
+    return float(optimize.brentq(off, LEAST_LIMIT, high, xtol=1e-5))
 
 
 def vlad_limits(mix: ArrayLike, cases: int, alarms: float, *, paths: int = PATHS, seed: int = SEED) -> VladLimits:

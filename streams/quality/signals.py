@@ -33,6 +33,7 @@ def document(
     key: Key,
     chart: Chart,
     known: str,
+    since: str,
     waiting: tuple[int, int],
     design: Design,
     found: Iterable[tuple[Mix, Limits]],
@@ -48,7 +49,8 @@ def document(
         "scope": key.scope,
         "name": key.name,
         "measure": key.measure,
-        "event_time": known,
+        "event_time": known or None,
+        "since": since or None,
         "cases": level.cases,
         "events": level.events,
         "expected": round(level.expected, 6),
@@ -102,7 +104,15 @@ def limits_of(said: Document) -> list[tuple[Wanted, Limits]]:
 
 
 def untold(made: Document, before: Mapping[str, Any] | None) -> list[Line]:
-    """What a chart makes known beside an earlier one of its: signals that are new, and those that are no more."""
+    """What a chart makes known beside an earlier one of its: signals that are new, and those that are no more.
+
+    With a new year a chart begins elsewhere, which is no news: then signals alone are told that are later than what the
+    earlier one knew.
+    """
+    if before is not None and before.get("since") and before["since"] != made["since"]:
+        seen = {(one["kind"], one["record"]) for one in before["signals"]}
+        new = (one for one in made["signals"] if (one["kind"], one["record"]) not in seen)
+        return [one | {"state": RAISED} for one in new if one["at"] > (before["event_time"] or "")]
     was = {(one["kind"], one["record"]): one for one in (before or {}).get("signals", ())}
     now = {(one["kind"], one["record"]): one for one in made["signals"]}
     oldest = min((one["at"] for one in made["signals"]), default="") if len(now) >= MOST_KEPT else ""
@@ -122,10 +132,11 @@ def messages(made: Document, lines: Sequence[Line], key_of: Callable[[str], Data
                 sealed = seal_field(key, OF.name, id, "record", record)
                 drivers.append({"subject": key.token, "key_version": key.version, "record": sealed})
         said = {name: made[name] for name in ("site", "scope", "name", "measure", "cases", "events", "expected")}
-        said |= {name: line[name] for name in ("state", "at", "since", "value", "limit")}
+        said |= {name: line[name] for name in ("state", "value", "limit")}
+        said |= {"at": line["at"][:10], "since": line["since"][:10]}  # the day: the moment is one patient's
         said |= {"chart": line["kind"], "odds_ratio": made["design"]["odds_ratio"], "drivers": drivers}
         said |= {"run_length": made["design"]["run_length"]}
         name = TAKEN_BACK if line["state"] == WITHDRAWN else NAMES[line["kind"]]
-        event = hashlib.sha256(f"{id} {line['state']}".encode()).hexdigest()[:32]
-        told.append(message(name, OF.name, event, id, line["at"], said, None))
+        event = hashlib.sha256(f"{id} {line['state']} {made['event_time']}".encode()).hexdigest()[:32]
+        told.append(message(name, OF.name, event, id, f"{line['at'][:10]}T00:00:00.000Z", said, None))
     return told

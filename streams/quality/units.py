@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 from streams.quality import limits
-from streams.quality.cases import Case, Person, measured, trouble
+from streams.quality.cases import Case, Measured, Person, measured, trouble
 from streams.quality.charts import LEAST_RISK, Chart, Limits, Outcome, Spec, VladLimits, drawn, steps
 
 UNIT, PROCEDURE = "unit", "procedure"  # scopes
@@ -129,9 +129,12 @@ class Units:
                     yield (Key(site, scope, name, found.measure), case.record), item
 
     def _touch(self, of: Of, key: Key, record: str, item: _Item | None) -> None:
-        if key not in self._states and len(self._states) >= MOST_CHARTS:
-            self.left_out += 1
-            return
+        if key not in self._states:
+            if key.scope == PROCEDURE and (item is None or item.risk is None):
+                return  # there are hundreds: those that nobody expects anything of have no chart
+            if len(self._states) >= MOST_CHARTS:
+                self.left_out += 1
+                return
         state = self._states.setdefault(key, _State(Chart(key.name, Spec(self.design.odds_ratio))))
         if item is None:
             state.items.pop(record, None)
@@ -166,9 +169,17 @@ class Units:
         self.changed()
         return {key: state.chart for key, state in self._states.items() if state.chart.days or state.told}
 
-    def changed(self) -> set[Key]:
-        """Charts that may be others than when this was asked last."""
-        touched, self._changed = self._changed, set()
+    def have(self, key: Key) -> None:
+        """A chart of this key, with or without outcomes."""
+        self._states.setdefault(key, _State(Chart(key.name, Spec(self.design.odds_ratio))))
+        self._known.setdefault(key.site, "")
+        self._since.setdefault(key.site, "")
+        self._changed.add(key)
+
+    def changed(self, most: int = MOST_CHARTS) -> set[Key]:
+        """Charts that may be others than when this was asked last: so many, the others when it is asked again."""
+        touched = set(sorted(self._changed)[:most])
+        self._changed -= touched
         for key in touched:
             self._states[key].chart = self._advanced(key, self._states[key])
         return touched
@@ -248,14 +259,14 @@ class Units:
         late = sum(one.due > known for one in items)
         return late, sum(one.due <= known and one.risk is None for one in items)
 
-    def lacking(self, of: Of) -> list[tuple[Case, str]]:
-        """Cases of a person, and the measures in which each is due."""
+    def outcomes(self, of: Of) -> list[tuple[Case, Measured]]:
+        """What is due of a person's cases, by whatever risk or none."""
         site, _ = of
         if (one := self._people.get(of)) is None:
             return []
         cases = {case.record: case for case in one.cases}
         due = (found for found in measured(one) if found.due <= self._known[site] and found.at >= self._since[site])
-        return [(cases[found.record], found.measure) for found in due]
+        return [(cases[found.record], found) for found in due]
 
     def person(self, of: Of) -> Person | None:
         return self._people.get(of)
@@ -263,6 +274,10 @@ class Units:
     @property
     def people(self) -> Mapping[Of, Person]:
         return self._people
+
+    def since(self, site: str) -> str:
+        """From when on outcomes of the site count."""
+        return self._since.get(site, "")
 
     def known(self, site: str) -> str:
         """The latest moment that an event of the site has told of."""
