@@ -382,7 +382,8 @@ class Surveillance:
         units = self._units
         known, since, waiting = units.known(key.site), units.since(key.site), units.waiting(key)
         chart, limits = units.chart(key), units.limits(key)
-        return signals.document(key, chart, known, since, waiting, units.design, limits, units.whose)
+        before = self._documented.get(key)
+        return signals.document(key, chart, known, since, waiting, units.design, limits, units.whose, before)
 
     async def _keep(self, made: Mapping[Key, Document]) -> None:
         writes = [Write(_id(key), dump(document)) for key, document in made.items()]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -188,8 +188,11 @@ def step(chart: Chart, outcome: Outcome) -> Chart:
     return replace(chart, days=(*chart.days[:-1], longer))
 
 
-def steps(chart: Chart, outcomes: Iterable[Outcome]) -> Chart:
-    """As `step` with each, in one fold from the earliest day that changes. Raises BadOutcome, and then takes none."""
+def steps(chart: Chart, outcomes: Iterable[Outcome], where: Mapping[str, str] | None = None) -> Chart:
+    """As `step` with each, in one fold from the earliest day that changes. Raises BadOutcome, and then takes none.
+
+    `where` gives the day of every record of the chart, where somebody keeps that: else each day is looked through.
+    """
     latest: dict[str, Outcome] = {}
     for one in outcomes:
         _check(chart, one)
@@ -204,7 +207,11 @@ def steps(chart: Chart, outcomes: Iterable[Outcome]) -> Chart:
         return changed[day]
 
     for record, one in latest.items():
-        before = _held(chart, record)
+        if where is None:
+            before = _held(chart, record)
+        else:
+            day = days.get(where.get(record, ""))
+            before = next((one for one in day.outcomes if one.record == record), None) if day is not None else None
         if before is not None:
             if before.told >= one.told:
                 continue
@@ -250,7 +257,8 @@ def drivers(chart: Chart, signal: Signal) -> tuple[str, ...]:
         return weight(risk, event, ratio)
 
     until = (signal.at, signal.record)
-    held = (one for day in chart.days for one in day.outcomes if one.event is not None)
+    some = (day for day in chart.days if signal.since[0][:10] <= day.day <= signal.at[:10])
+    held = (one for day in some for one in day.outcomes if one.event is not None)
     moved = [(pull(one), one) for one in held if signal.since <= one.place <= until]
     heaviest = sorted((one for one in moved if one[0] > 0), key=lambda one: (-one[0], one[1].place))
     return tuple(one.record for _, one in heaviest[:MOST_DRIVERS])

@@ -26,6 +26,7 @@ Message = tuple[bytes, bytes, Headers]  # key, value and headers
 WORSE, BETTER = "outcomes_worse", "outcomes_better"  # signals
 NAMES = {"cusum_upper": WORSE, "vlad_low": WORSE, "cusum_lower": BETTER, "vlad_high": BETTER}
 TAKEN_BACK = "outcomes_signal_withdrawn"
+SAME = ("kind", "at", "record", "since", "value", "limit")  # a signal that has them all is the one it was
 MOST_KEPT = 20  # latest signals whose drivers are kept
 
 
@@ -38,11 +39,19 @@ def document(
     design: Design,
     found: Iterable[tuple[Mix, Limits]],
     person: Callable[[str], str],
+    before: Document | None = None,
 ) -> Document:
-    """What the index keeps of a chart. `person` gives whose a record is; `waiting` as Units.waiting."""
+    """What the index keeps of a chart. `person` gives whose a record is; `waiting` as Units.waiting. Of signals that
+    stand in the document of `before`, who drove them is taken from there."""
     level, signals = chart.level, chart.signals
     limits = chart.spec.limits(level.cases)
-    named = [_line(chart, one, person) for one in signals[-MOST_KEPT:]]
+    known_lines = {tuple(one[name] for name in SAME): one for one in (before or {}).get("signals", ())}
+    named = []
+    for one in signals[-MOST_KEPT:]:
+        line = _line(one)
+        known_line = known_lines.get(tuple(line[name] for name in SAME))
+        drivers = known_line["drivers"] if known_line else [[who, person(who)] for who in charts.drivers(chart, one)]
+        named.append(line | {"drivers": drivers})
     made: Document = {
         "kind": CHART,
         "site": key.site,
@@ -80,8 +89,7 @@ def document(
     return made
 
 
-def _line(chart: Chart, signal: Signal, person: Callable[[str], str]) -> Line:
-    drivers = [[record, person(record)] for record in charts.drivers(chart, signal)]
+def _line(signal: Signal) -> Line:
     return {
         "kind": signal.kind,
         "at": signal.at,
@@ -89,7 +97,6 @@ def _line(chart: Chart, signal: Signal, person: Callable[[str], str]) -> Line:
         "since": signal.since[0],
         "value": round(signal.value, 6),
         "limit": round(signal.limit, 6),
-        "drivers": drivers,
     }
 
 

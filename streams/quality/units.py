@@ -77,6 +77,7 @@ class _State:
     counted: dict[str, _Item] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)  # records that may count otherwise by now
     told: int = 0
+    where: dict[str, str] = field(default_factory=dict)  # the day of every record that the chart has
     mixes: list[tuple[Mix, Place]] = field(default_factory=list)  # of each stage that was reached, and its last outcome
 
 
@@ -216,7 +217,8 @@ class Units:
                 del state.counted[record]
                 told.append(_outcome(key, record, was, state.told, None))
         state.touched = set()
-        chart = steps(state.chart, told) if told else state.chart
+        chart = steps(state.chart, told, state.where) if told else state.chart
+        state.where |= {one.record: one.day for one in told}
         self._mix(state, first)
         known_mixes = ((number, mix) for number, (mix, _) in zip(STAGES, state.mixes, strict=False))
         stages = tuple((number, self._found[mix]) for number, mix in known_mixes if mix in self._found)
