@@ -132,6 +132,7 @@ def people(found: Iterable[tuple[str, Entity]], merged: Mapping[str, str]) -> di
             one = as_one([entity for _, entity in sorted(some, key=lambda each: each[0])]) | {"patient_ref": person[1]}
             if (case := case_of(min(name for name, _ in some), one)) is not None:
                 known.append(case)
+        told[person] += [one.get("event_time", "") for one in deaths[person[1]] if one.get("site") == person[0]]
         latest = max(told[person], default="")
         made[person] = Person(
             tuple(sorted(known, key=lambda one: (one.begun, one.record))), died_at(deaths[person[1]]), latest
