@@ -250,6 +250,8 @@ class Surveillance:
                     for site in [site for site in self._partitions if site not in self._read]:
                         await self._begin(site)
                     self._serve()
+                    if not self._serving.names:
+                        self._units.fresh.clear()
                     if self._units.fresh and time.monotonic() >= self._rest:
                         await self._score(entities)
                     began = time.monotonic()

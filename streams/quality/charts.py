@@ -22,6 +22,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from infra.errors import BadOutcome, UsageError
@@ -177,15 +178,8 @@ def step(chart: Chart, outcome: Outcome) -> Chart:
     Raises BadOutcome: `unknown_unit`, `bad_time`, `bad_position`, `bad_risk`.
     """
     _check(chart, outcome)
-    newest = chart.days[-1] if chart.days else None
-    if newest is None or newest.day != outcome.day or outcome.place <= newest.outcomes[-1].place:
-        return steps(chart, (outcome,))
-    if _held(chart, outcome.record) is not None:
-        return steps(chart, (outcome,))
-    one = _fold(newest.day, (outcome,), newest.end, chart.spec)  # the usual case: one more at the end
-    outcomes, signals = newest.outcomes + one.outcomes, newest.signals + one.signals
-    longer = Day(newest.day, outcomes, one.end, signals, newest.known | one.known)
-    return replace(chart, days=(*chart.days[:-1], longer))
+    held = _held(chart, outcome.record)
+    return steps(chart, (outcome,), {outcome.record: held.day} if held is not None else {})
 
 
 def steps(chart: Chart, outcomes: Iterable[Outcome], where: Mapping[str, str] | None = None) -> Chart:
@@ -198,6 +192,10 @@ def steps(chart: Chart, outcomes: Iterable[Outcome], where: Mapping[str, str] | 
         _check(chart, one)
         if one.record not in latest or latest[one.record].told < one.told:
             latest[one.record] = one
+    if where is not None and not latest.keys() & where.keys():
+        told = sorted(latest.values(), key=lambda one: one.place)
+        if told and chart.days and told[0].place > chart.days[-1].outcomes[-1].place:
+            return replace(chart, days=_longer(chart, told))  # the usual case: nothing that was is another
     days = {day.day: day for day in chart.days}
     changed: dict[str, dict[str, Outcome]] = {}
 
@@ -298,6 +296,20 @@ def _held(chart: Chart, record: str) -> Outcome | None:
         if record in day.known:
             return next(one for one in day.outcomes if one.record == record)
     return None
+
+
+def _longer(chart: Chart, told: Iterable[Outcome]) -> tuple[Day, ...]:
+    """The days of a chart with later outcomes, which are in order."""
+    made = list(chart.days)
+    for name, some in groupby(told, key=lambda one: one.day):
+        last = made[-1]
+        one = _fold(name, some, last.end, chart.spec)
+        if last.day == name:
+            both = last.outcomes + one.outcomes
+            made[-1] = Day(name, both, one.end, last.signals + one.signals, last.known | one.known)
+        else:
+            made.append(one)
+    return tuple(made)
 
 
 def _fold(day: str, outcomes: Iterable[Outcome], level: Level, spec: Spec) -> Day:
