@@ -51,6 +51,7 @@ MOST_SCORED = 500  # persons at once
 DRIFTED = "model_drifted"  # signal
 PSI = 0.25  # above it scores have moved (Siddiqi, Credit Risk Scorecards, 2006)
 WATCHED, WATCHED_AT_LEAST = 1000, 200  # outcomes of a model that drift is measured on
+MOST_COUNTED = 100  # persons at once
 MOST_DRAWN = 50  # charts at once: the worker waits meanwhile
 NICE = 5
 REST_SECONDS = 5.0  # after scoring or finding limits has failed
@@ -94,6 +95,7 @@ class Surveillance:
         self._read: set[str] = set()  # sites of which everything is known
         self._held: dict[Of, dict[str, Entity]] = defaultdict(dict)
         self._where: dict[str, Of] = {}  # whose each case is
+        self._dirty: set[Of] = set()  # of whom something was written since they were looked at
         self._deaths: dict[str, dict[str, Entity]] = defaultdict(dict)  # by survivor
         self._documented: dict[Key, Document] = {}
         self._due: set[Key] = set()
@@ -167,19 +169,27 @@ class Surveillance:
             self._deaths[ref][name] = kept
             for site in self._read:
                 if (site, ref) in self._held:
-                    self._tell((site, ref))
+                    self._dirty.add((site, ref))
         else:
             before = self._where.get(name)
             if before is not None and before != of and before in self._held:  # told of another site by now
                 self._held[before].pop(name, None)
-                self._tell(before)
+                self._dirty.add(before)
             self._where[name] = of
             self._held[of][name] = kept
-            self._tell(of)
+            self._dirty.add(of)
 
     def _person(self, entity: Entity) -> Of:
         ref = entity.get("patient_ref", "")
         return entity.get("site", ""), self._merged.get(ref, ref)
+
+    async def _count(self) -> None:
+        """Bring charts' people forward, once for all that was written of each: an agent waits for none of it."""
+        some, self._dirty = list(self._dirty), set()
+        for at in range(0, len(some), MOST_COUNTED):
+            for of in some[at : at + MOST_COUNTED]:
+                self._tell(of)
+            await asyncio.sleep(0)
 
     def _tell(self, of: Of) -> None:
         known = [*self._held[of].items(), *self._deaths.get(of[1], {}).items()]
@@ -227,14 +237,10 @@ class Surveillance:
                         self._units.found(found_on, limits)
                 self._documented[_key(said)] = said
             names = found.keys() | {name for name, one in self._written.items() if one.get("site") in (site, None)}
-            for place, name in enumerate(names):
-                one = self._written.get(name) or found[name]  # also what is written while this goes on
+            for name in names:
+                one = self._written.get(name) or found[name]
                 if one.get("patient_ref") not in erased:
                     self._take(name, one)
-                if place % 500 == 499:
-                    await asyncio.sleep(0)
-                    if begun != self._begun:
-                        return
             for key in (_key(said) for said in kept.values()):
                 self._units.have(key)  # also one that has no outcome any more
 
@@ -249,6 +255,7 @@ class Surveillance:
                 try:
                     for site in [site for site in self._partitions if site not in self._read]:
                         await self._begin(site)
+                    await self._count()
                     self._serve()
                     if not self._serving.names:
                         self._units.fresh.clear()
