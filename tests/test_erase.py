@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,11 +32,11 @@ from schemas.registry import DOMAINS
 from schemas.signal import SignalEnvelope
 from schemas.stores import STORES
 from schemas.topics import SIGNALS
+from tests import killed
 from tests.command import wardstream
 from tests.test_promises import found_in
 
 Run = Callable[..., Any]
-ROOT = Path(__file__).resolve().parents[1]
 EHR = DOMAINS["ehr"]
 STEPS = ("keys", "caches", "drained", "index", "tombstones", "verified", "finished")
 IDENTIFYING = {"name": "Velociraptora", "number": "ERASEME417", "other": "ERASEALSO417", "street": "Flugsaurierallee"}
@@ -132,27 +130,6 @@ def opening(kept: Kept, keys: KeyStore) -> int:
 
 
 Erased = tuple[Kept, dict[str, Any]]
-KILLED = """
-import os, signal, sys
-from infra import ledger
-from infra.keystore import KeyStore
-from consumers import erase
-last, after = sys.argv[2], sys.argv[3] == "after"
-def die(): os.kill(os.getpid(), signal.SIGKILL)
-if last == "requested":
-    request = ledger.Ledger.request
-    ledger.Ledger.request = lambda self, one, found: ((request(self, one, found) if after else None), die())
-else:
-    done = ledger.Ledger.done
-    def killed(self, one, step, found):
-        if step == last and not after: die()
-        done(self, one, step, found)
-        if step == last: die()
-    ledger.Ledger.done = killed
-_, keys = KeyStore.local()
-refs = frozenset(one for ref in keys.refs_of([tuple(sys.argv[1].split("|"))]) for one in keys.family(ref))
-erase.erase(refs, "a test", "tester", keys, lambda told: None)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +175,7 @@ def erased(stack: Path, command: Run, tmp_path_factory: pytest.TempPathFactory) 
 
     kills = [(step, when) for step in ("requested", *STEPS) for when in ("before", "after")]
     for step, when in kills:
-        child = [sys.executable, "-c", KILLED, "HOSP|MR|ERASEME417", step, when]
-        done = subprocess.run(child, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == -9, (step, when, done.stderr)
+        assert killed.exit_code("HOSP|MR|ERASEME417", step, when) == -9, (step, when)
         if (step, when) == ("requested", "before"):
             assert opening(kept, KeyStore.local()[1]), "nothing was asked for yet"
         else:

@@ -393,7 +393,7 @@ def test_scores_survive_the_store(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def told() -> tuple[Story, dict[str, list[Happened]]]:
     """A cohort, read by the stages of the stream. The control id stands in for its keyed hash."""
-    story = Cohort(11, 300, datetime(2026, 3, 1, tzinfo=UTC)).tell()
+    story = Cohort(11, 220, datetime(2026, 3, 1, tzinfo=UTC)).tell()
     people: dict[str, list[Happened]] = defaultdict(list)
     peer = Peer.model_validate({})
     for number, message in enumerate(story.messages):

@@ -229,16 +229,17 @@ def test_five_hundred_patients_in_a_moment(model: Pipeline) -> None:
 
 
 def test_in_the_store_promoted_and_measured_again(tmp_path: Path) -> None:
-    some = courses()
+    some = courses(days=75)
+    end = START + timedelta(days=75)
     store = Models(tmp_path, Ed25519PrivateKey.generate())
-    (card,) = learned.train_courses(store, "me", some, END)
+    (card,) = learned.train_courses(store, "me", some, end)
     store.promote(learned.NAME, card.version, "me")
     checked = learned.check_courses(store, card.version, some)
     assert len(checked) > 10
     assert [one for one in checked if not one.same] == []
     fewer = [one for one in some if one.patient not in {some[-900].patient, some[-901].patient, some[-902].patient}]
     assert [one for one in learned.check_courses(store, card.version, fewer) if not one.same]
-    (second,) = learned.train_courses(store, "me", some, END)
+    (second,) = learned.train_courses(store, "me", some, end)
     assert second.incumbent == card.version
     assert second.beats_incumbent is False
     with pytest.raises(NotBetter):
