@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
@@ -211,6 +212,8 @@ def unit_of(units: Mapping[str, str], ended: str, now: str) -> str:
     """
     if ended and (corrected := [at for at in units if at > ended]):
         return units[max(corrected)]
+    if len(units) == 1:
+        return next(iter(units.values()))
     lain: dict[str, timedelta] = {}
     begins = sorted(units)
     for begin, end in zip(begins, [*begins[1:], max(ended or now, begins[-1])] if begins else (), strict=True):
@@ -257,6 +260,7 @@ def measured(of: Person) -> list[Measured]:
     return made
 
 
+@lru_cache(maxsize=10_000)
 def _within(at: str) -> tuple[str, str]:
     """The end of the thirty days, and of its day: a death on it may have no time."""
     return later(at, HORIZON), later(f"{at[:10]}T00:00:00.000Z", HORIZON + timedelta(days=1))

@@ -136,7 +136,8 @@ class Units:
             if len(self._states) >= MOST_CHARTS:
                 self.left_out += 1
                 return
-        state = self._states.setdefault(key, _State(Chart(key.name, Spec(self.design.odds_ratio))))
+            self._states[key] = _State(Chart(key.name, Spec(self.design.odds_ratio)))
+        state = self._states[key]
         if item is None:
             state.items.pop(record, None)
         else:
