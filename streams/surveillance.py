@@ -354,13 +354,16 @@ class Surveillance:
         lacking = self._units.wanted(self._due)
         if lacking and self._search is None:
             self._search = asyncio.create_task(self._find(lacking))
-        ready = [key for key in self._due if not self._units.wanted([key])]
-        self._due -= set(ready)
+        ready, self._due = self._due, set()
         begun, units = self._begun, self._units
         made: dict[Key, Document] = {}
         for key in ready:
             made[key] = document = self._document(key)
-            document["untold"] = signals.untold(document, self._documented.get(key))
+            before = self._documented.get(key)
+            if self._units.wanted([key]):  # what it raises is known once its limits are
+                document |= signals.standing(before)
+                continue
+            document["untold"] = signals.untold(document, before)
             document["patient_ref"] = sorted(
                 {*document["patient_ref"], *(ref for line in document["untold"] for _, ref in line["drivers"] if ref)}
             )
@@ -381,7 +384,7 @@ class Surveillance:
                         metrics.SIGNALS.labels(OF.name, dict(one.headers)["signal"].decode()).inc()
         except BaseException:
             if units is self._units:
-                self._due |= set(ready)
+                self._due |= ready
             raise
         if units is self._units:
             self._documented |= made

@@ -110,6 +110,12 @@ def limits_of(said: Document) -> list[tuple[Wanted, Limits]]:
     return made
 
 
+def standing(before: Mapping[str, Any] | None) -> Document:
+    """What stands of an earlier chart's signals, which were told, while it cannot be said which the next one has."""
+    empty: Document = {"raised": 0, "signals": [], "patient_ref": []}
+    return {name: (before or {}).get(name, nothing) for name, nothing in empty.items()}
+
+
 def untold(made: Document, before: Mapping[str, Any] | None) -> list[Line]:
     """What a chart makes known beside an earlier one of its: signals that are new, and those that are no more.
 
