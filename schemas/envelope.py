@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from infra.crypto import SealedPayload, keyed_hash
 from infra.errors import BadMessage
@@ -85,6 +85,14 @@ def document_id(event: str, part: int) -> str:
 
 def rfc3339(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def later(at: str, span: timedelta) -> str:
+    """A time in that form, so much later."""
+    try:
+        return rfc3339(datetime.fromisoformat(at) + span)
+    except OverflowError:  # 9999-12-31 stands for "never" in some systems
+        return rfc3339(datetime.max.replace(tzinfo=UTC))
 
 
 def _text(value: object) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
+from schemas.envelope import later
 from streams.allocation import features as of
-from streams.ehr.targets import Happened, later
+from streams.ehr.targets import Happened
 from streams.fold import HELD
 from streams.rows import Row
 

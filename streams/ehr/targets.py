@@ -9,10 +9,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from schemas.envelope import rfc3339
+from schemas.envelope import later
 from streams.ehr import features as of
 from streams.ehr.features import Document
 from streams.fold import Merge, family_at
@@ -152,13 +152,6 @@ def _label(target: str, event: Happened, course: _Course) -> str | None:
             moved = place < len(course.intensive) and course.intensive[place] <= within
             return YES if moved or (course.died and course.died <= within) else NO
     raise ValueError(f"there is no target {target!r}")
-
-
-def later(at: str, span: timedelta) -> str:
-    try:
-        return rfc3339(_time(at) + span)
-    except OverflowError:  # 9999-12-31 stands for "never" in some systems
-        return rfc3339(datetime.max.replace(tzinfo=UTC))
 
 
 def _time(said: str) -> datetime:

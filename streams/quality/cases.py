@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
-from schemas.envelope import rfc3339
+from schemas.envelope import later
 from streams.fold import HISTORY, LATEST, Entity
 
 CASE, DEATH = "case", "death"  # entities
@@ -292,13 +292,6 @@ def follow_up(case: Case, died: str, until: str) -> tuple[float, bool] | None:
         died = case.ended
     end = died if died and died <= until else until
     return max(0.0, (_time(end) - _time(case.begun)) / timedelta(days=1)), bool(died) and died <= until
-
-
-def later(at: str, span: timedelta) -> str:
-    try:
-        return rfc3339(_time(at) + span)
-    except OverflowError:  # 9999-12-31 stands for "never" in some systems
-        return rfc3339(datetime.max.replace(tzinfo=UTC))
 
 
 def _time(said: str) -> datetime:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from infra.errors import BadOutcome
+from schemas.envelope import later
 from streams.models import drift
 from streams.quality import cases
 from streams.quality.cases import HORIZON, READMITTED_30D, Case, Person
@@ -79,7 +80,7 @@ def _due(measure: str, person: Person, ends: Mapping[str, str]) -> Iterator[tupl
     span = AGO + (HORIZON if measure == READMITTED_30D else timedelta())
     for one in cases.measured(person):
         case = known[one.record]
-        if one.measure == measure and one.due <= (end := ends[case.site]) and cases.later(case.begun, span) <= end:
+        if one.measure == measure and one.due <= (end := ends[case.site]) and later(case.begun, span) <= end:
             yield case, one.event
 
 
