@@ -13,7 +13,7 @@ from typing import Any, cast
 import orjson
 from elastic_transport import ConnectionError as ConnectionLost
 from elastic_transport import ConnectionTimeout, TlsError, TransportError
-from elasticsearch import ApiError, AsyncElasticsearch, Elasticsearch, OrjsonSerializer
+from elasticsearch import ApiError, AsyncElasticsearch, BadRequestError, Elasticsearch, OrjsonSerializer
 from elasticsearch.helpers import async_scan
 
 from infra.errors import NotTrusted, StackDown, UsageError
@@ -119,6 +119,9 @@ def create_index(alias: str, index: str, mapping: dict[str, Any], more: Mapping[
                 return False
             aliases = {alias: {"is_write_index": True}}
             server.indices.create(index=index, mappings=mapping, aliases=aliases, settings={**SETTINGS, **(more or {})})
+        except BadRequestError as error:  # asked twice: the first answer was lost on the way
+            if error.error != "resource_already_exists_exception" or not server.indices.exists_alias(name=alias):
+                raise
         except (ConnectionLost, ConnectionTimeout) as error:
             raise away(error) from None
         return True

@@ -47,7 +47,8 @@ from streams.state import Fold, Store, advance
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.05
 DRAW_SECONDS = 0.2  # from one drawing of charts to the next; as long as the last took, where that is longer
-MOST_SCORED = 500  # persons at once
+MOST_SCORED = 100  # persons at once
+SCORED_SECONDS = 120.0  # for an answer: on a machine that has better to do, reasons take long
 DRIFTED = "model_drifted"  # signal
 PSI = 0.25  # above it scores have moved (Siddiqi, Credit Risk Scorecards, 2006)
 WATCHED, WATCHED_AT_LEAST = 1000, 200  # outcomes of a model that drift is measured on
@@ -295,7 +296,7 @@ class Surveillance:
                         asked[one].append((case, outcome, shadow))
             if not requests:
                 return
-            replies = await self._beside.ask(PATIENCE_SECONDS, score, list(requests.values()))
+            replies = await self._beside.ask(SCORED_SECONDS, score, list(requests.values()))
         except BaseException:
             self._units.fresh.update(some)
             raise

@@ -167,6 +167,7 @@ async def test_what_follows_from_records_may_be_sent_again(house: House) -> None
     """`replay --derive`: the same events as the agent sent, so a board that has them stays, and an empty one fills."""
     sent = await house.publish(adt("A01"), adt("A02", place="MED^1^1", hour=9))
     first, again = following(house, sent), house.ehr.derived(house.ehr.read(incoming(sent)))
+    again = [one for one in again if one.topic == RAW]
     ids, once_more = ([Envelope.read(one.headers).event_id for one in some] for some in (first, again))
     assert ids == once_more
     held = folded(house, house.beds.read(incoming(first)), {})
