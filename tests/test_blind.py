@@ -50,7 +50,7 @@ NUMBERS = {
     "control_id", "identifiers", "prior_identifiers", "account_number", "ssn", "drivers_license",
     "mothers_identifiers", "guarantor_identifiers", "insured_identifiers", "visit_number", "alternate_visit",
     "preadmit_number", "visit_account", "placer_number", "filler_number", "group_number", "document_number",
-    "parent_document", "prescription_number", "transaction_number",
+    "parent_document", "prescription_number", "transaction_number", "case_number",
 }  # fmt: skip
 
 
