@@ -28,11 +28,10 @@ def scored_by(version: str) -> None:
             server.indices.refresh(index=f"{OF.alias},{ALIAS}")
             found = server.options(ignore_status=404).get(index=ALIAS, id=number(CHART, *astuple(key)))
         chart = found.body.get("_source", {})
-        if chart.get("cases", 0) > 100 and chart["unscored"] == 0:
+        if chart.get("cases", 0) > 100 and chart["unscored"] == 0 and chart["upper_limit"] is not None:
             break
         assert time.monotonic() < deadline, chart
         time.sleep(0.5)
-    assert chart["upper_limit"] is not None
     risks = [
         case.expected[DIED_IN_HOSPITAL]
         for person in people(entities(SITE), {}).values()
@@ -41,7 +40,8 @@ def scored_by(version: str) -> None:
     ]
     assert len(risks) > 1000
     assert {one.version for one in risks} == {version}
-    assert all(one.reasons and 0 <= one.risk <= 1 for one in risks)
+    assert all(0 <= one.risk <= 1 for one in risks)
+    assert sum(bool(one.reasons) for one in risks) > len(risks) / 2  # a case that is as most are has none
 
 
 def test_from_simulated_cases_to_a_model(command: Command, stack: Path, tmp_path: Path) -> None:

@@ -257,9 +257,9 @@ class Units:
         self.changed()
 
     def waiting(self, key: Key) -> tuple[int, int]:
-        """Outcomes that are not due yet, and those that are and have no expected risk."""
-        known = self._known.get(key.site, "")
-        items = self._states[key].items.values()
+        """Outcomes that are not due yet, and those that are and have no expected risk; of the time that counts."""
+        known, since = self.known(key.site), self.since(key.site)
+        items = [one for one in self._states[key].items.values() if one.at >= since]
         late = sum(one.due > known for one in items)
         return late, sum(one.due <= known and one.risk is None for one in items)
 
