@@ -13,7 +13,7 @@ from schemas.policy import MACHINERY
 from schemas.registry import DOMAINS
 from streams.fold import Entity
 from streams.quality import cases
-from streams.quality.cases import CASE, DEATH, KEPT, Person
+from streams.quality.cases import KEPT, Person
 
 OF = DOMAINS["quality"]
 TOLD = tuple(name for name in KEPT if name not in MACHINERY)
@@ -35,9 +35,7 @@ def by_reference(caller: Caller, site: str = "") -> dict[Of, Person]:
 
 def entities(site: str = "", persons: Query | None = None) -> Iterator[tuple[str, Entity]]:
     """Cases and deaths by name, as last refreshed. Raises StackDown."""
-    cases = {"bool": {"filter": [{"term": {"kind": CASE}}, *([{"term": {"site": site}}] if site else [])]}}
-    some = {"bool": {"should": [cases, {"term": {"kind": DEATH}}], "minimum_should_match": 1}}
-    query = {"bool": {"filter": [{"term": {"part": -1}}, some, *([persons] if persons else [])]}}
+    query = {"bool": {"filter": [cases.wanted(site), *([persons] if persons else [])]}}
     with answered(OF):
         for page in elastic.scan(OF.alias, query, KEPT):
             for one in page:

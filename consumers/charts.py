@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from consumers.cohort import Row
 from infra.errors import UsageError
@@ -32,8 +32,13 @@ def png(report: Row, to: Path) -> None:
     _save(figure, to, "png")
 
 
+def owned(to: Path) -> IO[bytes]:
+    """A file that is its owner's alone (mode 0600), for what is drawn of patients."""
+    return os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
 def _save(figure: Any, to: Path, kind: str) -> None:
-    with os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    with owned(to) as file:
         figure.savefig(file, format=kind, dpi=120)
 
 

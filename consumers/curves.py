@@ -25,8 +25,8 @@ from consumers import cases as told
 from consumers.access import Caller
 from infra.audit import Audit
 from infra.errors import Inestimable, UsageError
+from schemas.safe_harbor import SMALLEST
 from streams.beside import Beside, BesideFailed
-from streams.learn import SMALLEST
 from streams.quality import cases, cox, frailty, survival
 from streams.quality.cases import Case
 from streams.quality.cox import Test

@@ -29,6 +29,7 @@ from infra.keyring import Keyring
 from infra.keystore import KeyStore
 from schemas.envelope import rfc3339
 from schemas.registry import DOMAINS
+from schemas.safe_harbor import SMALLEST
 from streams import learn
 from streams.allocation import features as resources
 from streams.ehr import features, targets
@@ -162,8 +163,8 @@ def train_rows(
 def _enough(holdout: Sequence[Row]) -> None:
     """Raises Untrainable: figures of a handful of people say little of a model, and too much of them."""
     for label in learn.classes(holdout):
-        if (few := len({row.patient for row in holdout if row.label == label})) < learn.SMALLEST:
-            said = f"the hold-out has {few} patients of {label!r}, and wants {learn.SMALLEST}"
+        if (few := len({row.patient for row in holdout if row.label == label})) < SMALLEST:
+            said = f"the hold-out has {few} patients of {label!r}, and wants {SMALLEST}"
             raise Untrainable("too_few_patients", said)
 
 

@@ -21,7 +21,7 @@ from consumers.access import Caller
 from consumers.curves import LEVELS, NO, YES, Row, Window, number, numbers, read_csv
 from infra.audit import Audit
 from infra.errors import Inestimable, UsageError
-from streams.learn import SMALLEST
+from schemas.safe_harbor import SMALLEST
 from streams.quality import cases, classify, rules, sequences
 from streams.quality.rules import Change, Items, Rule
 from streams.quality.sequences import Event

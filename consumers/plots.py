@@ -8,12 +8,13 @@ the same bytes. Every text is escaped.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Literal
+
+from consumers.charts import owned
 
 Style = Literal["main", "second", "limit", "far", "plain", "worse", "better", "dot", "mine"]
 Floats = Sequence[float]  # numpy's as lists
@@ -243,12 +244,8 @@ def _n(value: float) -> str:
 def write(plots: Sequence[Plot], to: Path) -> None:
     """One or several figures, below each other, into an .svg or .png. The file is its owner's alone (mode 0600)."""
     drawn = _png(plots) if to.suffix.lower() == ".png" else _svgs(plots).encode()
-    owned(to, drawn)
-
-
-def owned(to: Path, content: bytes) -> None:
-    with os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
+    with owned(to) as file:
+        file.write(drawn)
 
 
 def _svgs(plots: Sequence[Plot]) -> str:

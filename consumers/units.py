@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,9 @@ from streams.quality.cases import DIED_30D, measured
 from streams.quality.charts import Chart, Signal
 from streams.quality.funnel import Funnel, Point, ratio
 from streams.quality.funnel import funnel as funnel_of
-from streams.quality.units import PROCEDURE, UNIT, Design, Key, Units, Wanted, find
+from streams.quality.units import PROCEDURE, UNIT, Design, Key, Units, Wanted, grouped
 
 Row = dict[str, Any]
-Told = Callable[[int, int], None]  # done, of how many
 PERIODS = ("month", "quarter")
 MOST_LISTED = 40
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
@@ -95,15 +94,6 @@ def listed(names: Iterable[str]) -> str:
     return (", ".join(held[:MOST_LISTED]) or "none yet") + more
 
 
-def find_limits(units: Units, keys: Iterable[Key], told: Told = lambda done, total: None) -> None:
-    """Limits that the stream has not found yet, a tenth of a second or two each."""
-    lacking = sorted(units.wanted(keys), key=lambda one: one.mix)
-    for number, one in enumerate(lacking):
-        told(number, len(lacking))
-        units.found(one, find(one))
-    units.charts()
-
-
 # --------------------------------------------------------------------------------------------------------------- charts
 
 
@@ -116,12 +106,9 @@ def rows(units: Units, keys: Sequence[Key]) -> list[Row]:
     is not shown: None. `few`: the whole chart is of fewer people, and nothing of it is shown. `now`: what the latest
     signals say, and about when that began."""
     counted = {key: shown.counted_on(units.chart(key), owners(units, units.chart(key))) for key in keys}
-    groups: dict[tuple[str, str, str], list[Key]] = defaultdict(list)
-    for key in keys:
-        groups[key.site, key.scope, key.measure].append(key)
     uncounted: set[Key] = set()
     unequal: set[Key] = set()  # events are not shown
-    for some in groups.values():
+    for some in grouped(keys).values():
         uncounted |= shown.hidden({key: counted[key].people for key in some})
         unequal |= shown.hidden({key: min(counted[key].with_event, counted[key].without) for key in some})
     return [

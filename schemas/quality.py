@@ -28,7 +28,7 @@ from schemas.ehr import (
 from schemas.record import Part
 
 REPORTERS = frozenset(("insurer", "patient"))
-MEASURES = frozenset(("death_in_hospital", "death_30d", "readmission_30d"))  # follow from cases: nobody tells them
+MEASURES = ("death_in_hospital", "death_30d", "readmission_30d")  # follow from cases: nobody tells them
 STAFFING = frozenset(("present", "absence", "incident", "overtime"))
 
 

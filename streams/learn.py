@@ -34,6 +34,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from infra.errors import Untrainable
+from schemas.safe_harbor import SMALLEST
 from streams.models import Bin, Calibration, Data, Figure, Subgroup
 from streams.rows import MISSING, YES, Features, Row
 
@@ -43,7 +44,6 @@ FOLDS, FEWER_FOLDS = 5, 3
 HOLDOUT_TIME = 0.2  # the last fifth of the rows, by time
 FEWEST = 5  # patients behind a feature: below it a model would tell of single persons
 FEWEST_OF_CLASS = 2 * FOLDS  # patients of a class in training
-SMALLEST = 11  # patients of a subgroup that is shown (CMS cell size suppression policy)
 TERMS = 300  # text terms kept, those of most patients
 MOST_ROWS = 30_000  # fitted on; of more, whole patients are left out
 RESAMPLES = 400

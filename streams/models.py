@@ -425,6 +425,11 @@ def drift(expected: Sequence[float], seen: Sequence[float]) -> float:
     return math.fsum((s - e) * math.log(s / e) for e, s in shares)
 
 
+def bin_of(probability: float, bins: int) -> int:
+    """Which of so many equal bins from 0 to 1 a probability is in."""
+    return min(int(probability * bins), bins - 1)
+
+
 def rules(estimator: Any) -> str:
     """A decision tree as rules in the names of its features, one tree after another where a calibration fitted several.
 

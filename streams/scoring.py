@@ -21,7 +21,7 @@ from infra.errors import ModelAltered, UsageError, WardstreamError
 from schemas.ehr import Score
 from streams.beside import Beside, BesideFailed
 from streams.fold import Entity, history_of
-from streams.models import Card, Models, drift
+from streams.models import Card, Models, bin_of, drift
 from streams.process import Processor, Ready
 from streams.rows import YES
 
@@ -202,7 +202,7 @@ class Scorer:
         bins = {label: len(shares) for label, shares in card.scores.items()}
         watched = self._watched.setdefault(one, deque(maxlen=WATCHED * max(1, len(bins))))
         for row in probabilities:
-            watched.extend((label, min(int(row[label] * n), n - 1)) for label, n in bins.items() if label in row)
+            watched.extend((label, bin_of(row[label], n)) for label, n in bins.items() if label in row)
         if bins and len(watched) >= WATCHED_AT_LEAST * len(bins):
             seen = Counter(watched)
             parted = [

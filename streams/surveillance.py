@@ -29,14 +29,15 @@ from infra.settings import settings
 from schemas.document import of_persons
 from schemas.envelope import rfc3339
 from schemas.outcome_charts import CHART, FOLLOWED, OF, number
+from schemas.safe_harbor import SMALLEST
 from schemas.signal import message
 from schemas.topics import SIGNALS
 from streams.beside import Beside, BesideFailed
 from streams.fold import Entity
-from streams.models import Card, Models, drift
+from streams.models import Card, Models, bin_of, drift
 from streams.process import Ready
 from streams.quality import risk, signals
-from streams.quality.cases import CASE, DEATH, EXPECTED, KEPT, Case, Measured, people
+from streams.quality.cases import CASE, DEATH, EXPECTED, KEPT, Case, Measured, people, wanted
 from streams.quality.charts import Limits
 from streams.quality.signals import Document
 from streams.quality.units import Design, Key, Mix, Of, Units, Wanted, find
@@ -57,7 +58,6 @@ MOST_DRAWN = 50  # charts at once: the worker waits meanwhile
 NICE = 5
 REST_SECONDS = 5.0  # after scoring or finding limits has failed
 MOST_GAUGES = 500  # charts
-LEAST_SHOWN = 11  # cases of a chart that has gauges
 
 
 class Surveillance:
@@ -217,11 +217,9 @@ class Surveillance:
         """Everything of a site, as the index has it with what was written since it was asked."""
         async with self._reading:
             self._written, begun = {}, self._begun
-            wanted: dict[str, Any] = {"term": {"site": site}}
-            cases = {"bool": {"filter": [wanted, {"term": {"kind": CASE}}]}}
-            some = {"bool": {"should": [cases, {"term": {"kind": DEATH}}], "minimum_should_match": 1}}
-            found = await self._index.find({"bool": {"filter": [{"term": {"part": -1}}, some]}})
-            kept = await self._documents.find({"bool": {"filter": [wanted, {"term": {"kind": CHART}}]}})
+            found = await self._index.find(wanted(site))
+            charts = [{"term": {"site": site}}, {"term": {"kind": CHART}}]
+            kept = await self._documents.find({"bool": {"filter": charts}})
             refs = {one["patient_ref"] for one in found.values() if "patient_ref" in one}
             erased, merged = await asyncio.to_thread(lambda: (self._keys.erased(refs), self._keys.merged()))
             for said in kept.values():
@@ -318,7 +316,7 @@ class Surveillance:
                     said = {"risk": expected, "version": version, "reasons": why, "factors": digest(case)}
                     made[case.record][measure] |= said
                     seen.append((expected, outcome.event))
-            await self._send(self._watched.look(cards[name, version], seen))
+            await self._make_known(self._watched.look(cards[name, version], seen))
         folds: dict[str, Fold] = {name: partial(_expecting, one) for name, one in made.items()}
         await advance(entities, folds)
 
@@ -379,10 +377,7 @@ class Surveillance:
                 return
             for document in made.values():
                 if document["untold"]:
-                    told = await asyncio.to_thread(self._messages, document)
-                    await self._send(told)
-                    for one in told:
-                        metrics.SIGNALS.labels(OF.name, dict(one.headers)["signal"].decode()).inc()
+                    await self._make_known(await asyncio.to_thread(self._messages, document))
         except BaseException:
             if units is self._units:
                 self._due |= ready
@@ -407,6 +402,11 @@ class Surveillance:
         found = signals.messages(said, said["untold"], self._keys.living)
         return [Outgoing(SIGNALS.name, *one) for one in found]
 
+    async def _make_known(self, messages: Sequence[Outgoing]) -> None:
+        await self._send(messages)
+        for one in messages:
+            metrics.SIGNALS.labels(OF.name, dict(one.headers)["signal"].decode()).inc()
+
     async def _find(self, lacking: Collection[Wanted]) -> None:
         units = self._units
         try:
@@ -426,9 +426,11 @@ class Surveillance:
     def _show(self, made: Mapping[Key, Document]) -> None:
         for key, said in made.items():
             labels = (key.site, key.scope, key.name, key.measure)
-            if said["cases"] < LEAST_SHOWN and labels in self._shown:
-                self._remove(labels)
-            if said["cases"] < LEAST_SHOWN or (labels not in self._shown and len(self._shown) >= MOST_GAUGES):
+            if said["cases"] < SMALLEST:
+                if labels in self._shown:
+                    self._remove(labels)
+                continue
+            if labels not in self._shown and len(self._shown) >= MOST_GAUGES:
                 continue
             self._shown.add(labels)
             metrics.OUTCOME_CASES.labels(*labels).set(said["cases"])
@@ -471,7 +473,7 @@ class Watched:
             metrics.MODEL_CALIBRATION.labels(card.name).set(found.ratio)
         bins, parted = card.scores.get(YES, ()), 0.0
         if bins:
-            counts = Counter(min(int(one * len(bins)), len(bins) - 1) for one, _ in last)
+            counts = Counter(bin_of(one, len(bins)) for one, _ in last)
             parted = drift(bins, [counts[at] for at in range(len(bins))])
             metrics.MODEL_DRIFT.labels(card.name).set(parted)
         said = {"calibration": (found.state == risk.DRIFTED, found.ratio), "scores": (parted > PSI, round(parted, 4))}
@@ -488,7 +490,6 @@ def _drift_signal(card: Card, kind: str, value: float | None, z: float | None, o
     at = datetime.now(UTC)
     said = {"model": card.name, "version": card.version, "drift": kind, "value": value, "z": z, "outcomes": outcomes}
     id = hashlib.sha256(f"{card.name} {card.version} {kind} {at:%Y-%m-%d}".encode()).hexdigest()[:32]
-    metrics.SIGNALS.labels(OF.name, DRIFTED).inc()
     return Outgoing(SIGNALS.name, *message(DRIFTED, OF.name, id, id, rfc3339(at), said, None))
 
 

@@ -19,6 +19,7 @@ from scipy.optimize import brentq
 from consumers import models
 from infra.errors import BadOutcome, Untrainable, UsageError
 from producers.simulate import cases as simulated
+from schemas.safe_harbor import SMALLEST
 from streams import learn
 from streams.models import Card, Data, Models
 from streams.quality import risk
@@ -231,7 +232,7 @@ def test_from_events_to_a_card(drawn: list[simulated.Drawn], tmp_path: Path) -> 
     assert best.name == "quality-death_in_hospital"
     assert best.figures["auc"].value > 0.7
     assert {"unit=CARD", "diabetes=yes", "sex=F", "age=80+"} <= best.subgroups.keys()
-    assert all(one.patients >= learn.SMALLEST for one in best.subgroups.values())
+    assert all(one.patients >= SMALLEST for one in best.subgroups.values())
     assert "observed_to_expected" in best.subgroups["sex=F"].figures
     assert best.importance["age"] > 0.02
     assert "creatinine" not in best.importance  # nobody has told it

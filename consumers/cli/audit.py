@@ -12,13 +12,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from consumers import audit, person
 from consumers.access import permit
-from consumers.cli.read import CONTROLS, Json
+from consumers.cli.read import Json, safe
 from infra.audit import Audit, pem
 from infra.errors import AuditBroken
 from infra.keystore import KeyStore
@@ -103,7 +102,7 @@ def _show(rows: Iterable[audit.Row], as_json: bool) -> None:
         of = ", ".join(row.entities[:3]) + (f" and {len(row.entities) - 3} more" if len(row.entities) > 3 else "")
         outcome = f"{row.outcome}: {row.why}" if row.why else row.outcome
         texts = (row.when[:19], row.who, row.role, row.purpose, row.kind, ", ".join(row.fields), of, outcome)
-        table.add_row(*(escape(text.translate(CONTROLS)) for text in texts))
+        table.add_row(*(safe(text) for text in texts))
     Console().print(table)
 
 

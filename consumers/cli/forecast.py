@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from consumers.access import permit
 from consumers.cli.access import Role
 from consumers.cli.allocation import Site, Unit
-from consumers.cli.read import CONTROLS, Json, MaybePurpose
+from consumers.cli.read import Json, MaybePurpose, safe
 from infra.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,13 +49,13 @@ def register(app: typer.Typer) -> None:
         console = Console()
         for row in rows:
             table = Table("unit", "beds", "in", "expected", "80%", "95%", "too few beds", "MASE", "naive", "held 80%")
-            table.title = _clean(row["site"])
+            table.title = safe(row["site"])
             for one in row["units"]:
                 _lines(table, one)
             console.print(table)
             for one in row["units"]:
                 for remark in one["remarks"]:
-                    console.print(f"{_clean(one['unit']) or 'all'}: {remark}", highlight=False)
+                    console.print(f"{safe(one['unit']) or 'all'}: {remark}", highlight=False)
 
     @app.command()
     def clusters(
@@ -85,7 +84,7 @@ def _lines(table: Table, one: dict[str, Any]) -> None:
         spans = [f"{each['low']:.0f} to {each['high']:.0f}" for each in point["intervals"]]
         known = figures.get(point["hours"], {})
         naive = known.get("naive", {}).get(str(known.get("season")))
-        cells = ("", "") if place else (_clean(one["unit"]) or "all", _said(one["beds"], "d"))
+        cells = ("", "") if place else (safe(one["unit"]) or "all", _said(one["beds"], "d"))
         table.add_row(
             *cells, f"{point['hours']} h", f"{point['expected']:.1f}", *spans, _said(point["too_few"], ".0%"),
             _said(known.get("mase"), ".2f"), _said(naive, ".2f"), _said(known.get("coverage", {}).get("80%"), ".0%"),
@@ -100,7 +99,7 @@ def _print(found: Clustering) -> None:
     for one in found.groups:
         stable = "stable" if one.stable else "not stable"
         size, jaccard = str(len(one.members)), f"{one.jaccard:.2f}"
-        table.add_row(_clean(one.label), size, _said(one.silhouette, ".2f"), jaccard, stable)
+        table.add_row(safe(one.label), size, _said(one.silhouette, ".2f"), jaccard, stable)
     console.print(table)
     figures = (("silhouette", found.silhouette), ("adjusted Rand index of subsets", found.ari))
     console.print(", ".join(f"{name} {_said(value, '.2f') or 'none'}" for name, value in figures), highlight=False)
@@ -109,12 +108,8 @@ def _print(found: Clustering) -> None:
         console.print(said, highlight=False)
     for outlier in found.outliers:
         said = f"{outlier.id} fits nowhere: by {outlier.differs_by} unlike {outlier.nearest}"
-        console.print(_clean(said), highlight=False)
+        console.print(safe(said), highlight=False)
 
 
 def _said(value: float | None, how: str) -> str:
     return "" if value is None else format(value, how)
-
-
-def _clean(text: str) -> str:
-    return escape(text.translate(CONTROLS))

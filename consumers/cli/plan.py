@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from consumers.access import permit
 from consumers.cli.access import Role
-from consumers.cli.read import CONTROLS, Json, MaybePurpose
+from consumers.cli.read import Json, MaybePurpose, safe
 from infra.errors import NoPlan
 
 Site = Annotated[str, typer.Option(help="Only this site; default: all.")]
@@ -48,12 +47,12 @@ def _live(commands: typer.Typer) -> None:
             return
         console = Console()
         for row in rows:
-            title = f"{_plain(row['site'])}: plan {row['plan']} of {row['event_time']}, {row['status']}"
+            title = f"{safe(row['site'])}: plan {row['plan']} of {row['event_time']}, {row['status']}"
             title += f", cost {row['cost']:.2f}, at least {row['bound']:.2f} is needed; {row['waiting']} get no bed"
             console.print(_table(title, [one for one in row["lines"] if one["action"] or (waiting and not one["to"])]))
             for one in row["breaches"]:
                 refs = ", ".join(one["refs"])
-                console.print(f"[yellow]{one['rule']}[/] {_plain(one['where'])} {refs}", highlight=False)
+                console.print(f"[yellow]{one['rule']}[/] {safe(one['where'])} {refs}", highlight=False)
             if row["conflict"]:
                 console.print(_why(row["conflict"]), highlight=False)
 
@@ -69,7 +68,7 @@ def _live(commands: typer.Typer) -> None:
         console = Console()
         for row in rows:
             beside = f"accepted {row['accepted_plan']}" if row["accepted_plan"] else "none is accepted"
-            table = Table("", *COLUMNS, title=f"{_plain(row['site'])}: plan {row['plan']}, {beside}")
+            table = Table("", *COLUMNS, title=f"{safe(row['site'])}: plan {row['plan']}, {beside}")
             for sign, lines in (("+", row["new"]), ("-", row["gone"])):
                 for one in lines:
                     table.add_row(sign, *_cells(one))
@@ -122,15 +121,15 @@ def _divide(commands: typer.Typer) -> None:
         console = Console()
         if not made.feasible:
             for name, units in made.short.items():
-                console.print(f"[yellow]{_plain(name)}[/]: {units:g} less than must be granted", highlight=False)
+                console.print(f"[yellow]{safe(name)}[/]: {units:g} less than must be granted", highlight=False)
             raise NoPlan("what must be granted is more than there is")
-        granted = Table("demand", "granted", title=f"{_plain(site)}: worth {made.value:g}")
+        granted = Table("demand", "granted", title=f"{safe(site)}: worth {made.value:g}")
         for name, units in made.granted.items():
-            granted.add_row(_plain(name), f"{units:g}")
+            granted.add_row(safe(name), f"{units:g}")
         console.print(granted)
         scarce = Table("resource", "left", "price of a little more", "worth of one more")
         for name, left in made.left.items():
-            scarce.add_row(_plain(name), f"{left:g}", f"{made.prices[name]:g}", f"{made.worth[name]:g}")
+            scarce.add_row(safe(name), f"{left:g}", f"{made.prices[name]:g}", f"{made.worth[name]:g}")
         console.print(scarce)
 
 
@@ -156,18 +155,14 @@ def _cells(one: dict[str, Any]) -> list[str]:
         one.get("decided", ""),
         best,
     )
-    return [_plain(cell) for cell in said]
+    return [safe(cell) for cell in said]
 
 
 def _why(conflict: dict[str, Any]) -> str:
     rules = "; ".join(
-        f"{one['rule']} {_plain(one['where'])} {', '.join(one['refs'])}".strip() for one in conflict["rules"]
+        f"{one['rule']} {safe(one['where'])} {', '.join(one['refs'])}".strip() for one in conflict["rules"]
     )
     return f"These cannot all be kept: {rules}"
-
-
-def _plain(text: str) -> str:
-    return escape(text.translate(CONTROLS))
 
 
 def _solve(commands: typer.Typer) -> None:

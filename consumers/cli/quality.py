@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from consumers.access import permit
 from consumers.cli import units
 from consumers.cli.access import Role
 from consumers.cli.allocation import Site, Unit
-from consumers.cli.read import CONTROLS, Json, MaybePurpose
+from consumers.cli.read import Json, MaybePurpose, safe
 from infra.errors import UsageError
 from infra.runtime import run_to_end
 from schemas.envelope import rfc3339
@@ -287,7 +286,7 @@ def _fit(
         if as_json:
             typer.echo(json.dumps(report, ensure_ascii=False, allow_nan=False))
         elif "error" in report:
-            Console(stderr=True).print(_clean(f"not estimated: {report['error']} {report['where']}"), highlight=False)
+            Console(stderr=True).print(safe(f"not estimated: {report['error']} {report['where']}"), highlight=False)
         elif last is None:
             _model(Console(), report)
         else:
@@ -337,7 +336,7 @@ def _survival(console: Console, report: Row) -> None:
         median = one["median"]
         shares = [_span(each["survival"], each["low"], each["high"], ".3f") for each in one["at"]]
         half = _span(median["time"], median["low"], median["high"], ".4g")
-        table.add_row(_clean(one["group"]), str(one["n"]), str(one["events"]), half, *shares)
+        table.add_row(safe(one["group"]), str(one["n"]), str(one["events"]), half, *shares)
     console.print(table)
     if (test := report["log_rank"]) is not None:
         _say(console, f"log-rank: {_test(test)}")
@@ -349,7 +348,7 @@ def _model(console: Console, report: Row) -> None:
     table.columns[0].no_wrap = True
     for one in report["coefficients"]:
         cells = (f"{one['coef']:.5f}", _span(one["exp"], one["low"], one["high"], ".3f"))
-        table.add_row(_clean(one["name"]), *cells, f"{one['se']:.5f}", f"{one['z']:.2f}", _p(one["p"]))
+        table.add_row(safe(one["name"]), *cells, f"{one['se']:.5f}", f"{one['z']:.2f}", _p(one["p"]))
     console.print(table)
     robust = ", robust errors" if report.get("robust") else ""
     strata = f", {report['strata']} strata" if report["strata"] > 1 else ""
@@ -365,7 +364,7 @@ def _cox(console: Console, report: Row) -> None:
     _say(console, f"concordance {report['concordance']:.4f}")
     table = Table("proportional hazards", "chi-square", "df", "p")
     for name, one in report["proportionality"].items():
-        table.add_row(_clean(name), f"{one['chi_square']:.3f}", str(one["df"]), _p(one["p"]))
+        table.add_row(safe(name), f"{one['chi_square']:.3f}", str(one["df"]), _p(one["p"]))
     console.print(table)
 
 
@@ -385,7 +384,7 @@ def _frailty(console: Console, report: Row) -> None:
     table = Table(f"{len(rows)} clusters", "n", "events", "hazard ratio")
     for place, each in enumerate(rows):
         if place < 5 or place >= len(rows) - 5:
-            table.add_row(_clean(each["cluster"]), str(each["n"]), str(each["events"]), f"{each['hazard_ratio']:.3f}")
+            table.add_row(safe(each["cluster"]), str(each["n"]), str(each["events"]), f"{each['hazard_ratio']:.3f}")
         elif place == 5:
             table.add_row("...", "", "", "")
     console.print(table)
@@ -420,7 +419,7 @@ def _rules(console: Console, report: Row, top: int) -> None:
         for one in report["rules"][:top]:
             said = _span(one["confidence"], one["low"], one["high"], ".3f")
             lift, leverage = f"{one['lift']:.3f}", f"{one['leverage']:.3f}"
-            who = _clean(" and ".join(one["if"]) or "everybody")
+            who = safe(" and ".join(one["if"]) or "everybody")
             table.add_row(who, said, str(one["count"]), lift, leverage, _p(one["q"]))
     else:
         table = Table("if", "then", "n", "support", "confidence", "lift", "leverage", "q")
@@ -434,7 +433,7 @@ def _rules(console: Console, report: Row, top: int) -> None:
 
 
 def _sides(one: Row) -> tuple[str, str]:
-    return _clean(", ".join(one["if"])), _clean(", ".join(one["then"]))
+    return safe(", ".join(one["if"])), safe(", ".join(one["then"]))
 
 
 def _notes(console: Console, report: Row) -> None:
@@ -463,8 +462,4 @@ def _number(value: float | None, how: str) -> str:
 
 
 def _say(console: Console, said: str) -> None:
-    console.print(_clean(said), highlight=False, soft_wrap=True)
-
-
-def _clean(text: str) -> str:
-    return escape(text.translate(CONTROLS))
+    console.print(safe(said), highlight=False, soft_wrap=True)

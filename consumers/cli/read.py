@@ -38,6 +38,11 @@ T = TypeVar("T")
 CONTROLS = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)}  # no escape sequence of a message
 
 
+def safe(text: str) -> str:
+    """Text of a message as a terminal may have it: no escape sequence, no markup."""
+    return escape(text.translate(CONTROLS))
+
+
 def register(app: typer.Typer) -> None:
     @app.command()
     def search(

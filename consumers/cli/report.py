@@ -6,11 +6,10 @@ from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from consumers import charts
-from consumers.cli.read import CONTROLS
+from consumers.cli.read import safe
 from consumers.cohort import Row
 from consumers.figures import sparkline
 
@@ -27,7 +26,7 @@ def show(console: Console, report: Row) -> None:
         say(f"{_sizes(report['second'])} in the second; {report['both']['patients']} patients of both, {said}")
         _compared(console, report["compared"])
     for group in report.get("groups", ()):
-        say(f"\n[bold]{report['by']}: {_safe(group['group'])}[/]  {_sizes(group)}")
+        say(f"\n[bold]{report['by']}: {safe(group['group'])}[/]  {_sizes(group)}")
         _fields(console, group["fields"])
     if "others" in report:
         say(f"\nother groups: {_sizes(report['others'])}")
@@ -53,7 +52,7 @@ def _fields(console: Console, rows: list[Row]) -> None:
                 _span(row["p5"], row["p95"]),
                 _span(row.get("min"), row.get("max")),
             )
-            table.add_row(_safe(charts.title(row)) + marks, *_counts(row), _missing(row), *cells)
+            table.add_row(safe(charts.title(row)) + marks, *_counts(row), _missing(row), *cells)
         console.print(table)
         if any(not row["exact"] for row in numbers):
             note("~ quantiles are estimated (t-digest); fewer documents, or --histogram, read every value")
@@ -65,7 +64,7 @@ def _fields(console: Console, rows: list[Row]) -> None:
         table = Table("field", "documents", "patients", "missing", "what")
         for row in others:
             name = f"{row['field']} (others)" if row["type"] == "others" else charts.title(row)
-            table.add_row(_safe(name), *_counts(row), _missing(row), _safe(_what(row)))
+            table.add_row(safe(name), *_counts(row), _missing(row), safe(_what(row)))
         console.print(table)
 
 
@@ -83,7 +82,7 @@ def _compared(console: Console, rows: list[Row]) -> None:
     for row in rows:
         sides = [_side(row[name]) for name in ("first", "second")]
         if "p" not in row:
-            table.add_row(_safe(charts.title(row)), *sides, row["why"])
+            table.add_row(safe(charts.title(row)), *sides, row["why"])
             continue
         effect, interval = f"{row['effect']} {_number(row['size'])}", row["interval"]
         if "hodges_lehmann" in row:
@@ -94,7 +93,7 @@ def _compared(console: Console, rows: list[Row]) -> None:
             interval = row.get("difference_of_means_interval")
         name = ("has " if row["of"] == "presence" else "") + charts.title(row)
         said = " to ".join(_number(one) for one in interval) if interval else ""
-        table.add_row(_safe(name), *sides, effect, said, row["test"], _number(row["p"]), _number(row["q"]))
+        table.add_row(safe(name), *sides, effect, said, row["test"], _number(row["p"]), _number(row["q"]))
     console.print(table)
     said = "one value a patient: the median, or the most frequent; q: Benjamini and Hochberg over these rows"
     console.print(said, soft_wrap=True, highlight=False)
@@ -105,11 +104,11 @@ def _side(side: Row) -> str:
         return f"{_number(side['median'])} (n {side['patients']})"
     if "share" in side:
         return f"{side['having']} of {side['patients']}"
-    return _safe(", ".join(f"{value} {count}" for value, count in list(side["values"].items())[:5]))
+    return safe(", ".join(f"{value} {count}" for value, count in list(side["values"].items())[:5]))
 
 
 def _histogram(console: Console, one: Row) -> None:
-    console.print(f"\n{_safe(charts.title(one))}, {one['of']}", highlight=False)
+    console.print(f"\n{safe(charts.title(one))}, {one['of']}", highlight=False)
     most = max((row["count"] for row in one["bins"]), default=0)
     for row in one["bins"]:
         if row["from"] is None or row["to"] is None:
@@ -166,7 +165,3 @@ def _span(low: float | None, high: float | None) -> str:
 
 def _number(value: Any) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def _safe(text: str) -> str:
-    return str(escape(text.translate(CONTROLS)))

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from consumers.access import permit
 from consumers.cli.access import Role
-from consumers.cli.read import CONTROLS, Json, MaybePurpose
+from consumers.cli.read import Json, MaybePurpose, safe
 from infra.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,6 +75,6 @@ def _print(name: str, figure: str, rows: list[dict[str, Any]], why: bool) -> Non
         cells += [str(one.get(name, "")) for name in ("sex", "age")]
         if why and name == "similar":
             terms = ", ".join(f"{each['term']} {each['adds']:.2f}" for each in one["why"])
-            cells.append(escape(terms.translate(CONTROLS)))
+            cells.append(safe(terms))
         table.add_row(*cells)
     Console().print(table)

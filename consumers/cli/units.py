@@ -17,7 +17,7 @@ from rich.table import Table
 from consumers.access import permit
 from consumers.cli.access import Role
 from consumers.cli.allocation import Site, Unit
-from consumers.cli.read import CONTROLS, Json, MaybePurpose
+from consumers.cli.read import Json, MaybePurpose, safe
 from infra.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def register(quality: typer.Typer) -> None:
             return
         console = Console()
         for site_, measure_ in sorted({(row["site"], row["measure"]) for row in rows}):
-            table = Table(title=_clean(f"{site_} {measure_}"))
+            table = Table(title=safe(f"{site_} {measure_}"))
             for name in ("unit or procedure", "cases", "events of expected", "O/E (95%)", "worse", "better", "now"):
                 table.add_column(name)
             for row in (one for one in rows if (one["site"], one["measure"]) == (site_, measure_)):
@@ -83,10 +83,11 @@ def register(quality: typer.Typer) -> None:
         """
         from consumers import unit_plots
         from consumers import units as ask
+        from consumers.charts import kind_of
         from consumers.plots import write
         from streams.quality import shown
 
-        _drawable(out)
+        kind_of(out)
         if not unit and not procedure:
             raise UsageError("whose chart: --unit or --procedure")
         caller = permit("search", purpose, role)
@@ -103,7 +104,7 @@ def register(quality: typer.Typer) -> None:
         console = Console()
         over = row["ratio"]
         words = f", O/E {over['value']} ({over['low']} to {over['high']})" if over else ""
-        console.print(_clean(f"{key.name}, {unit_plots.words(key.measure)}: {_count(row['cases'])} cases{words}"))
+        console.print(safe(f"{key.name}, {unit_plots.words(key.measure)}: {_count(row['cases'])} cases{words}"))
         table = Table("signal", "raised", "began about", "level", "limit", "driven by")
         for one in told:
             drivers = ", ".join(one["drivers"][:5]) + (" ..." if len(one["drivers"]) > 5 else "")
@@ -129,9 +130,10 @@ def register(quality: typer.Typer) -> None:
         """
         from consumers import unit_plots
         from consumers import units as ask
+        from consumers.charts import kind_of
         from consumers.plots import write
 
-        _drawable(out)
+        kind_of(out)
         if by not in ("unit", "procedure"):
             raise UsageError("--by is unit or procedure")
         units = ask.read(permit("search", purpose, role), site, "outcome_funnel")
@@ -148,9 +150,7 @@ def register(quality: typer.Typer) -> None:
         table = Table(by, "events", "expected", "O/E (95%)", "beyond")
         for row in rows:
             over = f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
-            table.add_row(
-                _clean(row["name"]), str(row["events"]), f"{row['expected']:.1f}", over, _beyond(row["beyond"])
-            )
+            table.add_row(safe(row["name"]), str(row["events"]), f"{row['expected']:.1f}", over, _beyond(row["beyond"]))
         console = Console()
         console.print(table)
         console.print(f"{left_out} not shown (fewer than 11 people); drawn into {escape(str(out))}", highlight=False)
@@ -182,7 +182,7 @@ def register(quality: typer.Typer) -> None:
         if as_json:
             typer.echo(json.dumps(report, ensure_ascii=False, allow_nan=False))
             return
-        table = Table(by, "cases", "events", "mean expected risk", title=_clean(measure))
+        table = Table(by, "cases", "events", "mean expected risk", title=safe(measure))
         for row in (*report["rows"], report["all"]):
             risk = "" if row["mean_risk"] is None else f"{row['mean_risk']:.1%}"
             table.add_row(row["period"], _count(row["cases"]), _count(row["events"]), risk)
@@ -207,8 +207,8 @@ def register(quality: typer.Typer) -> None:
         """
         from consumers import report as reports
         from consumers import units as ask
+        from consumers.charts import owned
         from consumers.page import page
-        from consumers.plots import owned
 
         caller = permit("search", purpose, role)
         with _waiting("cases"):
@@ -216,9 +216,10 @@ def register(quality: typer.Typer) -> None:
         keys = [key for one in measures or [""] for key in ask.chosen(units, site=site, unit=unit, measure=one)]
         of = ask.one_site(keys)
         with _progress("limits") as told:
-            ask.find_limits(units, keys, told)
+            units.find(keys, told)
         made = reports.collect(caller, units, list(dict.fromkeys(keys)))
-        owned(out, page(made).encode())
+        with owned(out) as file:
+            file.write(page(made).encode())
         answers = [
             {"measure": one.measure, "is": one.answer.tone, "said": one.answer.sentence} for one in made.outcomes
         ]
@@ -228,7 +229,7 @@ def register(quality: typer.Typer) -> None:
             return
         console = Console()
         for line in answers:
-            console.print(_clean(line["said"]), highlight=False, soft_wrap=True)
+            console.print(safe(line["said"]), highlight=False, soft_wrap=True)
         console.print(f"written into {escape(str(out))}", highlight=False)
 
 
@@ -242,7 +243,7 @@ def _read(caller: Any, site: str, unit: str, procedure: str, measure: str, use: 
         units = ask.read(caller, site, use)
     keys = ask.chosen(units, site=site, unit=unit, procedure=procedure, measure=measure)
     with _progress("limits") as told:
-        ask.find_limits(units, keys, told)
+        units.find(keys, told)
     return units, keys
 
 
@@ -265,13 +266,8 @@ def _waiting(of: str) -> Iterator[None]:
         yield
 
 
-def _drawable(out: Path) -> None:
-    if out.suffix.lower() not in (".svg", ".png"):
-        raise UsageError("--out ends in .svg or .png")
-
-
 def _cells(row: dict[str, Any]) -> Iterable[str]:
-    yield _clean(row["name"])
+    yield safe(row["name"])
     if row["few"]:
         yield "too few"
         return
@@ -289,7 +285,3 @@ def _count(value: int | None) -> str:
 
 def _beyond(level: float) -> str:
     return f"{'above' if level > 0 else 'below'} {100 * abs(level):g}%" if level else ""
-
-
-def _clean(text: str) -> str:
-    return escape(text.translate(CONTROLS))

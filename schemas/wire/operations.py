@@ -70,7 +70,8 @@ REFUSALS: dict[str, int] = {
     "internal_error": 500,
 }
 
-ACTIONS = frozenset(("set", "cancel", "delete"))
+STATES = {"set": "active", "cancel": "cancelled", "delete": "deleted"}  # of a thing, by the action that was told
+ACTIONS = frozenset(STATES)
 # Steps of a stay (table 0003) that an event may name; without one it is what its action says.
 TRIGGERS = frozenset(
     ("A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A11", "A12", "A13", "A14", "A17", "A27", "A38")

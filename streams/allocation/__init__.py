@@ -30,7 +30,6 @@ from streams.allocation import features, placement
 from streams.allocation.board import STAY
 from streams.fold import Change
 
-STATES = {"set": "active", "cancel": "cancelled", "delete": "deleted"}
 MACHINERY = frozenset(("action", "flags", "nulls", "trigger", "status"))  # of the event, not of the thing
 PLACE = frozenset(("unit", "room", "bed"))  # of a stay these follow from its history
 
@@ -97,7 +96,7 @@ def _number(*parts: str) -> str:
 def _now(part: AllocationPart, clear: Mapping[str, Any]) -> dict[str, Any]:
     """What the thing is from now on: fields that were said, those that were cleared, and whether it is there at all."""
     said = {name: value for name, value in clear.items() if name not in MACHINERY}
-    return dict.fromkeys(part.nulls) | said | {"state": STATES[part.action]}
+    return dict.fromkeys(part.nulls) | said | {"state": operations.STATES[part.action]}
 
 
 def _statuses(part: AllocationPart, at: str) -> dict[tuple[str, str], Any]:

@@ -42,19 +42,23 @@ def derive(record: Record) -> list[Derived]:
     return made
 
 
+def number_of(visit: Visit, event: Event | None) -> str:
+    """What tells the visit from others of its patient: PV1-19, else an account; empty without either."""
+    return visit.visit_number or visit.visit_account or (event.account_number if event else "")
+
+
 def _tells(part: Visit) -> bool:
     return part.message_type == "Encounter" or (part.message_type == "ADT" and part.trigger in STEPS)
 
 
 def _placement(part: Visit, event: Event | None) -> dict[str, Any]:
-    account = event.account_number if event else ""
     said = {name: value for name in SAID if (value := getattr(part, name)) not in (None, "")}
     if event is not None:
         said |= {name: value for name in ("sex", "age") if (value := getattr(event, name)) not in (None, "")}
         if event.planned_at and part.trigger in ("A05", "A14"):
             said.setdefault("expected_admit_at", event.planned_at)
     body = {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in said.items()}
-    if number := part.visit_number or part.visit_account or account:
+    if number := number_of(part, event):
         body["id"] = number
     if part.message_type == "Encounter":
         return body | {"type": "placement", "action": "set", "trigger": "Encounter", "status": part.status}

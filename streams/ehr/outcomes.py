@@ -16,6 +16,7 @@ from schemas.ehr import Diagnosis, Event, Observation, ObservationComponent, Pro
 from schemas.envelope import rfc3339
 from schemas.record import Part, Record
 from schemas.scrub import Scrubber
+from streams.ehr.beds import number_of
 from streams.ehr.features import CANCELLED, INPATIENT
 from streams.ehr.news2 import vital
 
@@ -64,7 +65,7 @@ def derive(record: Record) -> list[Derived]:
 
 
 def _case(visit: Visit, event: Event | None, parts: Sequence[Part], record: Record) -> dict[str, Any] | None:
-    number = visit.visit_number or visit.visit_account or (event.account_number if event else "")
+    number = number_of(visit, event)
     fhir = visit.message_type == "Encounter"
     if not number or visit.patient_class not in ("", INPATIENT):
         return None

@@ -20,7 +20,6 @@ from schemas.wire import operations
 from streams.fold import Change
 from streams.quality.cases import CASE, DEATH, OUTCOMES, STAY, UNITS
 
-STATES = {"set": "active", "cancel": "cancelled", "delete": "deleted"}
 MACHINERY = frozenset(("action", "flags", "nulls"))  # of the event, not of the thing
 
 
@@ -43,7 +42,7 @@ def analyse(record: Record, made: Sequence[Document], at: str) -> list[Change]:
 
 def change(part: QualityPart, clear: Mapping[str, Any], at: str, told: str = "") -> Change | None:
     now = {name: value for name, value in clear.items() if name not in MACHINERY}
-    state = {"state": STATES[part.action]}
+    state = {"state": operations.STATES[part.action]}
     match part:
         case CaseEvent():
             entries = {(UNITS, at): part.unit} if part.unit and part.action == "set" else {}

@@ -21,6 +21,7 @@ from itertools import zip_longest
 from typing import Any
 
 from schemas.envelope import later
+from schemas.quality import MEASURES
 from streams.fold import HISTORY, LATEST, Entity
 
 CASE, DEATH = "case", "death"  # entities
@@ -28,8 +29,7 @@ OUTCOMES, UNITS = "outcomes", "units"  # histories of a case: by measure; by whe
 STAY = "stay"  # of a case: a keyed hash of its number, equal under all references
 EXPECTED = "expected"  # of a case: risk by measure, as models have it
 ACTIVE = "active"  # state
-DIED_IN_HOSPITAL, DIED_30D, READMITTED_30D = "death_in_hospital", "death_30d", "readmission_30d"
-DERIVED = (DIED_IN_HOSPITAL, DIED_30D, READMITTED_30D)  # measures; others are told
+DIED_IN_HOSPITAL, DIED_30D, READMITTED_30D = DERIVED = MEASURES  # others are told
 HORIZON = timedelta(days=30)
 EXPIRED = frozenset(("20", "41", "exp"))  # PV1-36: died, in a medical facility (UB-04 discharge status); FHIR's
 PLANNED = frozenset(("C", "R", "N", "L", "3", "4", "elective"))  # PV1-4 (table 0007; UB-04: elective, newborn)
@@ -107,6 +107,13 @@ class Measured:
     at: str
     due: str
     event: bool
+
+
+def wanted(site: str) -> dict[str, Any]:
+    """The query for cases of a site, or of all, and for every death: whoever died did so for each site."""
+    cases = {"bool": {"filter": [{"term": {"kind": CASE}}, *([{"term": {"site": site}}] if site else [])]}}
+    some = {"bool": {"should": [cases, {"term": {"kind": DEATH}}], "minimum_should_match": 1}}
+    return {"bool": {"filter": [{"term": {"part": -1}}, some]}}
 
 
 def people(found: Iterable[tuple[str, Entity]], merged: Mapping[str, str]) -> dict[tuple[str, str], Person]:

@@ -28,6 +28,7 @@ from typing import Any
 from infra.errors import BadOutcome, UsageError
 
 LEAST_RISK = 1e-6  # a model that is certain is taken at this, and counted: one death would be proof of anything
+WORSE = frozenset(("cusum_upper", "vlad_low"))  # kinds of signals; the others say better
 MOST_DRIVERS = 50  # of one signal
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 

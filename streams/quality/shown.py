@@ -15,10 +15,9 @@ from itertools import takewhile
 from typing import TypeVar
 
 from schemas.safe_harbor import SMALLEST
-from streams.quality.charts import Chart, Level, Outcome, Signal, points
+from streams.quality.charts import WORSE, Chart, Level, Outcome, Signal, points
 
 MOST_BLOCKS = 60
-WORSE = frozenset(("cusum_upper", "vlad_low"))  # kinds of signals
 FEW = f"<{SMALLEST}"
 MONTHS = (
     ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November")

@@ -23,8 +23,7 @@ from streams.quality.units import Design, Key, Mix, Wanted
 Document = dict[str, Any]
 Line = dict[str, Any]
 Message = tuple[bytes, bytes, Headers]  # key, value and headers
-WORSE, BETTER = "outcomes_worse", "outcomes_better"  # signals
-NAMES = {"cusum_upper": WORSE, "vlad_low": WORSE, "cusum_lower": BETTER, "vlad_high": BETTER}
+NAMES = {True: "outcomes_worse", False: "outcomes_better"}  # signals
 TAKEN_BACK = "outcomes_signal_withdrawn"
 SAME = ("kind", "at", "record", "since", "value", "limit")  # a signal that has them all is the one it was
 MOST_KEPT = 20  # latest signals whose drivers are kept
@@ -149,7 +148,7 @@ def messages(made: Document, lines: Sequence[Line], key_of: Callable[[str], Data
         said |= {"at": line["at"][:10], "since": line["since"][:10]}  # the day: the moment is one patient's
         said |= {"chart": line["kind"], "odds_ratio": made["design"]["odds_ratio"], "drivers": drivers}
         said |= {"run_length": made["design"]["run_length"]}
-        name = TAKEN_BACK if line["state"] == WITHDRAWN else NAMES[line["kind"]]
+        name = TAKEN_BACK if line["state"] == WITHDRAWN else NAMES[line["kind"] in charts.WORSE]
         event = hashlib.sha256(f"{id} {line['state']} {made['event_time']}".encode()).hexdigest()[:32]
         told.append(message(name, OF.name, event, id, f"{line['at'][:10]}T00:00:00.000Z", said, None))
     return told

@@ -17,9 +17,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from sklearn.metrics import roc_auc_score
+
 from infra.errors import Untrainable, UsageError
 from schemas.envelope import rfc3339
-from streams.learn import FEWEST, SMALLEST
+from schemas.safe_harbor import SMALLEST
+from streams.learn import FEWEST
 from streams.quality.risk import NO
 from streams.rows import MISSING, YES, Row
 
@@ -283,16 +286,8 @@ def _sides(auc: float) -> float:
 
 
 def _auc(scores: Sequence[float], hot: Sequence[bool]) -> float:
-    """The share of pairs in order, ties a half; 0.5 where there are none (Mann and Whitney, 1947)."""
-    hits, misses = (
-        Counter(s for s, event in zip(scores, hot, strict=True) if event is which) for which in (True, False)
-    )
-    below, pairs = 0, 0.0
-    for score in sorted(hits | misses):
-        pairs += hits[score] * (below + misses[score] / 2)
-        below += misses[score]
-    events = sum(hot)
-    return pairs / (events * below) if events and below else 0.5
+    """The share of pairs in order, ties a half; 0.5 where there are none."""
+    return float(roc_auc_score(hot, scores)) if 0 < sum(hot) < len(hot) else 0.5
 
 
 # -------------------------------------------------------------------------------------------------------------- values

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
@@ -87,7 +87,6 @@ class Units:
 
     def __init__(self, design: Design = Design()) -> None:
         self.design = design
-        self.left_out = 0  # outcomes of units beyond MOST_CHARTS
         self._people: dict[Of, Person] = {}
         self._of: dict[str, Of] = {}  # by record
         self._on: dict[Of, dict[tuple[Key, str], _Item]] = {}
@@ -135,7 +134,6 @@ class Units:
             if key.scope == PROCEDURE and (item is None or item.risk is None):
                 return  # there are hundreds: those that nobody expects anything of have no chart
             if len(self._states) >= MOST_CHARTS:
-                self.left_out += 1
                 return
             self._states[key] = _State(Chart(key.name, Spec(self.design.odds_ratio)))
         state = self._states[key]
@@ -249,10 +247,12 @@ class Units:
         self._found[one.mix] = limits
         self._changed |= {key for key, state in self._states.items() if any(mix == one.mix for mix, _ in state.mixes)}
 
-    def find(self) -> None:
-        """All limits that are lacking, here and now."""
+    def find(self, keys: Iterable[Key] | None = None, told: Callable[[int, int], None] = lambda *_: None) -> None:
+        """Limits that these charts lack, or all, here and now; `told` hears how many are done, of how many."""
         self.changed()
-        for one in self.wanted(self._states):
+        lacking = sorted(self.wanted(self._states if keys is None else keys), key=lambda one: one.mix)
+        for number, one in enumerate(lacking):
+            told(number, len(lacking))
             self.found(one, find(one))
         self.changed()
 
@@ -271,9 +271,6 @@ class Units:
         cases = {case.record: case for case in one.cases}
         due = (found for found in measured(one) if found.due <= self._known[site] and found.at >= self._since[site])
         return [(cases[found.record], found) for found in due]
-
-    def person(self, of: Of) -> Person | None:
-        return self._people.get(of)
 
     @property
     def people(self) -> Mapping[Of, Person]:
