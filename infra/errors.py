@@ -176,6 +176,13 @@ class SealBroken(WardstreamError):
     reason = "seal_broken"
 
 
+class ObjectMissing(WardstreamError):
+    """A sealed object that is not in the store: removed by an erasure or by retention, or the store is another one."""
+
+    exit_code = 20
+    reason = "object_missing"
+
+
 class ModelAltered(WardstreamError):
     """A model's artefact, card or state is not what this installation has signed, or lies in another one's place."""
 

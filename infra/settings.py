@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     elasticsearch_port: int = Field(9200, description="embedded Elasticsearch: preferred port; else the next free one")
     metrics_port: int = Field(9410, description="Prometheus endpoint: first port tried by each process")
 
+    objects: str = Field(
+        "", description="where images are kept, sealed: a folder or s3://bucket/prefix; default <home>/objects"
+    )
+
     peers: Path | None = Field(
         None, description="TOML file with [[peer]] profiles: charset, zone, identifier precedence"
     )
