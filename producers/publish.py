@@ -54,6 +54,7 @@ class Arrival:
     refused: BadMessage | None = None
     told: bytes = field(default=b"", repr=False)  # what makes it one event, where that is not the whole body
     site: str = ""  # whose order it keeps, where that is not the patient's
+    object: str = ""  # name of the object that it is of
     # The thing that it tells of as of its arrival: then it repeats the last telling of that thing alone, and what was
     # told before another is told anew.
     latest_of: tuple[str, ...] = ()
@@ -212,6 +213,7 @@ class Publisher:
             key_versions=tuple(key.version for key in keys),
             flags=send.flags,
             content_key=payload.wrapped_key,
+            object=arrival.object,
         ).headers()
         domain = DOMAINS[arrival.domain]
         if arrival.refused is None:

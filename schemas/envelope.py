@@ -35,6 +35,7 @@ class Envelope:
     key_versions: tuple[int, ...]  # version of each subject's data key
     flags: tuple[str, ...]  # control_id_reused
     content_key: bytes  # the content key, wrapped by all subjects' data keys together
+    object: str = ""  # name of the object that the event is of, in the object store: a random word
     schema_version: str = SCHEMA_VERSION
 
     def headers(self) -> Headers:
@@ -49,6 +50,7 @@ class Envelope:
         """Raises BadMessage("bad_envelope") where a header is missing or of another version."""
         found = dict(headers)
         try:
+            found.setdefault("object", b"")  # events of before there were any
             texts = {name: found[name].decode() for name in NAMES if name != "content_key"}
             if texts["schema_version"] != SCHEMA_VERSION:
                 raise BadMessage("bad_envelope", "schema_version")

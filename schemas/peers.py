@@ -17,7 +17,8 @@ PRECEDENCE = ("MR", "PI", "MRT", "EPI", "PT", "PE", "PN", "NI", "CZ", "PRN", "",
 class Peer(Model):
     """One sender. `match` is `application|facility` (MSH-3|MSH-4, first components); `*` stands for any.
 
-    A FHIR sender's application is the name that its listener or its files were given, and it has no facility.
+    A FHIR sender's application is the name that its listener or its files were given, and it has no facility. A DICOM
+    sender's is its calling AE title, its facility the institution that the image names.
     """
 
     match: str = "*|*"
@@ -26,6 +27,9 @@ class Peer(Model):
     systems: dict[str, str] = Field(
         {},
         description="FHIR Identifier.system to CX.4 as HL7 v2 writes it, or to CX.4^CX.5",
+    )
+    authority: str = Field(
+        "", description="whose series patient numbers of images are of, where (0010,0021) is left out"
     )
     visit_authority: str = Field("", description="whose series visit numbers are of, where houses have one each")
     precedence: tuple[str, ...] = Field(PRECEDENCE, description="identifier types (HL7 0203), best first")
