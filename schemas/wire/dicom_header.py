@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from infra.errors import BadMessage
-from schemas.peers import Peer
+from schemas.peers import DEFAULT, Peer
 from schemas.record import Identifier, StaffMember, Subject
 
 if TYPE_CHECKING:
@@ -170,18 +170,17 @@ def moment(date: str, time: str, zone: Any) -> datetime | None:
         return None
     rest = date[day.end() :]
     if offset := _OFFSET.search(rest):
-        zone, rest = _zone(offset.group(), DEFAULT_ZONE), rest[: offset.start()]
+        zone, rest = _zone(offset.group(), DEFAULT), rest[: offset.start()]
     hour = _TIME.match(time or rest)
-    parts = [int(one or 0) for one in hour.groups()[:3]] if hour else [0, 0, 0]
-    micros = int((hour.group(4) or "").ljust(6, "0")) if hour and hour.group(4) else 0
+    hours, minutes, seconds, parts = (hour.groups() if hour else None) or ("0", "0", "0", "0")
     try:
-        made = datetime(*map(int, day.groups()), *parts[:2], min(parts[2], 59), micros, tzinfo=zone)  # type: ignore[misc]
+        year, month, month_day = map(int, day.groups())
+        micros = int((parts or "0").ljust(6, "0"))
+        clock = int(hours), int(minutes or 0), min(int(seconds or 0), 59), micros  # a leap second is said as 60
+        made = datetime(year, month, month_day, *clock, tzinfo=zone)
         return made.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-DEFAULT_ZONE = Peer.model_validate({})
 
 
 def _zone(offset: str, peer: Peer) -> Any:
