@@ -272,6 +272,23 @@ class Index:
                 self.target.succeeded()
                 return found
 
+    async def summary(self, query: dict[str, Any], of: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """How many documents a query finds, written by now, and aggregations of them. Waits for a server."""
+        while True:
+            await self.target.admitted()
+            try:
+                await self._server.indices.refresh(index=self.name)
+                found = await self._server.search(index=self.name, query=query, size=0, aggs=of, track_total_hits=True)
+            except (ConnectionLost, ConnectionTimeout):
+                await asyncio.sleep(self.target.failed("connection"))
+            except ApiError as error:
+                if error.status_code in REFUSALS:
+                    raise
+                await asyncio.sleep(self.target.failed(str(error.status_code)))
+            else:
+                self.target.succeeded()
+                return found["hits"]["total"]["value"], found["aggregations"]
+
     async def remove_of(self, query: Mapping[str, Any]) -> int:
         """Delete every document that a query finds, written by now or under way; gives how many.
 

@@ -176,6 +176,12 @@ class SealBroken(WardstreamError):
     reason = "seal_broken"
 
 
+class ObjectsAway(StackDown):
+    """The store of objects does not do what it is asked."""
+
+    reason = "objects_away"
+
+
 class ObjectMissing(WardstreamError):
     """A sealed object that is not in the store: removed by an erasure or by retention, or the store is another one."""
 

@@ -115,6 +115,12 @@ OUTCOME_RATIO = Gauge("wardstream_outcome_ratio", "Observed over expected events
 OUTCOME_CUSUM = Gauge(
     "wardstream_outcome_cusum_ratio", "Where a chart's CUSUM stands, as a share of its limit.", [*_CHART, "side"]
 )
+IMAGES = Counter(
+    "wardstream_images_total",
+    "Images whose pixels were looked at, by how that ended (done, no_pixels, bad_pixels, timed_out, ...).",
+    ["processing"],
+)
+STUDIES_OPEN = Gauge("wardstream_studies_open", "Studies that wait for the end of their quiet period in this worker.")
 
 CATALOGUE = (
     RECEIVED,
@@ -157,6 +163,8 @@ CATALOGUE = (
     OUTCOME_CASES,
     OUTCOME_RATIO,
     OUTCOME_CUSUM,
+    IMAGES,
+    STUDIES_OPEN,
 )
 
 page = make_wsgi_app()  # the catalogue in Prometheus' text format

@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fsspec.implementations.local import LocalFileSystem
 
 from infra.crypto import FORMAT, KEY_BYTES, keyed_hash
-from infra.errors import ObjectMissing, SealBroken
+from infra.errors import ObjectMissing, ObjectsAway, SealBroken
 from infra.settings import settings
 
 CHUNK = 1 << 18
@@ -93,25 +93,31 @@ class Objects:
         return content_bytes(stored)
 
     def remove(self, names: Iterable[str]) -> int:
-        """Remove objects with all their companions; gives how many there were. What is not there is not missed."""
+        """Remove objects with all their companions; gives how many there were. What is not there is not missed.
+
+        Raises ObjectsAway.
+        """
         removed = 0
-        for name in names:
-            path = self._path(name)
-            for one in self._files.glob(f"{path}*"):
-                with suppress(FileNotFoundError):
-                    self._files.rm_file(one)
-                    removed += 1
+        try:
+            for name in names:
+                path = self._path(name)
+                for one in self._files.glob(f"{path}*"):
+                    with suppress(FileNotFoundError):
+                        self._files.rm_file(one)
+                        removed += 1
+        except OSError as error:
+            raise ObjectsAway(f"the object store fails: {type(error).__name__}") from None
         return removed
 
     def names(self, older_seconds: float = 0.0) -> Iterator[str]:
-        """Every object that was written so long ago, unfinished ones too, without companions."""
+        """Every object that was written so long ago, unfinished ones too; of a companion whose it is."""
         before = time.time() - older_seconds
         for path, info in self._files.find(self._root, detail=True).items():
             name = path.rpartition("/")[2].removesuffix(PART)
             at = info.get("mtime") or info.get("LastModified")
             written = at.timestamp() if hasattr(at, "timestamp") else float(at or 0)
-            if NAME.fullmatch(name) and "-" not in name and written <= before:
-                yield name
+            if NAME.fullmatch(name) and written <= before:
+                yield name.partition("-")[0]
 
     def _path(self, name: str) -> str:
         if not NAME.fullmatch(name):  # it came from outside: it may be a path

@@ -95,6 +95,11 @@ class Settings(BaseSettings):
     surveillance: bool = Field(True, description="keep charts of outcomes as events come, and raise their signals")
     chart_odds_ratio: float = Field(2.0, gt=1, description="odds against those expected that charts look for")
     chart_run_length: float = Field(5000.0, gt=10, description="outcomes from one false alarm of a CUSUM to the next")
+    images: bool = Field(True, description="look at the pixels of images as they come: quality, preview, similarity")
+    image_processes: int = Field(1, ge=1, description="images that are looked at, at once")
+    image_memory_bytes: int = Field(2_000_000_000, description="memory of a process that looks at an image")
+    image_seconds: float = Field(30.0, description="longest look at one image")
+    study_quiet_seconds: float = Field(60.0, description="a study of which nothing came for so long is whole")
     dead_letter_limit: float = Field(0.5, description="share of refused messages above which an agent stops")
 
     def kafka_servers(self) -> str:

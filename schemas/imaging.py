@@ -157,6 +157,7 @@ class Image(ImagingPart):
     clipped_low: Number = None  # share of pixels at the lowest value that can be stored
     clipped_high: Number = None  # and at the highest
     motion: Number = None  # hint at ghosts or smear, 0 to 1
+    embedding: Numbers = ()  # DIMENSIONS numbers that similar images have similar ones of
 
 
 class Dose(ImagingPart):
@@ -206,4 +207,4 @@ def mapping() -> dict[str, Any]:
 
 
 _VECTOR = {"type": "dense_vector", "dims": DIMENSIONS, "index": True, "similarity": "cosine"}
-_PROPERTIES = properties(PARTS, COMMON | {"embedding": _VECTOR})
+_PROPERTIES = properties(PARTS, COMMON) | {"embedding": _VECTOR}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas import allocation, ehr, quality, topics
+from schemas import allocation, ehr, imaging, quality, topics
 from schemas.marks import Identifying, Mark
 from schemas.record import Part
 from schemas.topics import Topic
@@ -73,6 +73,7 @@ DOMAINS = {
             refresh_seconds=2,
         ),
         Domain("quality", quality.mapping, quality.PARTS, measured=quality.MEASURED, ordered_by="site"),
+        Domain(imaging.DOMAIN, imaging.mapping, imaging.PARTS, measured=imaging.MEASURED),
     )
 }
 

@@ -67,6 +67,19 @@ STORES = (
         " logins; consents, holds and emergencies by reference, reasons sealed",
         "keys destroyed and overwritten; references and keyed hashes stay, marked, so that nothing old comes back",
     ),
+    Store(
+        "objects",
+        "files",
+        "images as they came and previews of them, each under a random name and a key of its own; WARDSTREAM_OBJECTS"
+        " puts them elsewhere",
+        "removed; the keys of copies are sealed under the person's keys: closed with them",
+    ),
+    Store(
+        "instances.sqlite",
+        "sqlite",
+        "keyed hashes of images' UIDs and contents, names of their objects: what was received, what is promised",
+        "keyed hashes of images, so that a promise to keep one is not given for what is gone",
+    ),
     Store("session", "files", "token of the session that is logged in on this home, mode 0600", NOBODY),
     Store("keys/keyring.json", "files", "root keys, mode 0600", NOBODY),
     Store(

@@ -11,21 +11,24 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any, TypeVar
 
 import mode
 
 from infra import metrics
-from infra.elastic import Index, async_client
-from infra.errors import BadMessage, DeadLetterLimit, ErasedPerson, KeyStoreBusy, WardstreamError
+from infra.elastic import Index, Write, async_client
+from infra.errors import BadMessage, DeadLetterLimit, ErasedPerson, KeyStoreBusy, ObjectsAway, WardstreamError
 from infra.health import Pulse, health
 from infra.kafka import Outgoing, Producer, PublishFailed
 from infra.keystore import KeyStore
+from infra.objects import Objects
 from infra.retry import Target
 from infra.settings import settings
 from schemas import outcome_charts, sites
 from schemas.document import of_persons
+from schemas.envelope import Envelope
 from schemas.peers import Peers
 from schemas.registry import Domain
 from streams.app import app
@@ -33,11 +36,13 @@ from streams.batches import take
 from streams.gapless import Gapless
 from streams.models import Models
 from streams.occupancy import Sites
+from streams.pixels import Pixels
 from streams.planning import Planning
 from streams.process import Batch, Incoming, Processor, letter
 from streams.scoring import Scorer
 from streams.stages import STAGES
 from streams.state import Indexed, advance, known
+from streams.studies import Studies
 from streams.surveillance import Surveillance
 
 LIMIT_WINDOW = 500
@@ -63,10 +68,14 @@ class Agent:
         if STAGES[domain.name].follows_outcomes and settings().surveillance:
             kept = Index(async_client(), outcome_charts.ALIAS)
             self._surveillance = Surveillance(self._index, kept, self._keys, Models.local(), self._send)
+        self._pixels = self._studies = None
+        if STAGES[domain.name].has_images:
+            self._pixels = Pixels(self._processor) if settings().images else None
+            self._studies = Studies(self._index, self._keys, self._send)
         follower = self._sites or self._surveillance
         self._entities = Indexed(self._index, told=follower.take) if follower else Indexed(self._index)
         self._scorer = Scorer(self._processor, Models.local(), self._index.get)
-        self._broker, self._key_store = Target("kafka"), Target("keystore")
+        self._broker, self._key_store, self._objects = Target("kafka"), Target("keystore"), Target("objects")
         self._producer = Producer(linger_ms=5)
         self._received: deque[float] = deque()  # of each batch under way: when its oldest event came in
         self._pulse = Pulse(f"agent {domain.name}")
@@ -94,12 +103,16 @@ class Agent:
                     group.create_task(self._planning.run())
                 if self._surveillance is not None:
                     group.create_task(self._surveillance.run(self._entities))
+                if self._studies is not None:
+                    group.create_task(self._studies.run())
                 async for events in batches:
                     await read.put((events, await self._read([_incoming(event.message) for event in events])))
         except BaseExceptionGroup as failed:  # one reason to end is enough, and tells its exit code
             raise failed.exceptions[0] from None
         finally:
             self._scorer.close()
+            if self._pixels is not None:
+                self._pixels.close()
 
     async def _index_each(
         self, read: asyncio.Queue[tuple[list[Any], Batch]], indexed: asyncio.Queue[tuple[list[Any], Batch]]
@@ -154,6 +167,8 @@ class Agent:
             self._sites.forget()
         if self._surveillance is not None:
             self._surveillance.lost()
+        if self._studies is not None:
+            self._studies.forget()
 
     def _trouble(self) -> str:
         return self._pulse.trouble(bool(self._received), max(target.moved for target in self._targets()))
@@ -225,6 +240,8 @@ class Agent:
             await self._until_done(self._key_store, lambda: followed.follow(batch.ready), KeyStoreBusy)
         if self._surveillance is not None:
             await self._surveillance.follow(batch.ready)
+        if self._studies is not None:
+            self._studies.follow(batch.ready)
         await advance(self._entities, self._processor.folds(batch.ready))
         await self._merge(batch)
         if not batch.unnamed:
@@ -250,10 +267,12 @@ class Agent:
 
     async def score(self, batches: Sequence[Batch]) -> None:
         """After entities and merges, since a score looks back at them. One that the index refuses is our fault."""
-        if not settings().scoring:
-            return
         ready = [event for batch in batches for event in batch.ready]
-        writes = await self._until_done(self._key_store, lambda: self._scorer.writes(ready), KeyStoreBusy)
+        writes: list[Write] = []
+        if settings().scoring:
+            writes += await self._until_done(self._key_store, lambda: self._scorer.writes(ready), KeyStoreBusy)
+        if self._pixels is not None:
+            writes += await self._pixels.writes(ready)
         if refused := await self._index.bulk(writes):
             raise WardstreamError(f"the index refuses {len(refused)} scores: {sorted(set(refused.values()))}")
         metrics.DOCUMENTS.labels(self._domain.name).inc(len(writes))
@@ -262,7 +281,7 @@ class Agent:
         if (epoch := await asyncio.to_thread(self._keys.epoch)) != self._epoch:
             self._epoch = epoch
             self._entities.forget()
-            for follower in (self._sites, self._surveillance):
+            for follower in (self._sites, self._surveillance, self._studies):
                 if follower is not None:
                     follower.forget()
         if epoch == batch.epoch and not any(why == ErasedPerson.reason for _, why in batch.dropped):
@@ -272,6 +291,15 @@ class Agent:
         if gone:
             refs = await asyncio.to_thread(self._keys.refs_of_tokens, gone)
             await self._index.remove_of(of_persons(refs))
+        await self._remove_objects(batch, gone)
+
+    async def _remove_objects(self, batch: Batch, gone: AbstractSet[str]) -> None:
+        """The objects of whoever was erased, of what was dropped for that as well."""
+        read = (event.envelope for event in (*batch.ready, *batch.unindexed))
+        dropped = (Envelope.read(one.headers) for one, why in batch.dropped if why == ErasedPerson.reason)
+        names = {one.object for one in read if gone & {*one.subjects}} | {one.object for one in dropped}
+        if names := names - {""}:
+            await self._until_done(self._objects, lambda: asyncio.to_thread(Objects.local().remove, names), ObjectsAway)
 
     async def _merge(self, batch: Batch) -> None:
         for merge in self._processor.merges(batch.ready):

@@ -12,7 +12,7 @@ from schemas.envelope import Envelope
 from schemas.peers import Peers
 from schemas.record import Part, Record
 from schemas.signal import Signal
-from streams import allocation, ehr, quality
+from streams import allocation, ehr, imaging, quality
 from streams.allocation import features as resources
 from streams.ehr import features
 from streams.fold import Change
@@ -42,6 +42,7 @@ class Stage:
     rules: Rules = lambda *_: None
     follows_sites: bool = False  # its entities make a site's board, which a worker keeps in memory
     follows_outcomes: bool = False  # its entities are cases, of which a worker keeps charts
+    has_images: bool = False  # a worker looks at their pixels, and waits for the end of their studies
 
 
 STAGES = {
@@ -58,4 +59,5 @@ STAGES = {
         follows_sites=True,
     ),
     "quality": Stage(quality.read, quality.document, quality.analyse, quality.derive, follows_outcomes=True),
+    "imaging": Stage(imaging.read, imaging.document, imaging.analyse, imaging.derive, has_images=True),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -29,8 +30,30 @@ class Arrived:
     flags: tuple[str, ...] = ()  # instance_conflict, pixel_length, no_patient_id
 
 
+def said_of(claim: Claim) -> str:
+    """A claim as it is sealed."""
+    return orjson.dumps(_listed(claim)).decode()
+
+
+def claim_of(said: str) -> Claim:
+    """Raises BadMessage("bad_body")."""
+    try:
+        return _claim(orjson.loads(said))
+    except (ValueError, TypeError):
+        raise BadMessage("bad_body") from None
+
+
+def _listed(claim: Claim) -> list[str | int]:
+    return [claim.name, claim.key.hex(), claim.size, claim.digest]
+
+
+def _claim(listed: list[Any]) -> Claim:
+    name, key, size, digest = listed
+    return Claim(str(name), bytes.fromhex(key), int(size), str(digest))
+
+
 def pack(one: Arrived) -> bytes:
-    claim = [one.claim.name, one.claim.key.hex(), one.claim.size, one.claim.digest]
+    claim = _listed(one.claim)
     said = [claim, one.study, one.series, one.instance, one.syntax, one.left_out, one.calling, one.called, one.flags]
     meta = orjson.dumps(said)
     return len(meta).to_bytes(LENGTH_BYTES) + meta + one.header
@@ -41,8 +64,7 @@ def unpack(body: bytes) -> Arrived:
     end = LENGTH_BYTES + int.from_bytes(body[:LENGTH_BYTES])
     try:
         claim, study, series, instance, syntax, left_out, calling, called, flags = orjson.loads(body[LENGTH_BYTES:end])
-        name, key, size, digest = claim
-        made = Claim(str(name), bytes.fromhex(key), int(size), str(digest))
+        made = _claim(claim)
     except (ValueError, TypeError):
         raise BadMessage("bad_body") from None
     return Arrived(made, study, series, instance, syntax, body[end:], tuple(left_out), calling, called, tuple(flags))
