@@ -66,6 +66,7 @@ class Instance(ImagingPart):
     private_creators: Count = None  # how many; the elements are in the object
 
     department: Coded = ""  # (0008,1040)
+    station_name: Coded = ""  # (0008,1010), a place as a room is
     software: Words = ()  # (0018,1020)
     image_type: Words = ()  # (0008,0008)
     study_description: Text = ""  # (0008,1030)
@@ -133,8 +134,7 @@ class Instance(ImagingPart):
     addresses: Secrets = ()  # (0010,1040)
     phones: Secrets = ()  # (0010,2154)
     comments: Secrets = ()  # (0010,4000), (0020,4000)
-    device_serial: Sought = ""  # (0018,1000)
-    station_name: Sought = ""  # (0008,1010)
+    device_serial: Secret = ""  # (0018,1000)
 
     referring: Staff = ()  # (0008,0090)
     performing: Staff = ()  # (0008,1050)

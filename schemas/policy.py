@@ -19,7 +19,7 @@ from schemas.registry import Domain
 VERBS = ("search", "see", "reveal")
 ACTIONS = frozenset(
     ("search", "reveal", "dead_letters", "dead_letters_show", "replay", "audit", "erase", "hold", "consent", "keys")
-    + ("accounts", "retention", "export", "breakglass", "review", "models", "plan")
+    + ("accounts", "retention", "export", "breakglass", "review", "models", "plan", "image", "deidentify")
 )
 EMERGENCY = "ETREAT"
 

@@ -51,6 +51,7 @@ NUMBERS = {
     "mothers_identifiers", "guarantor_identifiers", "insured_identifiers", "visit_number", "alternate_visit",
     "preadmit_number", "visit_account", "placer_number", "filler_number", "group_number", "document_number",
     "parent_document", "prescription_number", "transaction_number", "case_number",
+    "study_uid", "series_uid", "instance_uid", "accession_number",
 }  # fmt: skip
 
 

@@ -29,13 +29,14 @@ PURPOSES_OF = {
     "data_scientist": {"HOPERAT", "HRESCH"},
 }
 ACTIONS_OF = {
-    "clinician": {"search", "reveal", "breakglass"},
+    "clinician": {"search", "reveal", "breakglass", "image"},
     "bed_manager": {"search", "reveal", "plan"},
     "quality_officer": {"search"},
     "researcher": {"search"},
-    "privacy_officer": {"search", "reveal", "audit", "erase", "hold", "consent", "accounts", "export", "review"},
+    "privacy_officer": {"search", "reveal", "audit", "erase", "hold", "consent", "accounts", "export", "review"}
+    | {"deidentify"},
     "operator": {"dead_letters", "dead_letters_show", "replay", "keys", "accounts", "retention"},
-    "data_scientist": {"search", "models"},
+    "data_scientist": {"search", "models", "deidentify"},
 }
 RECORD = {"event_id", "part", "kind", "event_time", "received_at", "source", "peer", "trace_id", "patient_ref"}
 PLACEMENT = {
@@ -62,6 +63,8 @@ def expected(role: str, domain: Domain, purpose: str, verb: str, field: str) -> 
         return False
     if domain.name == "allocation":
         return expected_of_beds(role, domain, verb, field)
+    if domain.name == "imaging":
+        return expected_of_images(role, domain, verb, field)
     if domain.name == "quality":
         return expected_of_quality(role, domain, verb, field)
     mark, mapping = domain.marks().get(field), domain.mapping()["properties"]
@@ -148,6 +151,32 @@ def expected_of_quality(role: str, domain: Domain, verb: str, field: str) -> boo
             return field in RECORD or numbers
         case "privacy_officer", "see":
             return field in RECORD
+    return False
+
+
+def expected_of_images(role: str, domain: Domain, verb: str, field: str) -> bool:
+    mark = domain.marks().get(field)
+    sealed = isinstance(mark, Identifying | Staffed)
+    coded = field == "state" or (isinstance(mark, Clinical | Open) and not mark.text and field != "embedding")
+    typed = field in {"text", "affirmed", "negated", "uncertain", "family", "sections"} or (
+        isinstance(mark, Clinical | Open) and mark.text
+    )
+    hashed = isinstance(mark, Identifying) and bool(mark.blind or mark.together)
+    match role, verb:
+        case "clinician", "search" | "see":
+            return coded or typed or field in RECORD | {"staff_ref"} or (verb == "search" and hashed)
+        case "clinician", "reveal":
+            return sealed and field != "claim"
+        case "quality_officer", "search" | "see":
+            return coded or field in RECORD
+        case "data_scientist", "search" | "see":
+            return coded or typed or field in RECORD
+        case "privacy_officer", "search":
+            return field in RECORD or hashed
+        case "privacy_officer", "see":
+            return field in RECORD
+        case "privacy_officer", "reveal":
+            return isinstance(mark, Identifying) and field != "claim"
     return False
 
 

@@ -44,6 +44,7 @@ WORDS = {  # typed by somebody once: not taken where the patient's own words sta
     "manufacturer": "Manufacturer",
     "device_model": "ManufacturerModelName",
     "kernel": "ConvolutionKernel",
+    "station_name": "StationName",
 }
 LISTS = {
     "software": "SoftwareVersions",
@@ -94,7 +95,6 @@ SEALED = {
     "visit_number": "AdmissionID",
     "birth_date": "PatientBirthDate",
     "device_serial": "DeviceSerialNumber",
-    "station_name": "StationName",
 }
 STAFF = {
     "referring": "ReferringPhysicianName",
