@@ -4,6 +4,7 @@
     keys        every data key destroyed: raw topics, dead letters, sealed records, signals, backups close with it
     caches      every running process has dropped what it held
     drained     what agents had in hand before is finished, and so is in the index, if anywhere
+    objects     images removed from the object store: before the documents that say where they lie
     index       documents deleted from every index of every domain, and gone from its segments
     tombstones  a tombstone for each sealed record, so that compaction removes it
     verified    asked again: no document, no key, no ciphertext that opens
@@ -33,6 +34,7 @@ from infra.errors import BadMessage, KeyMissing, LegalHold, StackDown, Wardstrea
 from infra.kafka import Outgoing, Producer, headers, lag, read_whole
 from infra.keystore import CACHE_SECONDS, KeyStore
 from infra.ledger import FINISHED, Erasure, Ledger
+from infra.objects import Objects
 from infra.settings import settings
 from schemas.document import of_persons
 from schemas.envelope import Envelope
@@ -99,6 +101,7 @@ def erase(refs: frozenset[str], reason: str, who: str, keys: KeyStore, told: Tol
         "keys": lambda: _destroy_keys(erasure, keys),
         "caches": lambda: {"processes": _await_caches(keys)},
         "drained": lambda: _drain(),
+        "objects": lambda: _remove_objects(erasure, keys),
         "index": lambda: _delete_documents(erasure, told),
         "tombstones": lambda: _write_tombstones(erasure, keys),
         "verified": lambda: _verify(erasure, keys),
@@ -176,6 +179,23 @@ def _drain() -> dict[str, Any]:
         if time.monotonic() > deadline:
             raise StackDown("the workers do not keep up: give the command again when they have")
         time.sleep(0.5)
+
+
+def _remove_objects(erasure: Erasure, keys: KeyStore) -> dict[str, Any]:
+    """What documents and records of the person name: either alone is enough to find an object."""
+    tokens = {keys.token(ref) for ref in erasure.refs}
+    topics = (one.name for of in DOMAINS.values() if of.has_objects() for one in (of.raw, of.dead_letters, of.sealed))
+    names = {_object(message) for topic in topics for message in _records(topic, tokens)}
+    with client() as server:
+        for index in _indices(server):
+            server.indices.refresh(index=index)
+            query = {"query": {"bool": {"filter": [of_persons(erasure.refs), {"exists": {"field": "object"}}]}}}
+            names |= {hit["_source"]["object"] for hit in scan(server, index=index, query=query, _source=["object"])}
+    found, store = names - {""}, Objects.local()
+    removed = store.remove(found)
+    if left := [name for name in found if store.size(name) is not None]:
+        raise NotErased(f"still there: {len(left)} objects")
+    return {"objects": len(found), "removed": removed}
 
 
 def _delete_documents(erasure: Erasure, told: Told) -> dict[str, Any]:
@@ -336,6 +356,11 @@ def _records(topic: str, tokens: set[str]) -> Iterator[Any]:
     for message in read_whole(topic):
         if message.value() is not None and tokens & set(_tokens(message)):
             yield message
+
+
+def _object(message: Any) -> str:
+    """The name of the object that a record is of; empty for most."""
+    return headers(message).get("object", b"").decode()
 
 
 def _tokens(message: Any) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 An expired event leaves everywhere at once, or a replay would bring it back. The order makes a run that was ended good
 to repeat: first the tombstone of the sealed record, then the patient's profile and what the event gave to the patient's
-history, then the documents. Whoever is ended between them still finds the documents, and so event and patient. An old
+history and the objects that they name, then the documents. Whoever is ended between them still finds the documents, and so event and patient. An old
 event that comes late goes with the next run. All else of an entity (patient, encounter) stays; a replay folds it from
 the events that are left.
 """
@@ -27,8 +27,9 @@ from consumers.hold import Holds
 from infra.audit import Act, Audit
 from infra.elastic import Index, async_client
 from infra.errors import StackDown, UsageError
-from infra.kafka import Outgoing, Producer, change_topics, read_whole, topic_settings
+from infra.kafka import Outgoing, Producer, change_topics, headers, read_whole, topic_settings
 from infra.keystore import KeyStore
+from infra.objects import Objects
 from infra.settings import settings
 from schemas.document import of_persons
 from schemas.envelope import rfc3339
@@ -45,6 +46,7 @@ AT_ONCE = 200_000  # documents of a round: some 60 MB of ids, and one reading of
 REMOVED_AT_ONCE = 1000
 READ_AT_ONCE = 200  # entities, of some 50 KB where a history is full
 RETRIES = 5
+ORPHANS_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Applied:
     settings: list[Setting]
     documents: dict[str, int] = field(default_factory=dict)
     sealed: dict[str, int] = field(default_factory=dict)
+    objects: dict[str, int] = field(default_factory=dict)
+    swept: int = 0  # objects that nothing names
 
 
 async def plan(domains: Sequence[Domain] = (*DOMAINS.values(),), topics: Sequence[Topic] = TOPICS) -> Plan:
@@ -126,6 +130,7 @@ async def apply(
             if expiry.documents:
                 Audit.local().write(act("D", entities=(f"{of.alias} before {expiry.before}",)))
                 await _expire(server, producer, of, expiry.before, done, on_progress)
+        done.swept = await _sweep(server, domains)
     except (ConnectionLost, ConnectionTimeout, ApiError) as error:
         raise _down(error) from None
     finally:
@@ -173,19 +178,49 @@ async def _expire(
 ) -> None:
     index = Index(server, of.alias)
     while found := await _found(server, of, before):
-        events = {event.encode() for event, _ in found.values()}
+        events = {event.encode() for event, _, _ in found.values()}
         tombstones = await asyncio.to_thread(_tombstones, of, events)
         await producer.send(tombstones)
         done.sealed[of.alias] = done.sealed.get(of.alias, 0) + len(tombstones)
         if of.alias == OF.alias:  # before the documents, which say whose: a run that was ended finds them again
-            await _forget(server, {ref for _, ref in found.values() if ref})
-        await _shorten(index, {(event, ref) for event, ref in found.values() if ref})
+            await _forget(server, {ref for _, ref, _ in found.values() if ref})
+        await _shorten(index, {(event, ref) for event, ref, _ in found.values() if ref})
+        names = {name for _, _, name in found.values() if name}
+        if names:
+            await asyncio.to_thread(Objects.local().remove, names)
+            done.objects[of.alias] = done.objects.get(of.alias, 0) + len(names)
         ids = iter(found)
         while some := list(islice(ids, REMOVED_AT_ONCE)):
             await index.remove(some)
             done.documents[of.alias] = done.documents.get(of.alias, 0) + len(some)
             on_progress(len(some))
         await server.indices.refresh(index=of.alias)
+
+
+async def _sweep(server: AsyncElasticsearch, domains: Sequence[Domain]) -> int:
+    """Remove objects that neither a document nor a record names: their receiver was killed before it had told of them.
+
+    Of long ago alone, since one that was just written will be told of in a moment.
+    """
+    some = [of for of in domains if of.has_objects()]
+    if not some:
+        return 0
+    store = Objects.local()
+    loose = set(await asyncio.to_thread(lambda: list(store.names(ORPHANS_SECONDS))))
+    for of in some:
+        for topic in (of.raw, of.dead_letters, of.sealed) if loose else ():
+            loose -= await asyncio.to_thread(_named, topic.name)
+        rest = sorted(loose)
+        for at in range(0, len(rest), READ_AT_ONCE):
+            query = {"terms": {"object": rest[at : at + READ_AT_ONCE]}}
+            found = await server.search(index=of.alias, query=query, size=2 * READ_AT_ONCE, source=["object"])
+            loose -= {hit["_source"]["object"] for hit in found["hits"]["hits"]}
+    return await asyncio.to_thread(store.remove, loose)
+
+
+def _named(topic: str) -> set[str]:
+    """The objects that records of a topic name, those that were erased or expired since left out."""
+    return {headers(one).get("object", b"").decode() for one in read_whole(topic) if one.value() is not None}
 
 
 async def _forget(server: AsyncElasticsearch, refs: AbstractSet[str]) -> None:
@@ -207,14 +242,15 @@ async def _shorten(index: Index, expired: AbstractSet[tuple[str, str]]) -> None:
         await advance(Indexed(index, 0), {one: partial(without, events=events[one]) for one in some})
 
 
-async def _found(server: AsyncElasticsearch, of: Domain, before: str) -> dict[str, tuple[str, str | None]]:
-    """Expired documents, at most AT_ONCE: event and patient of each id."""
-    found: dict[str, tuple[str, str | None]] = {}
+async def _found(server: AsyncElasticsearch, of: Domain, before: str) -> dict[str, tuple[str, str | None, str]]:
+    """Expired documents, at most AT_ONCE: event, patient and object of each id."""
+    found: dict[str, tuple[str, str | None, str]] = {}
     query = {"query": _older(before)}
-    scan = async_scan(server, query, index=of.alias, size=2000, _source=["event_id", "patient_ref"])
+    scan = async_scan(server, query, index=of.alias, size=2000, _source=["event_id", "patient_ref", "object"])
     async with aclosing(cast(AsyncGenerator[dict[str, Any], None], scan)) as hits:
         async for hit in hits:
-            found[hit["_id"]] = (hit["_source"]["event_id"], hit["_source"].get("patient_ref"))
+            said = hit["_source"]
+            found[hit["_id"]] = (said["event_id"], said.get("patient_ref"), said.get("object", ""))
             if len(found) == AT_ONCE:
                 break
     return found

@@ -26,6 +26,10 @@ class Domain:
         """The privacy mark of every field of any part."""
         return {name: mark for part in self.parts for name, mark in part.marks.items()}
 
+    def has_objects(self) -> bool:
+        """Whether its documents name objects in the object store."""
+        return "object" in self.marks()
+
     def sought(self) -> tuple[str, ...]:
         """Sealed fields that are found by their keyed hash."""
         return tuple(name for name, mark in self.marks().items() if isinstance(mark, Identifying) and mark.blind)

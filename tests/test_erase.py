@@ -38,7 +38,7 @@ from tests.test_promises import found_in
 
 Run = Callable[..., Any]
 EHR = DOMAINS["ehr"]
-STEPS = ("keys", "caches", "drained", "index", "tombstones", "verified", "finished")
+STEPS = ("keys", "caches", "drained", "objects", "index", "tombstones", "verified", "finished")
 IDENTIFYING = {"name": "Velociraptora", "number": "ERASEME417", "other": "ERASEALSO417", "street": "Flugsaurierallee"}
 CLINICAL = {"word": "Zebrawortitis", "code": "88417-5", "ward": "ERASEDWARD", "letter": "Letterwortosis"}
 WORDS = IDENTIFYING | CLINICAL

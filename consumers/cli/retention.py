@@ -63,5 +63,9 @@ def register(app: typer.Typer) -> None:
             typer.echo(f"{setting.topic}: {setting.name} {setting.present} is now {setting.wanted}")
         for index, count in done.documents.items():
             typer.echo(f"{index}: {count:,} documents and {done.sealed[index]:,} sealed records removed")
-        if not done.settings and not done.documents:
+        for index, count in done.objects.items():
+            typer.echo(f"{index}: {count:,} objects removed")
+        if done.swept:
+            typer.echo(f"{done.swept:,} objects removed that nothing names")
+        if not done.settings and not done.documents and not done.swept:
             typer.echo("nothing to change")
