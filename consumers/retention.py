@@ -2,9 +2,9 @@
 
 An expired event leaves everywhere at once, or a replay would bring it back. The order makes a run that was ended good
 to repeat: first the tombstone of the sealed record, then the patient's profile and what the event gave to the patient's
-history and the objects that they name, then the documents. Whoever is ended between them still finds the documents, and so event and patient. An old
-event that comes late goes with the next run. All else of an entity (patient, encounter) stays; a replay folds it from
-the events that are left.
+history and the objects that they name, then the documents. Whoever is ended between them still finds the documents,
+and so event and patient. An old event that comes late goes with the next run. All else of an entity (patient,
+encounter) stays; a replay folds it from the events that are left.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ async def _sweep(server: AsyncElasticsearch, domains: Sequence[Domain]) -> int:
         rest = sorted(loose)
         for at in range(0, len(rest), READ_AT_ONCE):
             query = {"terms": {"object": rest[at : at + READ_AT_ONCE]}}
-            found = await server.search(index=of.alias, query=query, size=2 * READ_AT_ONCE, source=["object"])
+            found = await server.search(index=of.alias, query=query, size=2 * READ_AT_ONCE, source_includes=["object"])
             loose -= {hit["_source"]["object"] for hit in found["hits"]["hits"]}
     return await asyncio.to_thread(store.remove, loose)
 
