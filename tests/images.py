@@ -40,12 +40,12 @@ def header(modality: str, sop_class: str, number: int, patient: str, study: str,
     ds.AcquisitionDate, ds.AcquisitionTime = "20260301", f"0820{number % 60:02}.500000"
     ds.TimezoneOffsetFromUTC = "+0100"
     ds.AccessionNumber = f"A{patient}"
-    ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = modality, "Phantom Works", f"Model {modality}"
+    ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = modality, "Acme Imaging", f"Model {modality}"
     ds.InstitutionName, ds.StationName, ds.DeviceSerialNumber = "North Hospital", f"{modality}1", "SN-47110815"
     ds.ReferringPhysicianName = "Referrer^Rita"
     ds.OperatorsName = "Operator^Olaf"
     ds.StudyDescription, ds.SeriesDescription = f"{modality} study", f"{modality} phantom"
-    ds.PatientName, ds.PatientID, ds.IssuerOfPatientID = f"Phantom^Paula{patient}", f"IM{patient}", "HOSP"
+    ds.PatientName, ds.PatientID, ds.IssuerOfPatientID = f"Meridian^Paula{patient}", f"IM{patient}", "HOSP"
     ds.PatientBirthDate, ds.PatientSex, ds.PatientAge = "19610412", "F", "064Y"
     ds.StudyID, ds.SeriesNumber, ds.InstanceNumber = "1", 1, number
     for name, value in said.items():
