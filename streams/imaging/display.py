@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
@@ -155,6 +156,11 @@ def display(values: Values, ds: Dataset, window: Window | int | None = None) -> 
         image = grey(np.nan_to_num(values))
     image[padded(values, ds)] = 0
     return image
+
+
+def luminance(image: Image) -> Image:
+    """Y of Y'CbCr of an RGB image (ITU-R BT.601); a grey one as it is."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) if image.ndim == 3 else image
 
 
 def measured(values: Values, ds: Dataset) -> Values:
