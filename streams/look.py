@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from infra.errors import BadMessage, ObjectMissing, SealBroken
 from infra.objects import CHUNK, Claim, Objects
@@ -48,7 +48,7 @@ def picture(claim: Claim, frame: int | None, window: str, steps: Sequence[str]) 
 
 
 @contextmanager
-def _opened(claim: Claim) -> Iterator[BufferedReader]:
+def _opened(claim: Claim) -> Iterator[BinaryIO]:
     try:
         with BufferedReader(Objects.local().open(claim), CHUNK) as file:
             yield file

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import BinaryIO
 
-import cv2
-
 from infra.errors import UsageError
 from streams.imaging import enhance
+from streams.imaging.describe import preview
 from streams.imaging.display import Image, display, window_of
 from streams.imaging.pixels import Pixels
 
@@ -17,7 +16,8 @@ STEPS = {"equalise": enhance.equalise, "clahe": enhance.clahe, "blur": enhance.b
 
 def render(file: BinaryIO, frame: int | None = None, window: str = "", steps: Sequence[str] = ()) -> bytes:
     """A PNG of the frame, counted from 1, by default the middle one. Raises BadMessage and UsageError."""
-    return png(picture(Pixels(file), frame, window, steps))
+    image = picture(Pixels(file), frame, window, steps)
+    return preview(image, max(image.shape[:2]))
 
 
 def picture(pixels: Pixels, frame: int | None = None, window: str = "", steps: Sequence[str] = ()) -> Image:
@@ -30,9 +30,3 @@ def picture(pixels: Pixels, frame: int | None = None, window: str = "", steps: S
             raise UsageError(f"there is no {step}: take {', '.join(STEPS)}")
         found = STEPS[step](found)
     return found
-
-
-def png(image: Image) -> bytes:
-    """Of an RGB image or a grey one."""
-    _, made = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image)
-    return made.tobytes()
