@@ -45,7 +45,7 @@ def document(ds: Dataset, **said: Any) -> Document:
 
 def test_ct() -> None:
     one = part(images.ct(2), calling="CT_SCANNER")
-    said = {"modality": "CT", "body_part": "CHEST", "kvp": 120, "exposure_mas": 100, "ctdi_vol_mgy": 7.5, "rows": 64}
+    said = {"modality": "CT", "body_part": "CHEST", "kvp": 120, "exposure_mas": 100, "ctdi_vol_mgy": 7.5, "rows": 32}
     said |= {"row_spacing_mm": 0.8, "slice_thickness_mm": 5, "position_mm": (-25, -25, 10), "frames": 1, "age": 64}
     said |= {"manufacturer": "Acme Imaging", "device_model": "Model CT", "station_name": "CT1", "sex": "F"}
     said |= {"calling_ae": "CT_SCANNER", "object": CLAIM.name, "object_bytes": 4096, "series_number": 1}
