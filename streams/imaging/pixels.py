@@ -115,6 +115,8 @@ class Pixels:
             return self.header
         with _bad("Functional Groups"):
             said = self.header.group_dataset(0x0028)
+            if "Modality" in self.header:
+                said["Modality"] = self.header["Modality"]
             groups = [*(shared or [])[:1], *(each or [])[number : number + 1]]
             macros = [element.value[0] for group in groups for element in group if element.VR == "SQ" and element.value]
             for element in (element for macro in macros for element in macro):

@@ -11,9 +11,9 @@ Only what was measured counts: no padding, and no background, which is what is d
                   Ladret and Nicolas 2007), of steps beyond the noise
     contrast      0 to 1: root mean square contrast of the image as shown (Peli 1990)
     clipped_low   share of pixels at the lowest value that can be stored, `clipped_high` at the highest
-    motion        0 to 1: the larger of two hints. Ghosts: what lies beside the body along one axis is brighter than
-                  along the other (percent signal ghosting of the ACR's MRI phantom test, as a share of 10 %). Smear:
-                  fine detail is missing in one direction only.
+    motion        0 to 1: the larger of two hints. Ghosts, of MR: what lies beside the body along one axis is
+                  brighter than along the other (percent signal ghosting of the ACR's MRI phantom test, as a share of
+                  10 %). Smear: fine detail is missing in one direction only.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 MEDIAN = 0.6745  # of the absolute values of a normal distribution, in standard deviations
+DIRECTIONS = 8
+DETAIL = 0.08, 0.3  # cycles a pixel: above what anatomy prefers a direction in, below what noise is all of
+SMEARED = 0.3  # share of the gradient's power across it: 0.3 to 1 in most images as they are, 0.01 to 0.3 smeared by 9
 LEAST_SHARE = 0.05  # of the pixels: a body smaller than this is none, and everything counts
 GHOSTS = 0.1  # signal beside the body, as a share of the body's, that is motion beyond doubt
 
@@ -77,7 +80,7 @@ def quality(stored: Values, ds: Dataset, shown: Image | None = None) -> Quality:
         contrast=float(min(1.0, shown[body].std() / 127.5)),
         clipped_low=float((body & (stored <= low)).sum() / count),
         clipped_high=float((body & (stored >= high)).sum() / count),
-        motion=max(_ghosts(values, body, empty), _smear(values, inside, sigma)),
+        motion=max(_ghosts(values, body, empty) if ds.get("Modality") == "MR" else 0.0, _smear(values, inside, sigma)),
     )
 
 
@@ -155,4 +158,25 @@ def _ghosts(values: Floats, body: Mask, empty: Mask) -> float:
 
 
 def _smear(values: Floats, inside: Mask, sigma: float) -> float:
-    return 0.0
+    """0 to 1: power of the gradient along one of eight directions as a share of that across it, where it is least."""
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    height, width = inside[part].shape
+    if min(height, width) < 16:
+        return 0.0
+    weights = cv2.GaussianBlur(inside[part].astype(np.float32), (0, 0), 4) * inside[part]
+    weights *= np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    middle = float((values[part] * weights).sum() / weights.sum())
+    power = np.abs(np.fft.fft2((values[part] - middle) * weights)) ** 2 - sigma**2 * float((weights**2).sum())
+    down, right = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
+    squared = down**2 + right**2
+    ring = (squared > DETAIL[0] ** 2) & (squared < DETAIL[1] ** 2)
+    turn = (np.rint(np.arctan2(down, right) / np.pi * DIRECTIONS) % DIRECTIONS).astype(int)
+    energy = np.array([(power * squared)[ring & (turn == one)].mean() for one in range(DIRECTIONS)])
+    across = np.roll(energy, DIRECTIONS // 2)
+    floor = sigma**2 * float((weights**2).sum()) * float(squared[ring].mean())  # less than the noise tells nothing
+    told = across > max(floor, 1e-12)
+    if not told.any():
+        return 0.0
+    least = float((np.maximum(energy, 0)[told] / across[told]).min())
+    return max(0.0, 1 - least / SMEARED)
