@@ -67,6 +67,8 @@ _TYPES = {
     "policy": (_ALERT, _dicom("110136", "Security Roles Changed")),
     "key": (_ALERT, _dicom("110129", "Security Configuration")),
     "break_glass C": (_ALERT, _dicom("110127", "Emergency Override Started")),  # the others are its review
+    "association": (_ALERT, _dicom("110126", "Node Authentication")),
+    "image": (_dicom("110104", "DICOM Instances Transferred"), None),
     "export": (_dicom("110106", "Export"), None),
     "audit": (_dicom("110101", "Audit Log Used"), None),
 }
@@ -77,8 +79,8 @@ class Act:
     """One thing somebody did or tried. Only references, ids, names of fields and codes: never a value, never a query.
 
     `kind`: search, reveal, dead_letter, replay, login, account, policy, consent, hold, erasure, key, break_glass,
-    export, retention, model, plan, audit. `outcome` is FHIR's: 0 done, 4 refused, 8 failed; `why` a reason code with
-    it. `detail["query"]` is a keyed hash of what was asked.
+    export, retention, model, plan, association, image, audit. `outcome` is FHIR's: 0 done, 4 refused, 8 failed; `why`
+    a reason code with it. `detail["query"]` is a keyed hash of what was asked.
     """
 
     kind: str

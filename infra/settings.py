@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -78,6 +78,19 @@ class Settings(BaseSettings):
     fhir_max_bytes: int = Field(64_000_000, description="a request to the FHIR listener above this is refused with 413")
     fhir_idle_seconds: float = Field(60.0, description="a connection to the FHIR listener that asks nothing ends then")
     fhir_body_seconds: float = Field(30.0, description="a request's body may take this, and a second more each 16 KB")
+    dicom_calling: list[str] = Field(
+        [],
+        description='who may associate, as JSON: ["CT1@10.0.0.7", "MR*@10.1.0.0/16"]; empty: all of loopback alone',
+    )
+    dicom_associations: int = Field(32, ge=1, description="associations at once; further ones are told to come later")
+    dicom_acse_seconds: float = Field(15.0, gt=0, description="an association must be asked for within this")
+    dicom_idle_seconds: float = Field(60.0, gt=0, description="an association on which nothing comes is aborted then")
+    dicom_message_seconds: float = Field(
+        30.0, gt=0, description="a DICOM message may take this, and a second more each 16 KB"
+    )
+    dicom_conflict: Literal["refuse", "keep"] = Field(
+        "refuse", description="of a SOP instance that comes with another content: refuse it (0111H), or keep both"
+    )
     tls_cert: Path | None = Field(None, description="PEM chain of our listeners; set: they speak TLS and nothing else")
     tls_key: Path | None = Field(None, description="PEM file of its key, where it is not in the same file")
     tls_client_ca: Path | None = Field(

@@ -89,12 +89,12 @@ def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.
     return context
 
 
-def streams(connected: Connected) -> Protocols:
-    """A connection as a pair of streams, as asyncio.start_server makes it."""
+def streams(connected: Connected, limit: int = 1 << 16) -> Protocols:
+    """A connection as a pair of streams, as asyncio.start_server makes it; `limit` bytes are read ahead, or twice."""
 
     def made() -> asyncio.BaseProtocol:
         loop = asyncio.get_running_loop()
-        return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), connected, loop=loop)
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit, loop=loop), connected, loop=loop)
 
     return made
 

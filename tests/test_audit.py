@@ -377,6 +377,8 @@ KINDS = [
     ("key", "U", "110113", "110129"),
     ("break_glass", "C", "110113", "110127"),
     ("break_glass", "R", "rest", "read"),
+    ("association", "E", "110113", "110126"),
+    ("image", "C", "110104", ""),
     ("export", "R", "110106", ""),
     ("retention", "D", "rest", "delete"),
     ("audit", "R", "110101", ""),

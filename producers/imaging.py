@@ -1,0 +1,363 @@
+"""Images at the edge: a data set into the object store as it comes, and what the publisher needs to know of it.
+
+The object is a DICOM file (PS3.10): file meta information written by us, always the same for the same class, instance
+and transfer syntax, then the data set exactly as it was received. So one instance has one digest, whoever sends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import pydicom.uid
+
+from infra.audit import Act, Audit
+from infra.crypto import keyed_hash
+from infra.errors import BadMessage, WardstreamError
+from infra.keyring import Keyring
+from infra.objects import Claim, Objects
+from infra.settings import settings
+from producers.instances import Instances, Kept
+from producers.publish import Arrival, Publisher, Receipt
+from schemas.peers import Peers
+from schemas.record import Subject
+from schemas.wire import dicom, dicom_header
+from schemas.wire.dicom_elements import Elements, dataset, meta, part10, uid
+
+DOMAIN = "imaging"
+SOURCE = "dicom"  # one for all: a SOP instance is the same whoever sends it
+THREADS = 16  # of sealing and of waiting for disks
+PIECE = 1 << 18
+REFUSE, KEEP = "refuse", "keep"
+CONFLICT = "instance_conflict"
+NO_STUDY = "no_study_uid"
+PIXEL_LENGTH = "pixel_length"
+T = TypeVar("T")
+
+
+class OutOfStorage(WardstreamError):
+    """The object store cannot take it: the disk is full, the bucket is away."""
+
+    exit_code = 3
+    reason = "out_of_storage"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One instance whose object is durable and whose event is yet to be published."""
+
+    claim: Claim
+    sop_class: str
+    sop_instance: str = field(repr=False)
+    study: str = field(repr=False)
+    series: str = field(repr=False)
+    syntax: str
+    header: bytes = field(repr=False)
+    left_out: tuple[str, ...]
+    calling: str
+    called: str
+    flags: tuple[str, ...]
+    subjects: tuple[Subject, ...] = field(repr=False)
+    event_time: datetime | None
+    received_at: datetime
+
+
+class Incoming:
+    """A data set on its way into the store: sealed and walked piece by piece, held nowhere. Calls block: use a thread.
+
+    Raises BadMessage for what the data set is, OutOfStorage for what we are. Either way, and whenever it is given up,
+    `abandon` leaves nothing behind.
+    """
+
+    def __init__(
+        self, objects: Objects, peers: Peers, sop_class: str, sop_instance: str, syntax: str, ends: tuple[str, str]
+    ) -> None:
+        self.sop_class, self.sop_instance = sop_class, sop_instance
+        self._syntax, self._peers, self._ends = syntax, peers, ends
+        self._elements = Elements(syntax)
+        self._objects = objects
+        with _storage():
+            self._writer = objects.create()
+            self._writer.write(meta(sop_class, sop_instance, syntax, ""))
+
+    def write(self, pieces: Iterable[bytes]) -> None:
+        for piece in pieces:
+            self._elements.feed(piece)
+            with _storage():
+                self._writer.write(piece)
+
+    def finish(self) -> Received:
+        """Whole and durable when this returns."""
+        self._elements.finish()
+        ds = dataset(self._elements.header, self._syntax)
+        if _required(ds, "SOPClassUID") != self.sop_class:
+            raise BadMessage("other_class", "SOPClassUID")
+        if _required(ds, "SOPInstanceUID") != self.sop_instance:
+            raise BadMessage("other_instance", "SOPInstanceUID")
+        calling, called = self._ends
+        peer = self._peers.of(calling, dicom_header.text(ds, "InstitutionName"))
+        study = dicom_header.uid(ds, "StudyInstanceUID")
+        with _storage():
+            claim = self._writer.finish()
+        return Received(
+            claim=claim,
+            sop_class=self.sop_class,
+            sop_instance=self.sop_instance,
+            study=study or self.sop_instance,
+            series=dicom_header.uid(ds, "SeriesInstanceUID") or study or self.sop_instance,
+            syntax=self._syntax,
+            header=self._elements.header,
+            left_out=tuple(self._elements.left_out),
+            calling=calling,
+            called=called,
+            flags=tuple(_flags(ds, self._elements)),
+            subjects=dicom_header.subjects(ds, peer, calling),
+            event_time=dicom_header.event_time(ds, peer),
+            received_at=datetime.now(UTC),
+        )
+
+    def abandon(self) -> None:
+        self._writer.abandon()
+        with suppress(OSError):
+            self._objects.remove([self._writer.name])
+
+
+def arrival(one: Received, key: bytes, flags: tuple[str, ...] = (), anew: bool = False) -> Arrival:
+    """`key` is the keyring's for events. `anew`: it was told before, of an object that is no more."""
+
+    def hashed(what: str, of: str) -> str:
+        return keyed_hash(key, what.encode(), of.encode())[:16].hex()
+
+    body = dicom.pack(
+        dicom.Arrived(
+            claim=one.claim,
+            study=hashed("study", one.study),
+            series=hashed("series", one.series),
+            instance=hashed("instance", one.sop_instance),
+            syntax=one.syntax,
+            header=one.header,
+            left_out=one.left_out,
+            calling=one.calling,
+            called=one.called,
+            flags=one.flags + flags,
+        )
+    )
+    return Arrival(
+        domain=DOMAIN,
+        source=SOURCE,
+        peer="*|*",
+        content_type=dicom.CONTENT_TYPE,
+        charset="",
+        ids=(one.sop_instance,),
+        body=body,
+        received_at=one.received_at,
+        event_time=one.event_time,
+        subjects=one.subjects,
+        told=bytes.fromhex(one.claim.digest) + (one.claim.name.encode() if anew else b""),
+        object=one.claim.name,
+    )
+
+
+class Images:
+    """Publishes instances, each content of each once. Everything else goes to the publisher as it is."""
+
+    def __init__(
+        self, publisher: Publisher, key: bytes, peers: Peers, instances: Instances, objects: Objects, audit: Audit
+    ) -> None:
+        self._publisher, self._key, self._peers = publisher, key, peers
+        self.instances, self.objects, self.audit = instances, objects, audit
+        self._threads = ThreadPoolExecutor(THREADS, "images")
+        self._turns: dict[bytes, list[Any]] = {}  # of instances under way: a lock, and how many want it
+
+    @property
+    def full(self) -> bool:
+        return self._publisher.full
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        self.instances.close()
+
+    async def aside(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Run what waits for a disk in a thread of ours."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    def incoming(self, sop_class: str, sop_instance: str, syntax: str, ends: tuple[str, str]) -> Incoming:
+        """`ends` are the calling and the called AE title. Raises BadMessage("bad_uid"): it may be a path."""
+        if not (uid(sop_class) and uid(sop_instance)):
+            raise BadMessage("bad_uid")
+        return Incoming(self.objects, self._peers, sop_class, sop_instance, syntax, ends)
+
+    def hashed(self, what: str, of: str) -> bytes:
+        return keyed_hash(self._key, what.encode(), of.encode())
+
+    async def publish(self, one: Arrival | Received) -> Receipt:
+        """The receipt once the broker has confirmed, as Publisher.publish gives it; an instance that is refused or
+        came before leaves no object.
+
+        Raises BadMessage("duplicate_instance") where another content of it is stored and policy refuses that.
+        """
+        if isinstance(one, Arrival):
+            return await self._publisher.publish(one)
+        mine = Kept(
+            instance=self.hashed("instance", one.sop_instance),
+            digest=self.hashed("digest", one.claim.digest),
+            name=one.claim.name,
+            size=one.claim.size,
+            sop_class=self.hashed("class", one.sop_class),
+        )
+        async with self._turn(mine.instance):
+            try:
+                receipt = await self._publish(one, mine)
+            except Exception:  # a cancelled one may have been published: its object stays, and the next try finds it
+                await self.aside(self._undo, mine)
+                raise
+            return receipt
+
+    async def _publish(self, one: Received, mine: Kept) -> Receipt:
+        known = await self.aside(self.instances.of, mine.instance)
+        same = next((kept for kept in known if kept.digest == mine.digest), None)
+        lost = same is not None and not await self.aside(self.stored, same)
+        if same and same.event_id and not lost:
+            await self.aside(self.objects.remove, [mine.name])
+            return Receipt(same.event_id, True)
+        flags: tuple[str, ...] = ()
+        if others := [kept for kept in known if kept.digest != mine.digest and kept.event_id]:
+            await self._conflict(others[0], one.calling)
+            flags = (CONFLICT,)
+        if same is None or lost:
+            await self.aside(self.instances.note, mine)
+        anew = lost and same is not None and bool(same.event_id)
+        receipt = await self._publisher.publish(arrival(one, self._key, flags, anew))
+        if receipt.duplicate and same and not lost:  # published by somebody who then died: it names the first object
+            await self.aside(self.objects.remove, [mine.name])
+            await self.aside(self.instances.note, replace(same, event_id=receipt.event_id))
+            return receipt
+        if receipt.duplicate:  # what it names nobody finds here any more
+            receipt = await self._publisher.publish(arrival(one, self._key, flags, anew=True))
+        await self.aside(self.instances.note, replace(mine, event_id=receipt.event_id))
+        return receipt
+
+    def stored(self, kept: Kept) -> bool:
+        with _storage():
+            return self.objects.size(kept.name) == kept.size
+
+    def _undo(self, mine: Kept) -> None:
+        with suppress(OSError):
+            self.objects.remove([mine.name])
+        self.instances.forget(mine)
+
+    async def _conflict(self, first: Kept, calling: str) -> None:
+        """Another content under a name that is taken. Raises BadMessage where the policy refuses it."""
+        refused = settings().dicom_conflict == REFUSE
+        act = Act(
+            "image",
+            "C",
+            who=calling,
+            entities=(first.event_id,),
+            outcome="4" if refused else "0",
+            why=CONFLICT,
+        )
+        await self.aside(self.audit.write, act)
+        if refused:
+            raise BadMessage("duplicate_instance", "SOPInstanceUID")
+
+    @asynccontextmanager
+    async def _turn(self, instance: bytes) -> AsyncIterator[None]:
+        """One at a time for each instance: two senders of the same make one event."""
+        turn = self._turns.setdefault(instance, [asyncio.Lock(), 0])
+        turn[1] += 1
+        try:
+            async with turn[0]:
+                yield
+        finally:
+            turn[1] -= 1
+            if not turn[1]:
+                del self._turns[instance]
+
+
+@contextmanager
+def local(publisher: Publisher, peers: Peers) -> Iterator[Images]:
+    """With the object store, the instances and the audit of this installation."""
+    instances = Instances(settings().home / "instances.sqlite")
+    images = Images(publisher, Keyring.local().event, peers, instances, Objects.local(), Audit.local())
+    try:
+        yield images
+    finally:
+        images.close()
+
+
+def read(path: Path, images: Images) -> Received:
+    """A DICOM file into the store. It is walked before anything is written. Raises BadMessage and OutOfStorage."""
+    with path.open("rb") as file:
+        found = part10(file)
+        elements = Elements(found.syntax)
+        file.seek(found.offset)
+        for piece in _pieces(file):
+            elements.feed(piece)
+        elements.finish()
+        ds = dataset(elements.header, found.syntax)
+        incoming = images.incoming(
+            _required(ds, "SOPClassUID"), _required(ds, "SOPInstanceUID"), found.syntax, ("", "")
+        )
+        try:
+            file.seek(found.offset)
+            incoming.write(_pieces(file))
+            return incoming.finish()
+        except BaseException:
+            incoming.abandon()
+            raise
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while piece := file.read(PIECE):
+        yield piece
+
+
+def _required(ds: Any, keyword: str) -> str:
+    if not (found := dicom_header.uid(ds, keyword)):
+        raise BadMessage("missing_uid", keyword)
+    return found
+
+
+def _flags(ds: Any, elements: Elements) -> Iterator[str]:
+    if not dicom_header.text(ds, "PatientID"):
+        yield dicom_header.NO_PATIENT_ID
+    if not dicom_header.uid(ds, "StudyInstanceUID"):
+        yield NO_STUDY
+    if elements.pixel_bytes is not None and not elements.encapsulated:
+        wanted = _pixel_bytes(ds)
+        if wanted is not None and elements.pixel_bytes < wanted:
+            yield PIXEL_LENGTH
+
+
+def _pixel_bytes(ds: Any) -> int | None:
+    """What native pixel data has at least (PS3.5 8.1.1); None where the header does not say."""
+    said = [dicom_header.number(ds, one) for one in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")]
+    if not all(said):
+        return None
+    bits = dicom_header.number(ds, "NumberOfFrames") or 1.0
+    for one in said:
+        bits *= one or 1.0
+    if dicom_header.text(ds, "PhotometricInterpretation") in ("YBR_FULL_422", "YBR_PARTIAL_422"):
+        bits = bits * 2 / 3  # PS3.3 C.7.6.3.1.2: two chrominance values for every four of luminance
+    return int(bits // 8) if bits < 1e18 else None
+
+
+@contextmanager
+def _storage() -> Iterator[None]:
+    """What the operating system or the bucket says becomes a reason of ours."""
+    try:
+        yield
+    except OSError:
+        raise OutOfStorage("the object store cannot be used") from None
+
+
+def syntaxes() -> frozenset[str]:
+    """Every transfer syntax that pydicom knows."""
+    return frozenset(str(one) for one in pydicom.uid.AllTransferSyntaxes)
