@@ -24,8 +24,8 @@ MOST_PDU = 1 << 17  # what we ask for; DCMTK's most. Fragments are not held, so 
 MOST_REQUEST = 1 << 20  # of an A-ASSOCIATE-RQ: 128 contexts of a hundred syntaxes each
 MOST_COMMAND = 1 << 16
 
-# A transfer syntax, and abstract syntaxes that are no image's.
-IMPLICIT = "1.2.840.10008.1.2"
+# Transfer syntaxes, and abstract syntaxes that are no image's.
+IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 VERIFICATION = "1.2.840.10008.1.1"
 COMMITMENT = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -44,6 +44,7 @@ PIXEL_LENGTH: Final = 0xB007  # warning: the data set does not match the SOP cla
 CANNOT_UNDERSTAND: Final = 0xC000
 UNRECOGNISED: Final = 0x0211
 NO_SUCH_ACTION: Final = 0x0123
+NO_SUCH_INSTANCE: Final = 0x0112
 INVALID_ARGUMENT: Final = 0x0115
 # A refused instance stays with its sender. PS3.4 B.2.3, PS3.7 C: A7xx it may come again as it is, A9xx it is not what
 # was announced, Cxxx it cannot be understood; what is not here is a fault of ours.
@@ -268,6 +269,19 @@ def answer(to: Command, status: int, comment: str = "") -> bytes:
         said[ACTION_TYPE] = to.number(ACTION_TYPE)
     if comment:
         said[COMMENT] = comment[:64]
+    return encode(said)
+
+
+def event_report(message: int, event: int) -> bytes:
+    """The command of an N-EVENT-REPORT-RQ of storage commitment (PS3.4 J.3.3)."""
+    said: dict[int, int | str] = {
+        AFFECTED_CLASS: COMMITMENT,
+        FIELD: N_EVENT_REPORT,
+        MESSAGE: message,
+        DATA: 1,
+        AFFECTED_INSTANCE: COMMITMENT_INSTANCE,
+        EVENT_TYPE: event,
+    }
     return encode(said)
 
 
