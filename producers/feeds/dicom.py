@@ -447,8 +447,8 @@ class _Receiving:
             received = await self._images.aside(self._finish, self._pieces)
             self._incoming = None  # from here on its object is `publish`'s
             await self._images.publish(received)
-        except WardstreamError as error:  # what is not the data set's may come again unchanged
-            return dimse.refusal(error.reason), error.reason
+        except WardstreamError as error:
+            return dimse.refusal(error.reason, ours=not isinstance(error, BadMessage)), error.reason
         except Exception:  # never a silent drop, and never the error's text, which may quote a patient
             return dimse.refusal("internal_error"), "internal_error"
         if PIXEL_LENGTH in received.flags:

@@ -41,6 +41,7 @@ COMMENT, AFFECTED_INSTANCE, REQUESTED_INSTANCE, EVENT_TYPE, ACTION_TYPE = 0x902,
 
 SUCCESS: Final = 0x0000
 PIXEL_LENGTH: Final = 0xB007  # warning: the data set does not match the SOP class, and is stored (PS3.4 B.2.3)
+OUT_OF_RESOURCES: Final = 0xA7FF
 CANNOT_UNDERSTAND: Final = 0xC000
 UNRECOGNISED: Final = 0x0211
 NO_SUCH_ACTION: Final = 0x0123
@@ -50,7 +51,7 @@ INVALID_ARGUMENT: Final = 0x0115
 # was announced, Cxxx it cannot be understood; what is not here is a fault of ours.
 REFUSALS: Final[Mapping[str, int]] = {
     "overloaded": 0xA700,
-    "publish_failed": 0xA701,
+    "broker_unavailable": 0xA701,
     "key_store_busy": 0xA702,
     "stack_down": 0xA703,
     "audit_unavailable": 0xA704,
@@ -85,9 +86,9 @@ REJECTIONS: Final[Mapping[str, tuple[int, int, int]]] = {
 ACCEPTED, NO_REASON, NO_ABSTRACT_SYNTAX, NO_TRANSFER_SYNTAX = 0, 2, 3, 4  # of a context (PS3.8 9.3.3.2)
 
 
-def refusal(reason: str) -> int:
-    """The status of a reason. One that the table does not know is a data set's that cannot be understood."""
-    return REFUSALS.get(reason, CANNOT_UNDERSTAND)
+def refusal(reason: str, ours: bool = False) -> int:
+    """The status of a reason. What the table does not know is ours, and it may come again, or cannot be understood."""
+    return REFUSALS.get(reason, OUT_OF_RESOURCES if ours else CANNOT_UNDERSTAND)
 
 
 # -------------------------------------------------------------------------------------------------------- associations
