@@ -258,5 +258,14 @@ def line(hit: dict[str, Any]) -> str:
     if found := hit.get("highlight"):
         return " … ".join(piece for name in sorted(found) for piece in found[name])
     value = hit.get("value_number", hit.get("value_text") or hit.get("value_code"))
-    parts = (hit.get("display") or hit.get("code"), value, hit.get("units"), hit.get("body"), hit.get("state"))
+    image = (hit.get(name) for name in ("modality", "body_part", "study_description", "series_description"))
+    parts = (
+        *image,
+        hit.get("display") or hit.get("code"),
+        value,
+        hit.get("units"),
+        hit.get("body"),
+        hit.get("state"),
+        hit.get("processing"),
+    )
     return " ".join(str(part) for part in parts if part not in (None, ""))

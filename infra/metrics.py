@@ -120,6 +120,7 @@ IMAGES = Counter(
     "Images whose pixels were looked at, by how that ended (done, no_pixels, bad_pixels, timed_out, ...).",
     ["processing"],
 )
+POOL_WAITING = Gauge("wardstream_pool_waiting", "Images that wait for a process to look at them.")
 STUDIES_OPEN = Gauge("wardstream_studies_open", "Studies that wait for the end of their quiet period in this worker.")
 
 CATALOGUE = (
@@ -164,6 +165,7 @@ CATALOGUE = (
     OUTCOME_RATIO,
     OUTCOME_CUSUM,
     IMAGES,
+    POOL_WAITING,
     STUDIES_OPEN,
 )
 

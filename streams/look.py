@@ -1,12 +1,15 @@
-"""What a process of the pool does with one image: open its object, look at its pixels, leave a sealed preview beside.
+"""What a process of the pool does with images: opens their sealed objects, and gives what their pixels are like.
 
-A process of its own, since a hostile file may kill it; so nothing of the worker is imported here.
+A process of its own, since a hostile file may kill it; so nothing of the worker is imported here, and what is heavy
+only where it is used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BufferedReader
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from infra.errors import BadMessage, ObjectMissing, SealBroken
 from infra.objects import CHUNK, Claim, Objects
@@ -19,18 +22,35 @@ AWAY = "away"  # the store is: not the image's fault, so it is asked again
 
 
 def look(claim: Claim) -> Described | str:
-    """What the pixels of an object are like; AWAY while its store does not answer. Raises BadMessage."""
+    """What the pixels of an object are like, with a sealed preview left beside it; AWAY while the store is.
+
+    Raises BadMessage.
+    """
     from streams.imaging.describe import describe
 
-    store = Objects.local()
     try:
-        with BufferedReader(store.open(claim), CHUNK) as file:
+        with _opened(claim) as file:
             found = describe(file)
-        with store.create(*claim.companion(PREVIEW)) as writer:
+        with Objects.local().create(*claim.companion(PREVIEW)) as writer:
             writer.write(found.preview)
             writer.finish()
-    except (ObjectMissing, SealBroken) as error:
-        raise BadMessage(error.reason) from None
     except OSError:
         return AWAY
     return found
+
+
+def picture(claim: Claim, frame: int | None, window: str, steps: Sequence[str]) -> bytes:
+    """A PNG of one frame. Raises BadMessage, UsageError."""
+    from streams.imaging.render import render
+
+    with _opened(claim) as file:
+        return render(file, frame, window, steps)
+
+
+@contextmanager
+def _opened(claim: Claim) -> Iterator[BinaryIO]:
+    try:
+        with BufferedReader(Objects.local().open(claim), CHUNK) as file:
+            yield file
+    except (ObjectMissing, SealBroken) as error:
+        raise BadMessage(error.reason) from None

@@ -6,6 +6,7 @@ Whatever an image does to the process that looks at it, its document says so und
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Sequence
 
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 OF_INSTANCE = (
     ("study", "series", "instance", "modality", "body_part", "facility", "manufacturer", "device_model", "object")
 )  # fmt: skip
-NUMBERS = ("noise", "noise_ratio", "sharpness", "contrast", "clipped_low", "clipped_high", "motion", "embedding")
 DONE = "done"
 
 
@@ -69,8 +69,8 @@ class Pixels:
                     continue
                 self._store.succeeded()
                 metrics.IMAGES.labels(DONE).inc()
-                values = {name: getattr(seen, name) for name in NUMBERS}
-                return Image(**said, processing=DONE, preview=True, **values)
+                figures = dataclasses.asdict(seen.quality)
+                return Image(**said, **figures, processing=DONE, preview=True, embedding=seen.embedding)
             self._store.succeeded()
             metrics.IMAGES.labels(why).inc()
             if why != "no_pixels":

@@ -33,6 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in [name for name in os.environ if name.startswith("WARDSTREAM_")]:
         del os.environ[name]
     os.environ["WARDSTREAM_HOME"] = str(made)
+    os.environ["WARDSTREAM_STUDY_QUIET_SECONDS"] = "3"
     os.environ["WARDSTREAM_PLAN_IMPROVE_SECONDS"] = "5"  # the sites of earlier tests are thought about all the while
     settings.cache_clear()
     yield made

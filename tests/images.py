@@ -22,6 +22,7 @@ CT, MR, CR, US = (
     "1.2.840.10008.5.1.4.1.1.6.1",
 )
 DOSE_SR = "1.2.840.10008.5.1.4.1.1.88.67"
+SLICES = range(1, 13)
 SAMPLES = Path(__file__).resolve().parent / "samples" / "imaging"
 
 
@@ -40,12 +41,12 @@ def header(modality: str, sop_class: str, number: int, patient: str, study: str,
     ds.AcquisitionDate, ds.AcquisitionTime = "20260301", f"0820{number % 60:02}.500000"
     ds.TimezoneOffsetFromUTC = "+0100"
     ds.AccessionNumber = f"A{patient}"
-    ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = modality, "Phantom Works", f"Model {modality}"
+    ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = modality, "Acme Imaging", f"Model {modality}"
     ds.InstitutionName, ds.StationName, ds.DeviceSerialNumber = "North Hospital", f"{modality}1", "SN-47110815"
     ds.ReferringPhysicianName = "Referrer^Rita"
     ds.OperatorsName = "Operator^Olaf"
     ds.StudyDescription, ds.SeriesDescription = f"{modality} study", f"{modality} phantom"
-    ds.PatientName, ds.PatientID, ds.IssuerOfPatientID = f"Phantom^Paula{patient}", f"IM{patient}", "HOSP"
+    ds.PatientName, ds.PatientID, ds.IssuerOfPatientID = f"Meridian^Paula{patient}", f"IM{patient}", "HOSP"
     ds.PatientBirthDate, ds.PatientSex, ds.PatientAge = "19610412", "F", "064Y"
     ds.StudyID, ds.SeriesNumber, ds.InstanceNumber = "1", 1, number
     for name, value in said.items():
@@ -68,7 +69,7 @@ def pixels(ds: Dataset, image: np.ndarray[Any, Any], bits: int = 16, **said: Any
     return ds
 
 
-def body(size: int = 64, noise: float = 8.0, seed: int = 1) -> np.ndarray[Any, Any]:
+def body(size: int = 32, noise: float = 8.0, seed: int = 1) -> np.ndarray[Any, Any]:
     """An ellipse of water with an insert of bone and one of air, in HU."""
     y, x = np.mgrid[:size, :size] / size - 0.5
     image = np.full((size, size), -1000.0)
@@ -78,7 +79,7 @@ def body(size: int = 64, noise: float = 8.0, seed: int = 1) -> np.ndarray[Any, A
     return image + np.random.default_rng(seed).normal(0, noise, image.shape)
 
 
-def ct(number: int = 1, patient: str = "4711", study: str = "ct", size: int = 64, **said: Any) -> Dataset:
+def ct(number: int = 1, patient: str = "4711", study: str = "ct", size: int = 32, **said: Any) -> Dataset:
     ds = header("CT", CT, number, patient, study, BodyPartExamined="CHEST", PatientPosition="HFS", KVP=120, **said)
     ds.ImageType, ds.SliceThickness, ds.PixelSpacing = ["ORIGINAL", "PRIMARY", "AXIAL"], 5, [0.8, 0.8]
     ds.ImagePositionPatient, ds.ImageOrientationPatient = [-25, -25, 5 * number], [1, 0, 0, 0, 1, 0]
@@ -89,7 +90,7 @@ def ct(number: int = 1, patient: str = "4711", study: str = "ct", size: int = 64
     return pixels(ds, image, 12)
 
 
-def mr(number: int = 1, patient: str = "4712", study: str = "mr", size: int = 64) -> Dataset:
+def mr(number: int = 1, patient: str = "4712", study: str = "mr", size: int = 32) -> Dataset:
     ds = header("MR", MR, number, patient, study, BodyPartExamined="BRAIN", MagneticFieldStrength=1.5)
     ds.RepetitionTime, ds.EchoTime, ds.FlipAngle, ds.ScanningSequence = 500, 12, 90, "SE"
     ds.SliceThickness, ds.PixelSpacing = 5, [1, 1]
@@ -97,14 +98,14 @@ def mr(number: int = 1, patient: str = "4712", study: str = "mr", size: int = 64
     return pixels(ds, np.clip(body(size, 20, number) + 1000, 0, 4000).astype("u2"), 12)
 
 
-def cr(number: int = 1, patient: str = "4711", study: str = "cr", size: int = 64) -> Dataset:
+def cr(number: int = 1, patient: str = "4711", study: str = "cr", size: int = 32) -> Dataset:
     ds = header("CR", CR, number, patient, study, BodyPartExamined="CHEST", ViewPosition="PA")
     ds.ImagerPixelSpacing, ds.ImageAndFluoroscopyAreaDoseProduct = [0.2, 0.2], 1.2
     image = np.clip(1023 - (body(size, 5, number) + 1000) / 2, 0, 1023).astype("u2")
     return pixels(ds, image, 10, PhotometricInterpretation="MONOCHROME1")
 
 
-def us(number: int = 1, patient: str = "4713", study: str = "us", size: int = 64) -> Dataset:
+def us(number: int = 1, patient: str = "4713", study: str = "us", size: int = 32) -> Dataset:
     ds = header("US", US, number, patient, study, BodyPartExamined="ABDOMEN")
     grey = np.clip((body(size, 60, number) + 1000) / 8, 0, 255).astype("u1")
     return pixels(ds, np.dstack([grey, grey, np.full_like(grey, 20)]), 8)
@@ -167,10 +168,9 @@ def part10(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
 def samples() -> dict[str, bytes]:
     whole = part10(ct(3))
     return {
-        "ct/1.dcm": part10(ct(1)),
-        "ct/2.dcm": part10(ct(2), ImplicitVRLittleEndian),
+        **{f"ct/{n}.dcm": part10(ct(n), ImplicitVRLittleEndian if n % 2 else ExplicitVRLittleEndian) for n in SLICES},
         "ct/dose.dcm": part10(dose_report()),
-        "mr.dcm": part10(mr(), JPEGLSLossless),
+        **{f"mr/{n}.dcm": part10(mr(n), JPEGLSLossless) for n in SLICES},
         "chest": part10(cr(), RLELossless),
         "us.dcm": part10(us()),
         "broken-off.dcm": whole[: len(whole) * 2 // 3],

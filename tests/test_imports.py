@@ -23,7 +23,7 @@ ALLOWED = {
     "producers": {"infra", "schemas", "streams", "producers"},
     "consumers": {"infra", "schemas", "streams", "consumers"},
 }
-PURE = ("schemas", "streams/ehr", "streams/fold.py", "streams/quality")
+PURE = ("schemas", "streams/ehr", "streams/fold.py", "streams/quality", "streams/imaging")
 EFFECTS = ("infra.kafka", "infra.elastic", "infra.keystore", "infra.settings", "infra.metrics", "asyncio", "socket")
 IMPURE_STREAMS = {"streams.app", "streams.agent", "streams.worker"}
 
@@ -84,7 +84,7 @@ def test_each_name_is_ours(name: str) -> None:
 
 def test_no_command_waits_for_what_it_does_not_use() -> None:
     """scikit-learn and its like take a second of every start; whoever needs them imports them in the command."""
-    heavy = ("sklearn", "scipy", "numpy", "matplotlib", "skops", "fhir")
+    heavy = ("sklearn", "scipy", "numpy", "matplotlib", "skops", "fhir", "pydicom", "cv2")
     code = f"import sys, wardstream; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

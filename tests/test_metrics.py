@@ -11,6 +11,7 @@ from infra import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = {"feed", "domain", "code", "reason", "outcome", "signal", "purpose", "target", "model", "mode"}
+LABELS |= {"processing"}  # how a look at an image ended
 LABELS |= {"site", "unit", "status", "priority", "kind"}  # of declared beds alone
 LABELS |= {"scope", "name", "measure", "side"}  # of charts of 11 cases or more: what so many have is nobody's name
 

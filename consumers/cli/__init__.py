@@ -9,6 +9,7 @@ from consumers.cli import (
     allocation,
     audit,
     forecast,
+    image,
     keys,
     models,
     plan,
@@ -20,7 +21,22 @@ from consumers.cli import (
     stats,
 )
 
-PARTS = (read, allocation, forecast, plan, similar, stats, models, quality, access, privacy, audit, keys, retention)
+PARTS = (
+    read,
+    allocation,
+    forecast,
+    plan,
+    similar,
+    image,
+    stats,
+    models,
+    quality,
+    access,
+    privacy,
+    audit,
+    keys,
+    retention,
+)
 
 
 def register(app: typer.Typer) -> None:

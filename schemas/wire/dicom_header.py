@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -44,7 +44,7 @@ def values(ds: Dataset, keyword: str) -> list[Any]:
         return []
     if found is None:
         return []
-    some = found if isinstance(found, list | tuple) or type(found).__name__ == "MultiValue" else [found]
+    some = found if isinstance(found, MutableSequence) else [found]
     return [one for one in some if one is not None and one != ""]
 
 

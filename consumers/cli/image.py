@@ -1,0 +1,71 @@
+"""`image show`, `similar`, `register` and `export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from consumers.access import permit
+from consumers.cli.access import Role
+from consumers.cli.read import Filters, Json, MaybePurpose, Since, safe
+
+Image = Annotated[str, typer.Argument(help="An image, as search names it: its event, a document of it, or its object.")]
+
+
+def register(app: typer.Typer) -> None:
+    commands = typer.Typer(
+        help="Images: show, compare, lay on each other, give away de-identified.", no_args_is_help=True
+    )
+    app.add_typer(commands, name="image")
+
+    @commands.command()
+    def show(
+        image: Image,
+        out: Annotated[Path, typer.Option(help="Where the PNG goes; readable by you alone.")],
+        window: Annotated[
+            str, typer.Option(help="CENTRE/WIDTH, such as 40/400, or brain, lung, bone, ...; default: the header's.")
+        ] = "",
+        frame: Annotated[int | None, typer.Option(min=1, help="Of many frames; default: the middle one.")] = None,
+        step: Annotated[
+            list[str] | None, typer.Option(help="equalise, clahe, blur, edges. Repeatable: in this order.")
+        ] = None,
+        preview: Annotated[bool, typer.Option("--preview", help="The small one that was made on the way.")] = False,
+        purpose: MaybePurpose = None,
+        role: Role = None,
+        as_json: Json = False,
+    ) -> None:
+        """Write a picture of an image as PNG. Who looked, at whose, and why is written into the audit first."""
+        from consumers import imaging
+
+        one = imaging.show(permit("image", purpose, role), image, out, frame, window, step or (), preview)
+        typer.echo(json.dumps({"id": one.document, "out": str(out)}) if as_json else f"{one.document} is in {out}")
+
+    @commands.command()
+    def similar(
+        image: Image,
+        k: Annotated[int, typer.Option("--k", help="How many images.")] = 10,
+        filters: Filters = None,
+        since: Since = None,
+        purpose: MaybePurpose = None,
+        role: Role = None,
+        as_json: Json = False,
+    ) -> None:
+        """Find images whose pixels look like those of one, by a vector of their features (docs/imaging.md)."""
+        from consumers import imaging
+        from consumers.search import Narrow
+
+        rows = imaging.alike(permit("search", purpose, role), image, k, Narrow(filters or (), None, since))
+        if as_json:
+            typer.echo(json.dumps({"hits": rows}, ensure_ascii=False))
+            return
+        table = Table("rank", "cosine", "modality", "body part", "model")
+        table.add_column("id", no_wrap=True)
+        for rank, row in enumerate(rows, 1):
+            said = [safe(str(row.get(name, ""))) for name in ("modality", "body_part", "device_model")]
+            table.add_row(str(rank), f"{row['cosine']:.3f}", *said, row["id"])
+        Console().print(table)

@@ -1,0 +1,181 @@
+"""Images as people ask for them: the picture, what looks alike, a follow-up laid on its prior.
+
+Who may is written into the audit before an object is opened, and pixels are decoded in a process of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from consumers.access import Caller
+from consumers.search import EVERYTHING, Narrow, ask, permitted, question
+from infra.audit import Audit
+from infra.crypto import field_key_version, open_field
+from infra.errors import UsageError, WardstreamError
+from infra.keystore import KeyStore
+from infra.objects import Claim, Objects
+from infra.settings import settings
+from schemas.imaging import DOMAIN
+from schemas.registry import DOMAINS
+from schemas.wire.dicom import claim_of
+from streams import look
+from streams.pool import Pool, PoolFailed
+
+OF = DOMAINS[DOMAIN]
+PIXELS = "pixels"  # the audit's word for what was looked at
+MOST = 100
+MOST_INSTANCES = 10_000  # of a study that is exported at once
+T = TypeVar("T")
+
+
+class CannotBeShown(WardstreamError):
+    """The pixels of an image do not become a picture; `reason` says why."""
+
+    exit_code = 21
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An instance that the caller may open."""
+
+    document: str
+    patient_ref: str
+    claim: Claim = field(repr=False)
+    source: dict[str, Any] = field(repr=False)
+
+
+def show(
+    caller: Caller, wanted: str, out: Path, frame: int | None, window: str, steps: Sequence[str], preview: bool
+) -> Stored:
+    """Write a picture of an instance to `out`, as PNG. Raises UsageError, Denied, CannotBeShown, ObjectMissing."""
+    (one,) = stored(caller, [wanted])
+    if preview:
+        with Objects.local().open_companion(one.claim, look.PREVIEW) as file:
+            made = file.read()
+    else:
+        made = run(look.picture, one.claim, frame, window, tuple(steps))
+    keep(out, made)
+    return one
+
+
+def alike(caller: Caller, wanted: str, k: int, narrow: Narrow = EVERYTHING) -> list[dict[str, Any]]:
+    """The images whose pixels are most like those of an instance, nearest first. Raises as `show` does."""
+    if not 1 <= k <= MOST:
+        raise UsageError(f"--k goes from 1 to {MOST}")
+    query, asked = question(caller, "*", OF, narrow)
+    caller.require(OF, "search", asked)
+    own = {"bool": {"filter": [_named([wanted]), {"term": {"kind": "image"}}, {"exists": {"field": "embedding"}}]}}
+    found = ask(
+        OF, query=permitted(caller, own, asked), size=1, source_includes=["embedding", "instance", "patient_ref"]
+    )
+    if not (hits := found["hits"]["hits"]):
+        raise UsageError(f"there is no image {wanted!r}, or its pixels could not be looked at")
+    one = hits[0]["_source"]
+    may = caller.fields(OF, "see")
+    answer = ask(
+        OF,
+        knn={
+            "field": "embedding",
+            "query_vector": one["embedding"],
+            "k": k,
+            "num_candidates": max(200, 10 * k),
+            "filter": [
+                permitted(caller, query, asked),
+                {"bool": {"must_not": {"term": {"instance": one["instance"]}}}},
+            ],
+        },
+        size=k,
+        source_includes=sorted(may | {"patient_ref"}),
+    )
+    rows = [
+        {"id": hit["_id"], "cosine": round(2 * hit["_score"] - 1, 4), **hit["_source"]}
+        for hit in answer["hits"]["hits"]
+    ]
+    refs = {row["patient_ref"] for row in rows if "patient_ref" in row}
+    said = {"method": "similar images", "total": str(len(rows))}
+    Audit.local().write(caller.act("E", patients=tuple(sorted(refs | {one["patient_ref"]})), detail=said))
+    if "patient_ref" not in may:
+        for row in rows:
+            row.pop("patient_ref", None)
+    return rows
+
+
+def stored(caller: Caller, wanted: Sequence[str], study: str = "") -> list[Stored]:
+    """Instances by event, document or object, in that order; or all of a study. Written into the audit.
+
+    Raises UsageError for one that is not there, Denied where the patient has not permitted the purpose.
+    """
+    of = {"term": {"study": study}} if study else _named(wanted)
+    query = {"bool": {"filter": [of, {"term": {"kind": "instance"}}]}}
+    hits = ask(OF, query=query, size=MOST_INSTANCES, sort=["series", "instance_number"])["hits"]["hits"]
+    if study:
+        found = {hit["_id"]: hit for hit in hits}
+    else:
+        named = {
+            name: hit for hit in hits for name in (hit["_id"], hit["_source"]["event_id"], hit["_source"]["object"])
+        }
+        if missing := [one for one in wanted if one.partition("-")[0] not in named and one not in named]:
+            raise UsageError(f"there is no image {missing[0]!r}")
+        found = {one: named.get(one) or named[one.partition("-")[0]] for one in wanted}
+    if not found:
+        raise UsageError(f"there is no study {study!r}")
+    refs = {hit["_source"].get("patient_ref") for hit in found.values()}
+    caller.require_persons(refs, fields=(PIXELS,))
+    _, keys = KeyStore.local()
+    audit = Audit.local()
+    made = []
+    for hit in found.values():
+        audit.write(
+            caller.act("R", patients=(hit["_source"]["patient_ref"],), entities=(hit["_id"],), fields=(PIXELS,))
+        )
+        made.append(_opened(keys, hit))
+    return made
+
+
+def run(function: Callable[..., T], *args: Any) -> T:
+    """In a process of its own, with the limits of the workers' pool. Raises CannotBeShown."""
+
+    async def once() -> T:
+        of = settings()
+        pool = Pool(1, of.image_memory_bytes, max(of.image_seconds, 120.0))
+        try:
+            return await pool.run(function, *args)
+        finally:
+            pool.close()
+
+    try:
+        return asyncio.run(once())
+    except PoolFailed as failed:
+        raise CannotBeShown(failed.reason, f"the pixels cannot be decoded: {failed.reason}") from None
+
+
+def keep(out: Path, made: bytes) -> None:
+    """Write a picture where the caller alone reads it: it is a patient's, in clear."""
+    try:
+        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(made)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror}") from None
+
+
+def _named(wanted: Sequence[str]) -> dict[str, Any]:
+    """An instance is called by its event, by any document of it, or by its object."""
+    events = sorted({one.partition("-")[0] for one in wanted})
+    return {"bool": {"should": [{"terms": {"event_id": events}}, {"terms": {"object": list(wanted)}}]}}
+
+
+def _opened(keys: KeyStore, hit: dict[str, Any]) -> Stored:
+    source, made = hit["_source"], hit["_id"]
+    sealed = source["sealed"]["claim"]
+    key = keys.of_ref(source["patient_ref"], field_key_version(sealed))
+    claim = claim_of(open_field(key, OF.name, made, "claim", sealed))
+    return Stored(made, source["patient_ref"], claim, source)
