@@ -84,12 +84,12 @@ class Instances:
             "DELETE FROM kept WHERE instance = ? AND digest = ? AND name = ?", (one.instance, one.digest, one.name)
         )
 
-    def ask(self, calling: str, called: str, version: int, asked: bytes) -> int:
-        """Remember a request for commitment until it is answered; gives its number."""
+    def ask(self, calling: str, called: str, version: int, asked: bytes, due: float) -> int:
+        """Remember a request for commitment until it is answered; gives its number. `due`: not to be tried before."""
         (row,) = self._ask(
             "INSERT INTO commitment (calling, called, version, asked, tries, due) VALUES (?, ?, ?, ?, 0, ?)"
             " RETURNING number",
-            (calling, called, version, asked, time.time()),
+            (calling, called, version, asked, due),
         )
         self._ask("DELETE FROM commitment WHERE number <= ?", (int(row[0]) - MOST_COMMITMENTS,))
         return int(row[0])
