@@ -230,7 +230,8 @@ def _descriptor(ds: Dataset, keyword: str) -> tuple[int, int, int]:
 
 def _entries(data: Any, ds: Dataset, entries: int) -> Values:
     """A table's entries, as numbers of 16 bits; of 8 where they are packed so (C.7.6.3.1.6)."""
-    return _words(data, ds, wide=not isinstance(data, bytes) or len(data) >= 2 * entries)[:entries]
+    packed = isinstance(data, bytes) and len(data) == entries + entries % 2
+    return _words(data, ds, wide=not packed)[:entries]
 
 
 def _words(data: Any, ds: Dataset, *, wide: bool) -> Values:
