@@ -335,6 +335,11 @@ class Part10:
     sop_class: str = ""
     sop_instance: str = field(default="", repr=False)
 
+    @property
+    def directory(self) -> bool:
+        """Whether it is a DICOMDIR (PS3.10 8): names of files, and no image."""
+        return self.sop_class == DICOMDIR
+
 
 MOST_META = 64 << 10
 PREAMBLE = 128
