@@ -128,7 +128,7 @@ def test_a_picture(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> 
     assert os.stat(out).st_mode & 0o777 == 0o600
     shown = np.asarray(Picture.open(out))
     assert shown.shape == (64, 64)
-    assert shown[32, 20] == pytest.approx(128, abs=60), "water is in the middle of the window"
+    assert shown[40, 32] == pytest.approx(128, abs=60), "water is in the middle of the window"
     assert shown[0, 0] == 0, "air is below it"
     assert command("image", "show", event, "--preview", "--out", str(out)).returncode == 0
     edges = command("image", "show", event, "--step", "equalise", "--step", "edges", "--out", str(out))
