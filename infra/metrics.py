@@ -109,6 +109,7 @@ PLAN_TIME = Gauge(
 PLAN_BEDLESS = Gauge(
     "wardstream_plan_bedless", "Patients who must have a bed by now and get none in a site's plan.", ["site"]
 )
+POOL_WAITING = Gauge("wardstream_pool_waiting_jobs", "Jobs that wait for a process of a domain's pool.", ["domain"])
 _CHART = ["site", "scope", "name", "measure"]
 OUTCOME_CASES = Gauge("wardstream_outcome_cases", "Outcomes on a chart; of charts of at least 11.", _CHART)
 OUTCOME_RATIO = Gauge("wardstream_outcome_ratio", "Observed over expected events of a chart.", _CHART)
@@ -154,6 +155,7 @@ CATALOGUE = (
     PLAN_GAP,
     PLAN_TIME,
     PLAN_BEDLESS,
+    POOL_WAITING,
     OUTCOME_CASES,
     OUTCOME_RATIO,
     OUTCOME_CUSUM,
