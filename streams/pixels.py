@@ -35,7 +35,8 @@ class Pixels:
     def __init__(self, processor: Processor) -> None:
         of = settings()
         self._processor = processor
-        self._pool = Pool(of.image_processes, of.image_memory_bytes, of.image_seconds, nice=5)
+        modules = ("streams.look", "streams.imaging.describe")
+        self._pool = Pool(of.image_processes, of.image_memory_bytes, of.image_seconds, 5, modules=modules)
         self._store = Target("objects")
 
     async def writes(self, ready: Sequence[Ready]) -> list[Write]:
