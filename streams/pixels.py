@@ -23,9 +23,6 @@ from streams.pool import Pool, PoolFailed
 from streams.process import Processor, Ready
 
 log = logging.getLogger(__name__)
-OF_INSTANCE = (
-    ("study", "series", "instance", "modality", "body_part", "facility", "manufacturer", "device_model", "object")
-)  # fmt: skip
 DONE = "done"
 
 
@@ -54,7 +51,7 @@ class Pixels:
         ]
 
     async def _look(self, part: Instance) -> Image:
-        said = {"subject": part.subject} | common(part, OF_INSTANCE)
+        said = {"subject": part.subject} | common(part) | {"object": part.object}
         claim = claim_of(part.claim)
         while True:
             await self._store.admitted()
