@@ -59,7 +59,7 @@ class Pool:
         self._waiting = metrics.POOL_WAITING.labels(domain)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What a function of some module's top level gives, over there. Raises PoolFailed, its BadMessage, its UsageError."""
+        """What a function of some module's top level gives, over there. Raises PoolFailed, BadMessage, UsageError."""
         self._waiting.inc()
         try:
             await self._turn.acquire()
