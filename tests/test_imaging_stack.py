@@ -143,6 +143,16 @@ def test_a_picture(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> 
     assert "pixels" in json.dumps(told), "who looked is in the audit"
 
 
+def test_a_follow_up_on_its_prior(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> None:
+    out = tmp_path / "both.png"
+    pair = instance(sent, "2.dcm"), instance(sent, "3.dcm")
+    found = json.loads(command("image", "register", *pair, "--out", str(out), "--json").stdout)
+    assert abs(found["angle"]) < 0.5
+    assert max(map(abs, found["shift"])) < 0.8, "a pixel: nobody moved"
+    assert found["after"]["correlation"] > 0.9
+    assert np.asarray(Picture.open(out)).shape == (64, 64, 3)
+
+
 def test_only_who_may_sees_a_picture(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> None:
     event = instance(sent, "2.dcm")
     for role in ("bed_manager", "quality_officer", "data_scientist", "operator"):
