@@ -113,7 +113,7 @@ def alike(caller: Caller, wanted: str, k: int, narrow: Narrow = EVERYTHING) -> l
 def laid(
     caller: Caller, prior: str, follow_up: str, out: Path | None, frames: tuple[int | None, int | None] = (None, None)
 ) -> dict[str, Any]:
-    """How a follow-up lies on its prior: turn, shift, and how alike they are before and after. Raises as `show` does."""
+    """How a follow-up lies on its prior: turn, shift, how alike they are before and after. Raises as `show` does."""
     one, other = stored(caller, [prior, follow_up])
     found, made = run(look.laid, one.claim, other.claim, frames)
     if out is not None:
