@@ -32,6 +32,7 @@ Mask = NDArray[np.bool_]
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 MEDIAN = 0.6745  # of the absolute values of a normal distribution, in standard deviations
 DIRECTIONS = 8
+MOST_DETAIL = 1024  # pixels a side that the directions are looked for in
 DETAIL = 0.08, 0.3  # cycles a pixel: above what anatomy prefers a direction in, below what noise is all of
 SMEARED = 0.3  # share of the gradient's power across it: 0.3 to 1 in most images as they are, 0.01 to 0.3 smeared by 9
 LEAST_SHARE = 0.05  # of the pixels: a body smaller than this is none, and everything counts
@@ -170,10 +171,9 @@ def _ghosts(values: Floats, body: Mask, empty: Mask) -> float:
 
 def _smear(values: Floats, inside: Mask, sigma: float) -> float:
     """0 to 1: power of the gradient along one of eight directions as a share of that across it, where it is least."""
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    part = tuple(_middle(np.flatnonzero(inside.any(axis=axis))) for axis in (1, 0))
     height, width = inside[part].shape
-    if min(height, width) < 16:
+    if min(height, width) < 16 or not inside[part].any():
         return 0.0
     mask = inside[part].astype(np.float32)
     near = cv2.GaussianBlur(mask, (0, 0), 4)
@@ -192,3 +192,11 @@ def _smear(values: Floats, inside: Mask, sigma: float) -> float:
         return 0.0
     least = float((np.maximum(energy, 0)[told] / across[told]).min())
     return max(0.0, 1 - least / SMEARED)
+
+
+def _middle(places: NDArray[np.intp]) -> slice:
+    """From the first to the last, but no more than MOST_DETAIL in the middle, and a number that transforms fast."""
+    count = int(places[-1] - places[0]) + 1
+    kept = min(MOST_DETAIL, count - count % 16 or count)
+    start = int(places[0]) + (count - kept) // 2
+    return slice(start, start + kept)
