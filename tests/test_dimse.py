@@ -172,7 +172,9 @@ def test_every_real_file_comes_back_byte_for_byte(node: Running, monkeypatch: py
             syntaxes.add(syntax)
         else:
             reasons = {reason for reason, code in dimse.REFUSALS.items() if code == got}
-            named = ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID  # pynetdicom announces what is in there
+            named = (
+                ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID
+            )  # pynetdicom announces what is in there
             assert reasons <= {"duplicate_instance", "truncated" if named else "other_instance"}, (path.name, hex(got))
     assert len(sent) > 100
     assert len(syntaxes) > 10
