@@ -141,9 +141,7 @@ def display(values: Values, ds: Dataset, window: Window | int | None = None) -> 
     shown = measured(values, ds)
     if not shown.size:
         return np.zeros(values.shape, np.uint8)
-    inverse = (
-        str(ds.get("PhotometricInterpretation", "")) == "MONOCHROME1" or ds.get("PresentationLUTShape") == "INVERSE"
-    )
+    inverse = inverted(ds)
 
     def grey(stored: Values) -> Image:
         made = _grey(stored, shown, ds, window)
@@ -156,6 +154,11 @@ def display(values: Values, ds: Dataset, window: Window | int | None = None) -> 
         image = grey(np.nan_to_num(values))
     image[padded(values, ds)] = 0
     return image
+
+
+def inverted(ds: Dataset) -> bool:
+    """Whether the lowest values are the brightest (C.7.6.3.1.2, C.11.6)."""
+    return str(ds.get("PhotometricInterpretation")) == "MONOCHROME1" or str(ds.get("PresentationLUTShape")) == "INVERSE"
 
 
 def luminance(image: Image) -> Image:
@@ -230,7 +233,8 @@ def _descriptor(ds: Dataset, keyword: str) -> tuple[int, int, int]:
 
 def _entries(data: Any, ds: Dataset, entries: int) -> Values:
     """A table's entries, as numbers of 16 bits; of 8 where they are packed so (C.7.6.3.1.6)."""
-    return _words(data, ds, wide=not isinstance(data, bytes) or len(data) >= 2 * entries)[:entries]
+    packed = isinstance(data, bytes) and len(data) == entries + entries % 2
+    return _words(data, ds, wide=not packed)[:entries]
 
 
 def _words(data: Any, ds: Dataset, *, wide: bool) -> Values:

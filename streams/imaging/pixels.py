@@ -81,7 +81,7 @@ class Pixels:
         with _bad("Image Pixel Module"):
             self._options = _options(self.header)
         self.count = int(self._options["number_of_frames"])
-        if self.samples * np.dtype(self._sample).itemsize > FRAME_BYTES:
+        if self.samples * self._sample_bytes > FRAME_BYTES:
             raise BadMessage("too_large", "Rows")
         self._fragments: tuple[array[int], array[int]] | None = None
 
@@ -115,8 +115,9 @@ class Pixels:
             return self.header
         with _bad("Functional Groups"):
             said = self.header.group_dataset(0x0028)
-            if "Modality" in self.header:
-                said["Modality"] = self.header["Modality"]
+            for keyword in ("Modality", "PresentationLUTShape"):
+                if keyword in self.header:
+                    said[keyword] = self.header[keyword]
             groups = [*(shared or [])[:1], *(each or [])[number : number + 1]]
             macros = [element.value[0] for group in groups for element in group if element.VR == "SQ" and element.value]
             for element in (element for macro in macros for element in macro):
@@ -125,17 +126,16 @@ class Pixels:
         return said
 
     @property
-    def _sample(self) -> str:
-        if self._keyword != "PixelData":
-            return "f4" if self._keyword == "FloatPixelData" else "f8"
-        return f"u{max(1, int(self._options['bits_allocated']) // 8)}"
+    def _sample_bytes(self) -> int:
+        floats = {"FloatPixelData": 4, "DoubleFloatPixelData": 8}
+        return floats.get(self._keyword) or max(1, int(self._options["bits_allocated"]) // 8)
 
     def _native(self, number: int) -> NDArray[Any]:
         """PS3.5 8.1.1: frames follow one another without padding, those of 1 bit within a byte."""
         if self._bytes == UNDEFINED:
             raise BadMessage("bad_pixels", self._keyword)
         options = dict(self._options)
-        bits = self.samples * (1 if options["bits_allocated"] == 1 else 8 * np.dtype(self._sample).itemsize)
+        bits = self.samples * (1 if options["bits_allocated"] == 1 else 8 * self._sample_bytes)
         there = 8 * min(self._bytes, self._end - self._start)
         if options["photometric_interpretation"] == "YBR_FULL_422":
             if there < bits * self.count:
@@ -144,6 +144,11 @@ class Pixels:
                 options["photometric_interpretation"] = "YBR_FULL"
         if bits * (number + 1) > there:
             raise BadMessage("bad_pixels", self._keyword)
+        if options["bits_allocated"] == 1 and options["samples_per_pixel"] == 1:
+            first, past = bits * number, bits * (number + 1)
+            packed = np.frombuffer(_read(self._file, self._start + first // 8, -(-past // 8) - first // 8), np.uint8)
+            one = np.unpackbits(packed, bitorder="little")[first % 8 : first % 8 + bits]
+            return one.reshape(options["rows"], options["columns"])
         self._file.seek(self._start)
         return self._decoded(self._file, number, **options, pixel_vr=self._vr)
 
@@ -167,7 +172,7 @@ class Pixels:
 
     def _joined(self, number: int) -> bytes:
         pieces, size = [], 0
-        most = 2 * self.samples * np.dtype(self._sample).itemsize + SLACK_BYTES  # noise that grew by its compression
+        most = 2 * self.samples * self._sample_bytes + SLACK_BYTES  # noise that grew by its compression
         for start, length in self._lies(number):
             size += length
             if size > most:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from streams.imaging.display import Image, Values, display, luminance, modality, padded
+from streams.imaging.display import Image, Values, display, inverted, luminance, modality, padded
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -62,10 +62,12 @@ def quality(stored: Values, ds: Dataset, shown: Image | None = None) -> Quality:
     elif shown.ndim == 3:  # palette colour
         return quality(shown, ds, shown)
     else:
-        values = np.nan_to_num(np.asarray(modality(stored, ds), np.float32))
-        empty = padded(stored, ds) | ~np.isfinite(stored) if stored.dtype.kind == "f" else padded(stored, ds)
+        values = np.asarray(modality(stored, ds), np.float32)
+        empty = padded(stored, ds) | ~np.isfinite(values)
+        values[~np.isfinite(values)] = 0
         low, high = _storable(stored, ds)
-    body = _body(values, empty)
+    empty = empty | _field(stored)
+    body = _body(-values if inverted(ds) else values, empty)
     inside = _shrunk(body)
     clipped = (stored <= low) | (stored >= high)
     count = int(body.sum())
@@ -113,6 +115,15 @@ def _storable(stored: Values, ds: Dataset) -> tuple[float, float]:
         return -np.inf, np.inf
     bits = int(ds.get("BitsStored") or 8 * stored.dtype.itemsize)
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if stored.dtype.kind == "i" else (0, 2**bits - 1)
+
+
+def _field(stored: Values) -> Mask:
+    """Where the same value fills three corners at least, and more than a hundredth: outside of a circular field."""
+    corners = np.array([stored[0, 0], stored[0, -1], stored[-1, 0], stored[-1, -1]])
+    for value in corners[:2]:
+        if (corners == value).sum() >= 3 and (stored == value).mean() > 0.01:
+            return np.asarray(stored == value)
+    return np.zeros(stored.shape, np.bool_)
 
 
 def _body(values: Floats, empty: Mask) -> Mask:
@@ -164,10 +175,11 @@ def _smear(values: Floats, inside: Mask, sigma: float) -> float:
     height, width = inside[part].shape
     if min(height, width) < 16:
         return 0.0
-    weights = cv2.GaussianBlur(inside[part].astype(np.float32), (0, 0), 4) * inside[part]
-    weights *= np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
-    middle = float((values[part] * weights).sum() / weights.sum())
-    power = np.abs(np.fft.fft2((values[part] - middle) * weights)) ** 2 - sigma**2 * float((weights**2).sum())
+    mask = inside[part].astype(np.float32)
+    near = cv2.GaussianBlur(mask, (0, 0), 4)
+    mean = cv2.GaussianBlur(values[part] * mask, (0, 0), 4) / np.maximum(near, 1e-3)  # of the body's pixels around
+    weights = near * mask * np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    power = np.abs(np.fft.fft2((values[part] - mean) * weights)) ** 2 - sigma**2 * float((weights**2).sum())
     down, right = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
     squared = down**2 + right**2
     ring = (squared > DETAIL[0] ** 2) & (squared < DETAIL[1] ** 2)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from infra.errors import UsageError
-from streams.imaging import enhance
 from streams.imaging.describe import preview
 from streams.imaging.display import Image, display, window_of
+from streams.imaging.enhance import blur, clahe, edges, equalise
 from streams.imaging.pixels import Pixels
 
-STEPS = {"equalise": enhance.equalise, "clahe": enhance.clahe, "blur": enhance.blur, "edges": enhance.edges}
+STEPS = {"equalise": equalise, "clahe": clahe, "blur": blur, "edges": edges}
 
 
 def render(file: BinaryIO, frame: int | None = None, window: str = "", steps: Sequence[str] = ()) -> bytes:
