@@ -86,24 +86,25 @@ def test_by_ending_by_prefix_and_by_name(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_refused_and_leaves_no_object(tmp_path: Path) -> None:
     source = tmp_path / "in"
     whole = images.part10(images.ct(1))
-    nameless = images.ct(3)
-    nameless.SOPInstanceUID = ""
     source.mkdir()
     (source / "cut.dcm").write_bytes(whole[:-1000])
     (source / "none.dcm").write_bytes(b"this is a letter" * 20)
     (source / "empty.dcm").write_bytes(b"")
-    written(source, "path.dcm", _renamed("../../../tmp/x"))
+    (source / "path.dcm").write_bytes(_renamed(whole, "meta"))
+    (source / "path2.dcm").write_bytes(_renamed(whole, "data"))
     made = {name: one if isinstance(one, str) else "taken" for name, _, one in read(tmp_path, source)}
     assert made["cut.dcm"] == "truncated"
-    assert made["path.dcm"] == "bad_uid"
+    assert (made["path.dcm"], made["path2.dcm"]) == ("bad_meta", "bad_uid")
+    assert (made["none.dcm"], made["empty.dcm"]) == ("not_dicom", "not_dicom")
     assert "taken" not in made.values()
     assert not [one for one in (tmp_path / "objects").rglob("*") if one.is_file()]
 
 
-def _renamed(uid: str) -> Dataset:
-    ds = images.ct(2)
-    ds.SOPInstanceUID = uid
-    return ds
+def _renamed(whole: bytes, where: str) -> bytes:
+    """With a path in place of the instance's UID: in the meta information, or in the data set."""
+    uid = images.ct(1).SOPInstanceUID.encode()
+    at = whole.find(uid) if where == "meta" else whole.rfind(uid)
+    return whole[:at] + b"/".join([b".."] * len(uid))[: len(uid)] + whole[at + len(uid) :]
 
 
 def directory(path: Path, *names: tuple[str, ...]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 import urllib.request
@@ -11,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pydicom
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from schemas.wire import dimse
 from tests import images
@@ -32,7 +32,7 @@ def process(*command: str, cwd: Path, port: int) -> Iterator[None]:
     """A server of somebody else's, once it listens."""
     running = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: running.poll() is not None or tool("echoscu", "127.0.0.1", str(port)).returncode == 0)
+        eventually(lambda: running.poll() is not None or _listens(port))
         assert running.poll() is None
         yield
     finally:
@@ -40,11 +40,16 @@ def process(*command: str, cwd: Path, port: int) -> Iterator[None]:
         running.wait(20)
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
 def study(folder: Path, files: int = 5) -> Path:
     folder.mkdir()
     for number in range(files):
         (folder / f"{number}.dcm").write_bytes(images.part10(images.ct(number)))
-    (folder / "mr.dcm").write_bytes(images.SAMPLES.joinpath("mr.dcm").read_bytes())  # JPEG-LS
+    (folder / "mr.dcm").write_bytes(images.part10(images.mr(), JPEGLSLossless))  # JPEG-LS
     return folder
 
 
@@ -53,11 +58,10 @@ def test_dcmtk_sends_every_file_that_it_can(node: Running, tmp_path: Path) -> No
     """What it sends to its own node, which keeps every bit, it sends to ours: the same bytes lie in both."""
     source, kept = tmp_path / "in", tmp_path / "kept"
     source.mkdir(), kept.mkdir()
-    names: set[str] = set()
     for number, path in enumerate(_sendable()):
-        name = str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
-        if name not in names:  # another content under the same name is refused, and has a test of its own
-            names.add(name)
+        if (
+            b"\x08\x00\x16\x00UN" not in path.read_bytes()
+        ):  # it announces such a class as "31", the hex of its first digit
             (source / f"{number:03}").symlink_to(path)
     port = free_port()
     with process("storescp", "+B", "+xa", "+uf", "-od", str(kept), str(port), cwd=tmp_path, port=port):
@@ -66,7 +70,7 @@ def test_dcmtk_sends_every_file_that_it_can(node: Running, tmp_path: Path) -> No
             tool(*send, "-aec", TITLE, "127.0.0.1", str(to), str(source))
     theirs = [data_set(path.read_bytes()) for path in kept.iterdir()]
     assert len(theirs) > 100
-    assert sorted(theirs) == sorted(data_set(node.content(event)) for event in node.events())
+    assert set(theirs) == {data_set(node.content(event)) for event in node.events()}
 
 
 @dcmtk
@@ -83,11 +87,13 @@ def test_an_archive_moves_to_us(node: Running, tmp_path: Path) -> None:
     )
     with process("dcmqrscp", "-c", str(config), str(port), cwd=tmp_path, port=port):
         files = study(tmp_path / "in", 3)
-        assert tool("storescu", "-R", "-aec", "ARCHIVE", "+sd", "127.0.0.1", str(port), str(files)).returncode == 0
+        (files / "mr.dcm").unlink()  # the archive takes no JPEG-LS
+        sent = tool("storescu", "-R", "-aec", "ARCHIVE", "+sd", "127.0.0.1", str(port), str(files))
+        assert sent.returncode == 0, sent.stderr
         key = f"StudyInstanceUID={images.ct(1).StudyInstanceUID}"
         moved = ("movescu", "-S", "-aec", "ARCHIVE", "-aem", TITLE, "-k", "QueryRetrieveLevel=STUDY", "-k", key)
         assert tool(*moved, "127.0.0.1", str(port)).returncode == 0
-    assert len(node.events()) >= 3
+    assert len(node.events()) == 3
 
 
 @orthanc
