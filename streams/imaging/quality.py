@@ -36,7 +36,7 @@ MOST_SIDE = 2560  # pixels: of a larger image (a mammogram) so much is looked at
 DIRECTIONS = 8
 MOST_DETAIL = 1024  # pixels a side that the directions are looked for in
 DETAIL = 0.08, 0.3  # cycles a pixel: above what anatomy prefers a direction in, below what noise is all of
-SMEARED = 0.3  # of the power across it: more in 11 of 16 real images, less in 15 of 16 smeared by 11 pixels
+SMEARED = 0.3  # of the power across it: more in 11 of 16 real images, less in 14 smeared by 11 pixels
 LEAST_SHARE = 0.05  # of the pixels: a body smaller than this is none, and everything counts
 GHOSTS = 0.1  # signal beside the body, as a share of the body's, that is motion beyond doubt
 
