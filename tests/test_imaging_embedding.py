@@ -167,3 +167,14 @@ def test_a_preview_is_small_and_keeps_its_shape() -> None:
     image = cv2.imdecode(np.frombuffer(found.preview, np.uint8), cv2.IMREAD_UNCHANGED)
     assert image.shape == (256, round(256 * 1841 / 1955))
     assert image.std() > 10
+
+
+def test_an_attribute_that_is_no_number_is_a_reason_or_left_out() -> None:
+    data = path("CT_small.dcm").read_bytes()
+    for tag in (0x00281052, 0x00281053, 0x00280120):  # intercept, slope, padding
+        place = data.index(tag.to_bytes(4, "big")[1::-1] + tag.to_bytes(4, "big")[:1:-1]) + 8
+        altered = data[:place] + b"x" + data[place + 1 :]
+        try:
+            assert describe(io.BytesIO(altered)).processing == "done"
+        except BadMessage as error:
+            assert error.reason == "bad_pixels"  # noqa: PT017

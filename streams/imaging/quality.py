@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 from pydicom import Dataset
 
@@ -35,7 +36,7 @@ MOST_SIDE = 2560  # pixels: of a larger image (a mammogram) so much is looked at
 DIRECTIONS = 8
 MOST_DETAIL = 1024  # pixels a side that the directions are looked for in
 DETAIL = 0.08, 0.3  # cycles a pixel: above what anatomy prefers a direction in, below what noise is all of
-SMEARED = 0.3  # share of the gradient's power across it: 0.3 to 1 in most images as they are, 0.01 to 0.3 smeared by 9
+SMEARED = 0.3  # of the power across it: more in 11 of 16 real images, less in 14 smeared by 11 pixels
 LEAST_SHARE = 0.05  # of the pixels: a body smaller than this is none, and everything counts
 GHOSTS = 0.1  # signal beside the body, as a share of the body's, that is motion beyond doubt
 
@@ -197,14 +198,16 @@ def _smear(values: Floats, inside: Mask, sigma: float) -> float:
     near = cv2.GaussianBlur(mask, (0, 0), 4)
     mean = cv2.GaussianBlur(values[part] * mask, (0, 0), 4) / np.maximum(near, 1e-3)  # of the body's pixels around
     weights = near * mask * np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
-    power = np.abs(np.fft.fft2((values[part] - mean) * weights)) ** 2 - sigma**2 * float((weights**2).sum())
-    down, right = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
-    squared = down**2 + right**2
+    power = np.abs(scipy.fft.rfft2((values[part] - mean) * weights)) ** 2
+    down, right = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
+    squared = (down**2 + right**2).astype(np.float32)
     ring = (squared > DETAIL[0] ** 2) & (squared < DETAIL[1] ** 2)
-    turn = (np.rint(np.arctan2(down, right) / np.pi * DIRECTIONS) % DIRECTIONS).astype(int)
-    energy = np.array([(power * squared)[ring & (turn == one)].mean() for one in range(DIRECTIONS)])
+    turn = np.rint(np.arctan2(down, right)[ring] / np.pi * DIRECTIONS).astype(int) % DIRECTIONS
+    noisy = sigma**2 * float((weights**2).sum())  # power of the noise, at each frequency
+    counts = np.maximum(np.bincount(turn, minlength=DIRECTIONS), 1)
+    energy = np.bincount(turn, (power[ring] - noisy) * squared[ring], DIRECTIONS) / counts
     across = np.roll(energy, DIRECTIONS // 2)
-    floor = sigma**2 * float((weights**2).sum()) * float(squared[ring].mean())  # less than the noise tells nothing
+    floor = noisy * float(squared[ring].mean())  # less than the noise tells nothing
     told = across > max(floor, 1e-12)
     if not told.any():
         return 0.0
