@@ -156,7 +156,7 @@ def register(app: typer.Typer) -> None:
         found = folder.files(paths)
 
         domains, opened, refused = [DOMAINS[ehr.DOMAIN]], _as_it_is, list[folder.Item]()
-        dicom: Callable[[Any, Path], Iterator[folder.Item]] = _no_dicom
+        dicom: Callable[[Any, Path], Iterator[folder.Item]] = lambda _, path: folder.no_dicom(path)  # noqa: E731
         if any(map(folder.is_dicom, found)):
             from producers import imaging  # pydicom: a third of a second that others are spared
             from producers.feeds import dicom_files
@@ -386,10 +386,6 @@ async def _listen(
 
 def _as_it_is(publisher: Publisher, peers: Peers) -> AbstractContextManager[folder.Publishes]:
     return nullcontext(publisher)
-
-
-def _no_dicom(*_: object) -> Iterator[folder.Item]:
-    raise BadMessage("not_dicom")  # it was none when the files were looked for
 
 
 def _produce(

@@ -225,18 +225,16 @@ class Images:
             return receipt
 
     async def _publish(self, one: Received, mine: Kept) -> Receipt:
-        known = await self.aside(self.instances.of, mine.instance)
-        same = next((kept for kept in known if kept.digest == mine.digest), None)
-        lost = same is not None and not await self.aside(self.stored, same)
+        same, lost, others = await self.aside(self._known, mine)
         if same and same.event_id and not lost:
             await self.aside(self.objects.remove, [mine.name])
             return Receipt(same.event_id, True)
         flags: tuple[str, ...] = ()
-        if others := [kept for kept in known if kept.digest != mine.digest and kept.event_id]:
+        if others:
             await self._conflict(others[0], one.calling)
             flags = (CONFLICT,)
-        if same is None or lost:
-            await self.aside(self.instances.note, mine)
+            if same is None or lost:
+                await self.aside(self.instances.note, mine)
         anew = lost and same is not None and bool(same.event_id)
         receipt = await self._publisher.publish(arrival(one, self.keyring.event, flags, anew))
         if receipt.duplicate and same and not lost:  # published by somebody who then died: it names the first object
@@ -247,6 +245,19 @@ class Images:
             receipt = await self._publisher.publish(arrival(one, self.keyring.event, flags, anew=True))
         await self.aside(self.instances.note, replace(mine, event_id=receipt.event_id))
         return receipt
+
+    def _known(self, mine: Kept) -> tuple[Kept | None, bool, list[Kept]]:
+        """The same content as it was kept before, whether its object is lost, and other contents of the instance.
+
+        What has neither is noted before it is published, so that whoever comes after a kill can tell.
+        """
+        known = self.instances.of(mine.instance)
+        same = next((kept for kept in known if kept.digest == mine.digest), None)
+        lost = same is not None and not self.stored(same)
+        others = [kept for kept in known if kept.digest != mine.digest and kept.event_id]
+        if not others and (same is None or lost):
+            self.instances.note(mine)
+        return same, lost, others
 
     def stored(self, kept: Kept) -> bool:
         with _storage():

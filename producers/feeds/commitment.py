@@ -7,6 +7,7 @@ is still open, else to the address that the peer's profile has, again and again 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from schemas.wire import dicom_header
 from schemas.wire.dicom_elements import Elements, dataset, uid
 from schemas.wire.dimse import COMMITMENT, COMMITMENT_INSTANCE, EXPLICIT, IMPLICIT, NO_SUCH_INSTANCE
 
+logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)  # it says what a peer has sent
 FEED = "dicom"
 MOST_BYTES = 1 << 22  # of a request: some 25,000 instances
 ASSOCIATION_SECONDS = 60.0  # a report over the peer's own association is waited for so long

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from ipaddress import ip_address, ip_network
 
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
@@ -27,11 +28,10 @@ from infra.settings import settings
 from producers.feeds import commitment
 from producers.imaging import PIECE, PIXEL_LENGTH, Images, Incoming, Received, syntaxes
 from schemas.wire import dimse
+from schemas.wire.dicom_elements import IMPLEMENTATION, VERSION
 from schemas.wire.dimse import Command
 
 FEED = "dicom"
-IMPLEMENTATION = "2.25.188402870614062943263513466024172283206"  # (0002,0012), ours
-VERSION = "WARDSTREAM_1"
 SLOWEST = 16_384  # bytes a second
 CONNECTIONS_EACH = 4  # for each association that there may be: those beyond are not even greeted
 REJECTED_SECONDS = 60.0  # the same rejection of the same host is audited once in this
@@ -394,6 +394,8 @@ class Association:
 class _Receiving:
     """One C-STORE: its object, as far as it has come, or why it will not be taken. Then the rest is read past."""
 
+    _make: Callable[[], Incoming]
+
     def __init__(self, images: Images) -> None:
         self._images = images
         self._incoming: Incoming | None = None
@@ -407,8 +409,8 @@ class _Receiving:
         if command.sop_class != abstract or not storage(abstract):
             raise BadMessage("class_not_supported")
         if not command.has_data:
-            raise BadMessage("no_data_set")
-        self._make = lambda: self._images.incoming(command.sop_class, command.sop_instance, syntax, ends)
+            raise BadMessage("empty")
+        self._make = partial(self._images.incoming, command.sop_class, command.sop_instance, syntax, ends)
 
     async def take(self, piece: bytes) -> None:
         """Hold it; a piece that is large enough is sealed in a thread while the next one comes."""

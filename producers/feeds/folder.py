@@ -85,13 +85,18 @@ class Published:
     end: Receipt | BadMessage
 
 
+def no_dicom(path: Path) -> Iterator[Item]:
+    """Where no images are read."""
+    raise BadMessage("bad_media_type")
+
+
 @dataclass(frozen=True, slots=True)
 class Readers:
     """How arrivals are made, each raising BadMessage for what is not ours to take."""
 
     hl7: Callable[[bytes, datetime, BadMessage | None], Arrival]
     fhir: Callable[[Focus, datetime], Arrival]
-    dicom: Callable[[Path], Iterator[Item]]
+    dicom: Callable[[Path], Iterator[Item]] = no_dicom
 
 
 class Publishes(Protocol):

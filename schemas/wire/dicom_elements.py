@@ -51,7 +51,7 @@ ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF
 LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 PIECE = 1 << 20
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+_UID = re.compile(r"[0-9A-Za-z]+([._-][0-9A-Za-z]+)*", re.ASCII)
 _ITEMS = tuple(struct.pack(f"{order}HH", ITEM >> 16, ITEM & 0xFFFF) for order in "<>")
 Walk = Generator[int, bytes, None]
 
@@ -478,7 +478,9 @@ def known(syntax: str) -> bool:
 
 
 def uid(text: str) -> bool:
-    """Whether it is one (PS3.5 9.1); components with a zero in front are tolerated, since devices make them."""
+    """Whether it is one (PS3.5 9.1), or what stands for one: devices put zeros in front of components, de-identifiers
+    write hashes. Never a path, nor anything that is not printed.
+    """
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
