@@ -100,7 +100,7 @@ def test_what_is_kept_is_what_pydicom_reads(path: Path) -> None:
         wanted = {tag for tag in whole.keys() if 0 < tag.group < 0x7FE0}  # noqa: SIM118 - tags, not elements
         assert {f"{tag:08X}" for tag in wanted} == {f"{tag:08X}" for tag in kept.keys()} | set(made.left_out)  # noqa: SIM118
         for tag in kept.keys():  # noqa: SIM118
-            assert kept.get_item(tag).VR in (whole.get_item(tag).VR, "UN") or found.syntax == IMPLICIT
+            assert kept[tag].VR == whole[tag].VR
             assert repr(kept[tag].value) == repr(whole[tag].value), f"{tag:08X}"
 
 
@@ -178,6 +178,67 @@ def test_sequences_in_sequences_end_somewhere(undefined: bool) -> None:
     assert refused(nested(240, undefined)) == "too_deep"
 
 
+def plain(group: int, number: int, value: bytes, length: int | None = None) -> bytes:
+    """An element of implicit VR."""
+    return struct.pack("<HHI", group, number, len(value) if length is None else length) + value
+
+
+def hidden(depth: int, undefined: bool) -> bytes:
+    """Sequences in implicit VR that say their length: only a dictionary tells that they are sequences."""
+    inner = plain(0x0008, 0x1150, b"1.2\0")
+    for _ in range(depth):
+        one = item(inner + ITEM_END * undefined, UNDEFINED if undefined else None)
+        inner = plain(0x0008, 0x1140, one + SEQUENCE_END * undefined, UNDEFINED if undefined else None)
+    return inner
+
+
+@pytest.mark.parametrize("depth", [DEEPEST, 240, 1500])
+@pytest.mark.parametrize("undefined", [True, False])
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_sequences_that_are_none_before_a_dictionary_is_asked(syntax: str, undefined: bool, depth: int) -> None:
+    inner = hidden(depth, undefined)
+    one = plain(0x0008, 0x1140, item(inner)) if syntax == IMPLICIT else element(0x0008, 0x1140, b"UN", item(inner))
+    made = followed(CLASS * (syntax == EXPLICIT) + one, syntax)
+    assert one in made.header, "a value like any other"
+    with pytest.raises(BadMessage, match="too_deep"):
+        dataset(made.header, syntax)
+
+
+def test_a_sequence_that_cannot_be_read_as_one_is_taken_out() -> None:
+    broken = element(0x0008, 0x1140, b"UN", item(b"\x08\x00\x50\x11", 400))
+    ds = dataset(followed(CLASS + broken + element(0x0010, 0x0010, b"PN", b"A^B ")).header, EXPLICIT)
+    assert {one.tag for one in ds} >= {0x00080016, 0x00100010}
+
+
+@pytest.mark.parametrize("inner", [CLASS, plain(0x0008, 0x0016, b"1.2\0"), plain(0x0008, 0x0016, b"1" * 66)])
+@pytest.mark.parametrize("undefined", [True, False])
+@pytest.mark.parametrize("vr", [b"UN", b"SQ"])
+def test_items_are_read_in_the_vr_in_which_they_are_written(vr: bytes, undefined: bool, inner: bytes) -> None:
+    """UN of undefined length has items of implicit VR (PS3.5 6.2.2), and devices write the other thing in both."""
+    one = item(inner + ITEM_END * undefined, UNDEFINED if undefined else None) + item(b"") + SEQUENCE_END
+    data = CLASS + element(0x0008, 0x1140, vr, one, UNDEFINED) + element(0x0010, 0x0010, b"PN", b"A^B ")
+    made = followed(data)
+    assert made.header == data
+    ds = dataset(made.header, EXPLICIT)
+    assert [len(one) for one in ds.ReferencedImageSequence] == [1, 0]
+    assert ds.ReferencedImageSequence[0].SOPClassUID.startswith("1")
+    assert ds.PatientName == "A^B"
+
+
+def test_the_syntax_that_is_said_may_not_be_the_one_that_is_used() -> None:
+    for said, data in ((IMPLICIT, CLASS), (EXPLICIT, plain(0x0008, 0x0016, b"1.2\0"))):
+        assert dataset(followed(data, said).header, said).SOPClassUID == "1.2"
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.95", DEFLATED])
+def test_what_is_deflated(syntax: str) -> None:
+    packed = zlib.compress(CLASS, wbits=-15)
+    for padded in (packed, packed + b"\0"):
+        assert followed(padded, syntax, 1).header == CLASS
+    assert refused(packed[:-3], syntax) == "truncated"
+    assert refused(b"\xff" + packed, syntax) == "bad_deflate"
+
+
 def test_a_bomb() -> None:
     data = CLASS + element(0x0009, 0x1010, b"OB", bytes(200_000_000))
     packed = zlib.compress(data, wbits=-15)
@@ -227,6 +288,9 @@ HOSTILE = {
         CLASS + element(0x7FE0, 0x0010, b"OB", item(b"", UNDEFINED), UNDEFINED),
         "bad_fragment",
     ),
+    "very many empty elements": (CLASS * 900_000, "too_many_elements"),
+    "zeros only": (bytes(64), "empty"),
+    "pixels behind a null": (CLASS + bytes(8) + element(0x7FE0, 0x0010, b"OW", b"abcd"), "bad_length"),
     "a million and more empty elements": (
         CLASS + element(0x0008, 0x1140, b"SQ", item(element(8, 0x18, b"UI", b"") * 1_100_000, UNDEFINED), UNDEFINED),
         "too_many_elements",
@@ -269,6 +333,18 @@ def test_a_large_image_is_not_held() -> None:
     finally:
         tracemalloc.stop()
     assert made.pixel_bytes == size
+
+
+def test_very_many_items_are_left_out() -> None:
+    many = [element(0x0009, 0x1000 + n, b"SQ", item(b"") * 8000 + SEQUENCE_END, UNDEFINED) for n in range(9)]
+    made = followed(b"".join(many))
+    assert made.header == b"".join(many[:4])
+    assert len(made.left_out) == 5
+    hidden = [element(0x0008, n, b"UN", item(b"") * 8000) for n in (0x1110, 0x1111, 0x1115, 0x1140, 0x114A)]
+    made = followed(b"".join(hidden))
+    assert len(made.header) == 5 * (12 + 8000 * 8)
+    with pytest.raises(BadMessage, match="too_many_elements"):
+        dataset(made.header, EXPLICIT)
 
 
 def test_padding_behind_a_data_set() -> None:
@@ -341,6 +417,8 @@ def test_files() -> None:
     assert part10(io.BytesIO(CLASS)).syntax == EXPLICIT
     assert part10(io.BytesIO(struct.pack("<HHI", 8, 0x16, 4) + b"1.2\0")).syntax == IMPLICIT
     assert part10(io.BytesIO(struct.pack(">HH2sH", 8, 0x16, b"UI", 4) + b"1.2\0")).syntax == BIG
+    packed = b"\x02\x00" + bytes(30)  # deflated data may begin like an element of the meta information
+    assert part10(io.BytesIO(meta("1.2", "1.2", DEFLATED) + packed)).offset == len(meta("1.2", "1.2", DEFLATED))
     for data, reason in (
         (b"", "not_dicom"),
         (b"MSH|^~\\&|", "not_dicom"),

@@ -33,21 +33,26 @@ IMPLICIT, EXPLICIT, BIG, DEFLATED = (
     "1.2.840.10008.1.2.2",
     "1.2.840.10008.1.2.1.99",
 )
+# JPIP references have no pixels, and are deflated likewise (PS3.5 A.7, A.12).
+INFLATED = frozenset((DEFLATED, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"))
 IMPLEMENTATION = "2.25.253176498735209283177893476281230471127"  # ours (PS3.7 D.3.3.2)
 VERSION = "WARDSTREAM_1"
 LARGEST_VALUE = 64 << 10  # of a top-level element that is kept
 LARGEST_HEADER = 1 << 20
 CONTENT = 0x0040A730  # of a structured report: its text is what it is for
 DEEPEST = 32  # sequences in sequences; enhanced objects have six, structured reports some twenty
+MOST_TOP = 1 << 16  # top-level elements; the standard has not 6,000 attributes
 MOST_ELEMENTS = 1_000_000  # of all before the pixels: 20,000 frames of an enhanced object have half of that
 # A deflated data set may grow this much, beyond what any may: a bomb grows 1,000 times, masks of segments 100.
 MOST_TIMES, FREE = 200, 64_000_000
+MOST_ITEMS = 32_768  # in a header: pydicom needs more than 1 KB for one, however small it is
 PIXELS, PIXEL_GROUP = (0x7FE00008, 0x7FE00009, 0x7FE00010), 0x7FE0
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF
 LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 PIECE = 1 << 20
 _UID = re.compile(r"[0-9A-Za-z]+([._-][0-9A-Za-z]+)*", re.ASCII)
+_ITEMS = tuple(struct.pack(f"{order}HH", ITEM >> 16, ITEM & 0xFFFF) for order in "<>")
 Walk = Generator[int, bytes, None]
 
 
@@ -57,7 +62,7 @@ class _Open:
 
     kind: str  # sequence, item, fragments
     end: int | None  # position; None: a delimiter ends it
-    implicit: bool
+    implicit: bool | None  # of its elements; None: not known before the first of them
 
 
 class Elements:
@@ -65,19 +70,19 @@ class Elements:
 
     def __init__(self, syntax: str) -> None:
         self.size = 0  # bytes that were fed
-        self.left_out: tuple[str, ...] = ()  # tags (GGGGEEEE) of elements too large for the header
         self.pixel_bytes: int | None = None  # of native pixel data, as its element says
         self.encapsulated = False
         self.fragments = 0  # of encapsulated pixel data, its offset table among them
-        self._implicit = syntax == IMPLICIT
+        self._implicit: bool | None = None
         self._order = ">" if syntax == BIG else "<"
-        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if syntax == DEFLATED else None
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if syntax in INFLATED else None
         self._kept = bytearray()
+        self._left_out: list[str] = []
         self._held: bytearray | None = None  # the top-level element that is being read, where it is kept
         self._limit = LARGEST_VALUE
         self._tag = 0
         self._position = 0  # in the data set, as inflated
-        self._count = 0
+        self._count = self._top = self._items = 0
         self._between = True  # whether the data set may end here
         self._ended = False  # what follows is padding
         self._skip = 0
@@ -88,6 +93,11 @@ class Elements:
     @property
     def header(self) -> bytes:
         return bytes(self._kept)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Tags (GGGGEEEE) of the top-level elements before the pixels that are too large for the header."""
+        return tuple(self._left_out)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Raises BadMessage: too_deep, too_many_elements, bad_length, bad_sequence, inflates_too_much, bad_deflate."""
@@ -115,15 +125,16 @@ class Elements:
                 raise BadMessage("bad_deflate") from None
             if not self._inflater.eof:
                 raise BadMessage("truncated")
+        if not self._count:
+            raise BadMessage("truncated" if any(self._rest) or not (self._between or self._ended) else "empty")
         if self._ended:
             return
         if self._skip or not self._between or any(self._rest):  # a few zeros are padding too
             raise BadMessage("truncated")
-        if not self._count:
-            raise BadMessage("empty")
 
     def _follow(self, data: bytes | bytearray | memoryview) -> None:
         if self._ended:
+            self._pad(data)
             return
         if self._skip:
             taken = min(self._skip, len(data))
@@ -149,6 +160,14 @@ class Elements:
             self._position += self._want
             self._want = self._walk.send(taken_bytes)
         del self._rest[:at]
+        if self._ended:
+            self._pad(self._rest)
+            self._rest.clear()
+
+    def _pad(self, data: bytes | bytearray | memoryview) -> None:
+        """Zeros, or a length before them was a lie: what stands here would be overlooked."""
+        if bytes(data).strip(b"\0"):
+            raise BadMessage("bad_length")
 
     # ------------------------------------------------------------------------------------------------------- the walk
 
@@ -161,12 +180,18 @@ class Elements:
             tag = self._tag_of(head)
             if tag == 0:  # padding behind a data set that was written into blocks
                 self._ended = True
+                self._pad(head)
                 yield 1
             self._held, self._tag, self._limit = (
                 bytearray(head),
                 tag,
                 LARGEST_HEADER if tag == CONTENT else LARGEST_VALUE,
             )
+            self._top += 1
+            if self._top > MOST_TOP:
+                raise BadMessage("too_many_elements")
+            if self._implicit is None:
+                self._implicit = _implicit(head)
             vr, length = yield from self._rest_of_head(head, self._implicit)
             group = tag >> 16
             if group == PIXEL_GROUP:
@@ -183,18 +208,15 @@ class Elements:
         if self._held is not None and len(self._kept) + len(self._held) <= LARGEST_HEADER:
             self._kept += self._held
         else:
-            self._leave_out()
+            self._left_out.append(f"{self._tag:08X}")
         self._held = None
-
-    def _leave_out(self) -> None:
-        self.left_out += (f"{self._tag:08X}",)
 
     def _value(self, vr: bytes, length: int, implicit: bool) -> Walk:
         if length == UNDEFINED:
             if vr in (b"OB", b"OW"):
                 yield from self._nested(_Open("fragments", None, implicit))
-            elif vr in (b"SQ", b"UN", b""):  # UN of undefined length is a sequence in implicit VR (PS3.5 6.2.2)
-                yield from self._nested(_Open("sequence", None, implicit or vr == b"UN"))
+            elif vr in (b"SQ", b"UN", b""):  # UN of undefined length is a sequence (PS3.5 6.2.2)
+                yield from self._nested(_Open("sequence", None, implicit))
             else:
                 raise BadMessage("bad_length", f"{self._tag:08X}")
         elif vr == b"SQ" and length <= self._limit:
@@ -217,7 +239,11 @@ class Elements:
             if tag in (ITEM, ITEM_END, SEQUENCE_END):
                 length = struct.unpack_from(f"{self._order}I", head, 4)[0]
                 if tag == ITEM and top.kind == "sequence":
-                    stack.append(_Open("item", None if length == UNDEFINED else self._position + length, top.implicit))
+                    self._items += 1
+                    if self._items > MOST_ITEMS:
+                        self._held = None
+                    end = None if length == UNDEFINED else self._position + length
+                    stack.append(_Open("item", end, top.implicit or None))  # explicit may hold implicit, as in UN
                 elif tag == ITEM and top.kind == "fragments" and length != UNDEFINED:
                     yield from self._plain(length)
                 elif (tag == SEQUENCE_END and top.kind != "item") or (tag == ITEM_END and top.kind == "item"):
@@ -228,11 +254,13 @@ class Elements:
             elif top.kind != "item":
                 raise BadMessage("bad_sequence", f"{self._tag:08X}")
             else:
-                vr, length = yield from self._rest_of_head(head, top.implicit, nested=True)
+                if top.implicit is None:
+                    top.implicit = _implicit(head)
+                vr, length = yield from self._rest_of_head(head, top.implicit)
                 if length == UNDEFINED and vr in (b"OB", b"OW"):
                     stack.append(_Open("fragments", None, top.implicit))
                 elif length == UNDEFINED and vr in (b"SQ", b"UN", b""):
-                    stack.append(_Open("sequence", None, top.implicit or vr == b"UN"))
+                    stack.append(_Open("sequence", None, top.implicit))
                 elif length == UNDEFINED:
                     raise BadMessage("bad_length", f"{self._tag:08X}")
                 elif vr == b"SQ":
@@ -279,9 +307,7 @@ class Elements:
                 self._held = None
         return taken
 
-    def _rest_of_head(
-        self, head: bytes, implicit: bool, *, nested: bool = False
-    ) -> Generator[int, bytes, tuple[bytes, int]]:
+    def _rest_of_head(self, head: bytes, implicit: bool) -> Generator[int, bytes, tuple[bytes, int]]:
         """VR and length; no VR of an implicit one, and of one in which none stands, as some write them."""
         self._count += 1
         if self._count > MOST_ELEMENTS:
@@ -299,18 +325,60 @@ class Elements:
         return int(group << 16 | element)
 
 
+def _implicit(head: bytes) -> bool:
+    """Whether an element has no VR, by what stands there: senders err, also against their own transfer syntax."""
+    return not (head[4:6].isalpha() and head[4:6].isupper())
+
+
 # ----------------------------------------------------------------------------------------------------------- to pydicom
 
 
 def dataset(header: bytes, syntax: str) -> Dataset:
-    """A header that `Elements` kept. Values are decoded when they are asked for. Raises BadMessage("bad_header")."""
+    """A header that `Elements` kept, whose values are decoded when they are asked for.
+
+    Raises BadMessage: bad_header, too_deep, too_many_elements.
+
+    What pydicom takes for a sequence by its dictionary alone, `Elements` passed over as a value: it is read here, level
+    by level, so that nobody falls into it later. What cannot be read as the sequence it should be is taken out.
+    """
     from pydicom.filereader import read_dataset
 
     quiet()
     try:
-        return read_dataset(io.BytesIO(header), syntax == IMPLICIT, syntax != BIG)
+        ds = read_dataset(io.BytesIO(header), syntax == IMPLICIT, syntax != BIG)
     except Exception:  # its text may hold a value
         raise BadMessage("bad_header") from None
+    level, items = [ds], 0
+    for _ in range(DEEPEST + 1):
+        level = [item for one in level for item in _items(one)]
+        items += len(level)
+        if items > MOST_ITEMS:
+            raise BadMessage("too_many_elements")
+    if level:
+        raise BadMessage("too_deep")
+    return ds
+
+
+def _items(ds: Dataset) -> list[Dataset]:
+    """The items of all sequences of a data set. Only what may be one is decoded."""
+    from pydicom.dataelem import RawDataElement
+
+    found: list[Dataset] = []
+    for one in list(ds.elements()):
+        if isinstance(one, RawDataElement) and not (
+            one.VR in (None, "SQ", "UN") and (one.value or b"").startswith(_ITEMS)
+        ):
+            continue
+        try:
+            element = ds[one.tag]
+        except RecursionError:
+            raise BadMessage("too_deep") from None
+        except Exception:  # its text may hold a value
+            del ds[one.tag]
+            continue
+        if element.VR == "SQ":
+            found += element.value
+    return found
 
 
 @cache
@@ -365,7 +433,8 @@ def part10(file: BinaryIO) -> Part10:
 def _meta_of(data: bytes, at: int) -> tuple[dict[str, str], int]:
     """What of group 0002 we look at, and where it ends: explicit VR little endian, whatever follows."""
     said: dict[str, str] = {}
-    while data[at : at + 2] == b"\x02\x00":
+    stated = -1  # end by (0002,0000): often a lie, but what is deflated may look as if it went on
+    while data[at : at + 2] == b"\x02\x00" and not (at == stated and said.get("syntax") in INFLATED):
         vr = data[at + 4 : at + 6]
         head = 12 if vr in LONG else 8
         if not b"AA" <= vr <= b"ZZ" or len(data) < at + head:
@@ -381,6 +450,8 @@ def _meta_of(data: bytes, at: int) -> tuple[dict[str, str], int]:
                 raise BadMessage("bad_meta", f"{tag:08X}")
             said[_META[tag]] = text
         at += head + length
+        if tag == 0x00020000 and length == 4:
+            stated = at + int.from_bytes(value, "little")
     return said, at
 
 
