@@ -144,7 +144,9 @@ def test_ghosts_are_seen() -> None:
     assert turned == pytest.approx(found[3], abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["RG1_UNCI.dcm", "J2K_pixelrep_mismatch.dcm", "explicit_VR-UN.dcm", "bad_sequence.dcm"])
+@pytest.mark.parametrize(
+    "name", ["RG1_UNCI.dcm", "J2K_pixelrep_mismatch.dcm", "explicit_VR-UN.dcm", "bad_sequence.dcm"]
+)
 def test_smear_is_seen_whatever_its_direction(name: str) -> None:
     values = image(name)
     ds = header(*values.shape)

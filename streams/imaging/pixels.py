@@ -57,7 +57,7 @@ class Pixels:
 
     def __init__(self, file: BinaryIO | io.RawIOBase) -> None:
         source = _Lent(file) if isinstance(file, io.RawIOBase) else file
-        with _bad("header"):
+        with bad("header"):
             self.syntax, implicit, body = _data_set(source)
             if self.syntax == DeflatedExplicitVRLittleEndian:
                 body = _inflated(body)
@@ -78,7 +78,7 @@ class Pixels:
             self._decoder = get_decoder(self.syntax)
         except NotImplementedError:
             raise BadMessage("unknown_syntax", "TransferSyntaxUID") from None
-        with _bad("Image Pixel Module"):
+        with bad("Image Pixel Module"):
             self._options = _options(self.header)
         self.count = int(self._options["number_of_frames"])
         if self.samples * self._sample_bytes > FRAME_BYTES:
@@ -98,7 +98,7 @@ class Pixels:
         """
         if not 0 <= number < self.count:
             raise BadMessage("bad_pixels", "NumberOfFrames")
-        with _bad(self._keyword):
+        with bad(self._keyword):
             values = self._encapsulated(number) if self.syntax.is_encapsulated else self._native(number)
             values = values.astype(values.dtype.newbyteorder("="), copy=False)
             return np.ascontiguousarray(values)
@@ -113,7 +113,7 @@ class Pixels:
         each = self.header.get("PerFrameFunctionalGroupsSequence")
         if not shared and not each:
             return self.header
-        with _bad("Functional Groups"):
+        with bad("Functional Groups"):
             said = self.header.group_dataset(0x0028)
             for keyword in ("Modality", "PresentationLUTShape"):
                 if keyword in self.header:
@@ -250,7 +250,7 @@ class _Lent(io.BufferedReader):
 
 
 @contextmanager
-def _bad(where: str) -> Iterator[None]:
+def bad(where: str) -> Iterator[None]:
     """What pydicom and its decoders raise is `bad_pixels`: their texts hold values. Lack of memory is not theirs."""
     try:
         yield

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 from pydicom import Dataset
 
@@ -31,9 +32,11 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 MEDIAN = 0.6745  # of the absolute values of a normal distribution, in standard deviations
+MOST_SIDE = 2560  # pixels: of a larger image (a mammogram) so much is looked at
 DIRECTIONS = 8
+MOST_DETAIL = 1024  # pixels a side that the directions are looked for in
 DETAIL = 0.08, 0.3  # cycles a pixel: above what anatomy prefers a direction in, below what noise is all of
-SMEARED = 0.3  # share of the gradient's power across it: 0.3 to 1 in most images as they are, 0.01 to 0.3 smeared by 9
+SMEARED = 0.3  # of the power across it: more in 11 of 16 real images, less in 14 smeared by 11 pixels
 LEAST_SHARE = 0.05  # of the pixels: a body smaller than this is none, and everything counts
 GHOSTS = 0.1  # signal beside the body, as a share of the body's, that is motion beyond doubt
 
@@ -55,6 +58,8 @@ def quality(stored: Values, ds: Dataset, shown: Image | None = None) -> Quality:
     `shown`: the image as `display` has it, where it is there already.
     """
     shown = display(stored, ds) if shown is None else shown
+    where = _part(shown)
+    stored, shown = stored[where], shown[where]
     if stored.ndim == 3:
         shown = luminance(shown)
         stored, values, empty = shown, shown.astype(np.float32), np.zeros(shown.shape, np.bool_)
@@ -107,6 +112,21 @@ def sharpness(values: Floats, where: Mask, sigma: float = 0.0) -> float:
         total += float(steps[inside].sum())
         kept += float(np.minimum(steps, blurred)[inside].sum())
     return (total - kept) / total if total else 0.0
+
+
+def _part(shown: Image) -> tuple[slice, slice]:
+    """All of an image, or MOST_SIDE x MOST_SIDE of a larger one, around the middle of what is bright."""
+    height, width = shown.shape[:2]
+    if max(height, width) <= MOST_SIDE:
+        return slice(None), slice(None)
+    small = luminance(np.ascontiguousarray(shown[::8, ::8]))
+    rows, columns = np.nonzero(small > small.mean())
+    places = (rows.mean() * 8, columns.mean() * 8) if len(rows) else (height / 2, width / 2)
+    down, right = (
+        min(max(0, int(place) - MOST_SIDE // 2), max(0, side - MOST_SIDE))
+        for place, side in zip(places, (height, width), strict=True)
+    )
+    return slice(down, down + MOST_SIDE), slice(right, right + MOST_SIDE)
 
 
 def _storable(stored: Values, ds: Dataset) -> tuple[float, float]:
@@ -170,25 +190,34 @@ def _ghosts(values: Floats, body: Mask, empty: Mask) -> float:
 
 def _smear(values: Floats, inside: Mask, sigma: float) -> float:
     """0 to 1: power of the gradient along one of eight directions as a share of that across it, where it is least."""
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    part = tuple(_middle(np.flatnonzero(inside.any(axis=axis))) for axis in (1, 0))
     height, width = inside[part].shape
-    if min(height, width) < 16:
+    if min(height, width) < 16 or not inside[part].any():
         return 0.0
     mask = inside[part].astype(np.float32)
     near = cv2.GaussianBlur(mask, (0, 0), 4)
     mean = cv2.GaussianBlur(values[part] * mask, (0, 0), 4) / np.maximum(near, 1e-3)  # of the body's pixels around
     weights = near * mask * np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
-    power = np.abs(np.fft.fft2((values[part] - mean) * weights)) ** 2 - sigma**2 * float((weights**2).sum())
-    down, right = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
-    squared = down**2 + right**2
+    power = np.abs(scipy.fft.rfft2((values[part] - mean) * weights)) ** 2
+    down, right = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
+    squared = (down**2 + right**2).astype(np.float32)
     ring = (squared > DETAIL[0] ** 2) & (squared < DETAIL[1] ** 2)
-    turn = (np.rint(np.arctan2(down, right) / np.pi * DIRECTIONS) % DIRECTIONS).astype(int)
-    energy = np.array([(power * squared)[ring & (turn == one)].mean() for one in range(DIRECTIONS)])
+    turn = np.rint(np.arctan2(down, right)[ring] / np.pi * DIRECTIONS).astype(int) % DIRECTIONS
+    noisy = sigma**2 * float((weights**2).sum())  # power of the noise, at each frequency
+    counts = np.maximum(np.bincount(turn, minlength=DIRECTIONS), 1)
+    energy = np.bincount(turn, (power[ring] - noisy) * squared[ring], DIRECTIONS) / counts
     across = np.roll(energy, DIRECTIONS // 2)
-    floor = sigma**2 * float((weights**2).sum()) * float(squared[ring].mean())  # less than the noise tells nothing
+    floor = noisy * float(squared[ring].mean())  # less than the noise tells nothing
     told = across > max(floor, 1e-12)
     if not told.any():
         return 0.0
     least = float((np.maximum(energy, 0)[told] / across[told]).min())
     return max(0.0, 1 - least / SMEARED)
+
+
+def _middle(places: NDArray[np.intp]) -> slice:
+    """From the first to the last, but no more than MOST_DETAIL in the middle, and a number that transforms fast."""
+    count = int(places[-1] - places[0]) + 1
+    kept = min(MOST_DETAIL, count - count % 16 or count)
+    start = int(places[0]) + (count - kept) // 2
+    return slice(start, start + kept)
