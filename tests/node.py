@@ -217,5 +217,10 @@ def tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([name, *arguments], capture_output=True, text=True, timeout=300, env=environment)
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
 def has(name: str) -> bool:
     return shutil.which(name) is not None

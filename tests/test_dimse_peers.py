@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import subprocess
 import urllib.request
@@ -18,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 from schemas.wire import dimse
 from tests import images
 from tests.certificates import Authority
-from tests.node import TITLE, Running, client, has, status, tool
+from tests.node import TITLE, Running, client, has, listens, status, tool
 from tests.ports import free_port
 from tests.test_dimse import _prepared, _sendable, data_set, eventually, node, setting
 
@@ -32,17 +31,12 @@ def process(*command: str, cwd: Path, port: int) -> Iterator[None]:
     """A server of somebody else's, once it listens."""
     running = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: running.poll() is not None or _listens(port))
+        eventually(lambda: running.poll() is not None or listens(port))
         assert running.poll() is None
         yield
     finally:
         running.terminate()
         running.wait(20)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def study(folder: Path, files: int = 5) -> Path:
