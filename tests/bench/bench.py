@@ -29,6 +29,7 @@ from typing import Any
 
 import beds
 import dimse
+import images
 import load
 import outcomes
 import plan
@@ -252,6 +253,12 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self.home) as folder, listener(self.home, "dicom") as (port, running):
             for name, value in (*dimse.rows(Path(folder), port, count), *dimse.large(port, running)):
                 self.rows[name].append(value)
+
+    def images(self) -> None:
+        """Images at a steady pace, to what their pixels are like."""
+        self._seed += 1
+        with process(self.home, "ours", WORKERS["ours"]), listener(self.home, "dicom") as (port, _):
+            self._quantiles("image_searchable", images.searchable(port, 10, self.seconds, f"BENCH{self._seed}"))
 
     def seal(self) -> None:
         """Fields sealed and opened again, keys looked up, beside the bare cipher; one thread."""
@@ -513,6 +520,8 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
         for name in ("ours", "orthanc", "dcmtk")
     ),
     *((f"dicom_mb_{lines}", "MB/s", None) for lines in dimse.LINES),
+    ("image_searchable_p50", "s", None),
+    ("image_searchable_p99", "s", None),
     ("dicom_large_mb", "MB/s", None),
     ("dicom_large_memory", "MiB", None),
     ("worker_memory", "MiB", None),
@@ -609,6 +618,7 @@ def main() -> None:
                 "beds": bench.beds,
                 "outcomes": bench.outcomes,
                 "dicom": lambda: bench.dicom(40 if given.quick else 200),
+                "images": bench.images,
                 "seal": bench.seal,
             }
             chosen = {name: one for name, one in rounds.items() if not given.only or name in given.only}
