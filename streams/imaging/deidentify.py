@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydicom import Dataset
+from pydicom.charset import python_encoding
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement, empty_value_for_VR
@@ -104,7 +105,7 @@ SHAPES = {  # PS3.5 6.2; what is kept has to be what it says it is
     "TM": re.compile(r"\d\d:?(?:\d\d)?:?(?:\d\d)?(?:\.\d{1,6})?", re.ASCII),
     "UI": re.compile(r"\d+(?:\.\d+)*", re.ASCII),
 }
-# Shapes of a dummy's values that a reader cannot do without (PS3.3 C.17.3, C.10.5): of a closed list, they tell nothing.
+# Values of a dummy that a reader cannot do without (PS3.3 C.17.3, C.10.5): of a closed list, they tell nothing.
 STRUCTURE = {
     "ContinuityOfContent": {"SEPARATE", "CONTINUOUS"},
     "RelationshipType": {"CONTAINS", "HAS OBS CONTEXT", "HAS CONCEPT MOD", "HAS PROPERTIES", "HAS ACQ CONTEXT"}
@@ -114,7 +115,7 @@ STRUCTURE = {
     "GraphicType": {"POINT", "POLYLINE", "INTERPOLATED", "CIRCLE", "ELLIPSE", "MULTIPOINT", "POLYGON", "ELLIPSOID"},
     "GraphicAnnotationUnits": {"PIXEL", "DISPLAY", "MATRIX"},
 }
-# Text items of a report that say who or where, by concept (PS3.16 TID 1003, 1004, 1005, 1006, 1020), and what keeps them.
+# Text items of a report that say who or where, by concept (PS3.16 TID 1003 to 1006, 1020), and what keeps them.
 SAYS_WHO: Final[dict[str, Option | None]] = {
     "121009": Option.INSTITUTION,  # Person Observer's Organization Name
     "121013": Option.DEVICE,  # Device Observer Name
@@ -359,6 +360,8 @@ class _Work:
         vr, values = str(found.VR), _values(found)
         if int(found.tag) in PIXELS or not values:
             return found
+        if int(found.tag) == CHARACTER_SET and not all(one in python_encoding for one in values):
+            return _made(CHARACTER_SET, vr, ["ISO_IR 192"])  # it was read as if nothing had been said
         if vr == "UN" and not found.tag.is_private:
             return None
         if vr in TEXT:
