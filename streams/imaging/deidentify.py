@@ -8,7 +8,7 @@ a value, empty or a dummy, is allowed wherever the attribute may as well be left
 What the table does not list is kept, but (note 4 and the notes below E.1.1 in the standard):
 - dates and times are as the listed ones are, names of persons are replaced, and instance UIDs too;
 - the record's own names and numbers, wherever else they stand, are removed from text, codes, numbers and bytes;
-- text that is long enough to tell stories (ST, LT, UT) is read by `schemas.deidentify` as well;
+- text is read by `schemas.deidentify` as well, but for short strings (SH) and what a maker says of its machine;
 - what neither the table nor the dictionary knows, or cannot be read as what it says it is, is removed.
 
 Not here: the pixels (`pixels_clean` says what became of them), the sound of a waveform, a document in an object (it is
@@ -35,7 +35,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement, empty_value_for_VR
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import UID_dictionary
+from pydicom.uid import UID
 
 from infra.crypto import keyed_hash
 from infra.errors import BadMessage
@@ -91,8 +91,9 @@ DUMMIES: Final[dict[str, Any]] = {
     "UR": "about:blank",
 }
 LONGEST = {"AE": 16, "CS": 16, "SH": 16, "LO": 64, "ST": 1024, "LT": 10240}  # characters (PS3.5 6.2)
-FREE = {"ST", "LT", "UT"}
-TEXT = FREE | {"LO", "SH", "UC"}
+FREE = {"LO", "LT", "ST", "UC", "UT"}
+TEXT = FREE | {"SH"}
+MACHINE = {"Manufacturer", "ManufacturerModelName", "SoftwareVersions", "TransducerData"}  # versions look like dates
 CODED = {"AE", "CS", "UR"}
 TEMPORAL = {"DA", "DT", "TM"}
 INTEGERS = {"IS", "SL", "SS", "SV", "UL", "US", "UV"}
@@ -341,11 +342,9 @@ class _Work:
     def _uid(self, said: str) -> str:
         """2.25 and 128 bits (PS3.5 B.2); those of the standard itself stay."""
         said = said.strip(" \0")
-        return (
-            said
-            if said in UID_dictionary
-            else f"2.25.{int.from_bytes(keyed_hash(self.secret, b'uid', said.encode())[:16])}"
-        )
+        if UID(said, validation_mode=IGNORE).name != said:
+            return said
+        return f"2.25.{int.from_bytes(keyed_hash(self.secret, b'uid', said.encode())[:16])}"
 
     def _moved(self, found: DataElement) -> list[str]:
         """Times of day as they are; none where one is no date."""
@@ -365,6 +364,7 @@ class _Work:
         if vr == "UN" and not found.tag.is_private:
             return None
         if vr in TEXT:
+            free = (free or vr in FREE) and found.keyword not in MACHINE
             made: list[Any] = [self._text(str(one), vr, free) for one in values]
         elif vr == "PN":
             made = [DUMMIES[vr]] * len(values)
@@ -381,7 +381,7 @@ class _Work:
         return found if made == values else _made(int(found.tag), vr, made)
 
     def _text(self, said: str, vr: str, free: bool) -> str:
-        cleaned = self.scrubber.clean(said) if free or vr in FREE else self.scrubber.clean_own(said)
+        cleaned = self.scrubber.clean(said) if free else self.scrubber.clean_own(said)
         if self._within(cleaned):
             return _REMOVED
         return cleaned[: LONGEST.get(vr)] if cleaned != said else said
@@ -404,7 +404,7 @@ class _Work:
 
     def meta(self, meta: Dataset, made: Dataset) -> FileMetaDataset:
         """Nothing of the old one but the syntax (E.1.1, item 7)."""
-        new = FileMetaDataset()
+        new: Any = FileMetaDataset()
         new.MediaStorageSOPClassUID = made.get("SOPClassUID") or header.uid(meta, "MediaStorageSOPClassUID")
         instance = header.uid(meta, "MediaStorageSOPInstanceUID")
         kept = Option.UIDS in self.options
