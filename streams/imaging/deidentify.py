@@ -145,7 +145,6 @@ CHARACTER_SET = 0x00080005
 TEXT_VALUE = 0x0040A160
 OFFSETS = {0x7FE00001, 0x7FE00002, 0x7FE00003}
 PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
-ICON = 0x00880200
 DIRECTORY = "1.2.840.10008.1.3.10"
 PRIVATE = "private"
 SafePrivate = frozenset[
@@ -300,7 +299,7 @@ class _Work:
         group, row = tag >> 16, row_of(tag)
         if not tag & 0xFFFF or group == 0xFFFE or (group in (0, 2) and (not depth or row is None)):
             return "X"  # lengths of groups are wrong by now; commands and file meta are no part of a data set
-        if (tag in PIXELS | OFFSETS and depth) or tag == ICON or 0x6000 <= group <= 0x60FF:
+        if (tag in PIXELS | OFFSETS and depth) or 0x6000 <= group <= 0x60FF:
             return "X"  # the size and the place of an overlay are nothing without it
         if row is None and not _vr(tag):
             return "X"
@@ -404,13 +403,17 @@ class _Work:
 
     def meta(self, meta: Dataset, made: Dataset) -> FileMetaDataset:
         """Nothing of the old one but the syntax (E.1.1, item 7)."""
-        new: Any = FileMetaDataset()
-        new.MediaStorageSOPClassUID = made.get("SOPClassUID") or header.uid(meta, "MediaStorageSOPClassUID")
         instance = header.uid(meta, "MediaStorageSOPInstanceUID")
-        kept = Option.UIDS in self.options
-        new.MediaStorageSOPInstanceUID = made.get("SOPInstanceUID") or (instance if kept else self._uid(instance))
-        if syntax := header.uid(meta, "TransferSyntaxUID"):
-            new.TransferSyntaxUID = syntax
+        if instance and Option.UIDS not in self.options:
+            instance = self._uid(instance)
+        new = FileMetaDataset()
+        for keyword, said in {
+            "MediaStorageSOPClassUID": made.get("SOPClassUID") or header.uid(meta, "MediaStorageSOPClassUID"),
+            "MediaStorageSOPInstanceUID": made.get("SOPInstanceUID") or instance,
+            "TransferSyntaxUID": header.uid(meta, "TransferSyntaxUID"),
+        }.items():
+            if said:
+                setattr(new, keyword, said)
         return new
 
 
