@@ -6,6 +6,7 @@ Who may is written into the audit before an object is opened, and pixels are dec
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -107,6 +108,17 @@ def alike(caller: Caller, wanted: str, k: int, narrow: Narrow = EVERYTHING) -> l
         for row in rows:
             row.pop("patient_ref", None)
     return rows
+
+
+def laid(
+    caller: Caller, prior: str, follow_up: str, out: Path | None, frames: tuple[int | None, int | None] = (None, None)
+) -> dict[str, Any]:
+    """How a follow-up lies on its prior: turn, shift, how alike they are before and after. Raises as `show` does."""
+    one, other = stored(caller, [prior, follow_up])
+    found, made = run(look.laid, one.claim, other.claim, frames)
+    if out is not None:
+        keep(out, made)
+    return {"prior": one.document, "follow_up": other.document, **dataclasses.asdict(found)}
 
 
 def stored(caller: Caller, wanted: Sequence[str], study: str = "") -> list[Stored]:

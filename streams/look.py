@@ -16,6 +16,7 @@ from infra.objects import CHUNK, Claim, Objects
 
 if TYPE_CHECKING:
     from streams.imaging.describe import Described
+    from streams.imaging.register import Registration
 
 PREVIEW = "preview"
 AWAY = "away"  # the store is: not the image's fault, so it is asked again
@@ -45,6 +46,17 @@ def picture(claim: Claim, frame: int | None, window: str, steps: Sequence[str]) 
 
     with _opened(claim) as file:
         return render(file, frame, window, steps)
+
+
+def laid(prior: Claim, follow_up: Claim, frames: tuple[int | None, int | None]) -> tuple[Registration, bytes]:
+    """How a follow-up lies on its prior, and a PNG: the prior in red, the follow-up as it then lies in cyan.
+
+    Raises BadMessage: not_registered, and what decoding may; UsageError.
+    """
+    from streams.imaging.render import overlaid
+
+    with _opened(prior) as one, _opened(follow_up) as other:
+        return overlaid(one, other, frames)
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def test_a_picture(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> 
     assert os.stat(out).st_mode & 0o777 == 0o600
     shown = np.asarray(Picture.open(out))
     assert shown.shape == (64, 64)
-    assert shown[32, 20] == pytest.approx(128, abs=60), "water is in the middle of the window"
+    assert shown[40, 32] == pytest.approx(128, abs=60), "water is in the middle of the window"
     assert shown[0, 0] == 0, "air is below it"
     assert command("image", "show", event, "--preview", "--out", str(out)).returncode == 0
     edges = command("image", "show", event, "--step", "equalise", "--step", "edges", "--out", str(out))
@@ -141,6 +141,16 @@ def test_a_picture(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> 
     assert not (tmp_path / "no.png").exists()
     told = json.loads(command("audit", "patient", f"HOSP|MR|IM{PATIENT}", "--json").stdout)
     assert "pixels" in json.dumps(told), "who looked is in the audit"
+
+
+def test_a_follow_up_on_its_prior(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> None:
+    out = tmp_path / "both.png"
+    pair = instance(sent, "2.dcm"), instance(sent, "3.dcm")
+    found = json.loads(command("image", "register", *pair, "--out", str(out), "--json").stdout)
+    assert abs(found["angle"]) < 0.5
+    assert max(map(abs, found["shift"])) < 0.8, "a pixel: nobody moved"
+    assert found["after"]["correlation"] > 0.9
+    assert np.asarray(Picture.open(out)).shape == (64, 64, 3)
 
 
 def test_only_who_may_sees_a_picture(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> None:

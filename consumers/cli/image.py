@@ -69,3 +69,26 @@ def register(app: typer.Typer) -> None:
             said = [safe(str(row.get(name, ""))) for name in ("modality", "body_part", "device_model")]
             table.add_row(str(rank), f"{row['cosine']:.3f}", *said, row["id"])
         Console().print(table)
+
+    @commands.command("register")
+    def lay(
+        prior: Image,
+        follow_up: Annotated[str, typer.Argument(help="The later image, of the same modality.")],
+        out: Annotated[Path | None, typer.Option(help="A PNG of both: the prior red, the follow-up cyan.")] = None,
+        frame: Annotated[int | None, typer.Option(min=1, help="Of the prior, where it has many.")] = None,
+        follow_up_frame: Annotated[int | None, typer.Option(min=1, help="Of the follow-up.")] = None,
+        purpose: MaybePurpose = None,
+        role: Role = None,
+        as_json: Json = False,
+    ) -> None:
+        """Lay a follow-up on its prior, rigidly: the turn, the shift in mm, how alike they are before and after."""
+        from consumers import imaging
+
+        found = imaging.laid(permit("image", purpose, role), prior, follow_up, out, (frame, follow_up_frame))
+        if as_json:
+            typer.echo(json.dumps(found))
+            return
+        before, after = found["before"]["correlation"], found["after"]["correlation"]
+        right, down = found["shift"]
+        typer.echo(f"turned {found['angle']:.2f} degrees, shifted {right:.2f} mm to the right and {down:.2f} mm down")
+        typer.echo(f"correlation {before:.3f} before, {after:.3f} after")

@@ -57,7 +57,7 @@ class Pixels:
 
     def __init__(self, file: BinaryIO | io.RawIOBase) -> None:
         source = _Lent(file) if isinstance(file, io.RawIOBase) else file
-        with _bad("header"):
+        with bad("header"):
             self.syntax, implicit, body = _data_set(source)
             if self.syntax == DeflatedExplicitVRLittleEndian:
                 body = _inflated(body)
@@ -78,10 +78,10 @@ class Pixels:
             self._decoder = get_decoder(self.syntax)
         except NotImplementedError:
             raise BadMessage("unknown_syntax", "TransferSyntaxUID") from None
-        with _bad("Image Pixel Module"):
+        with bad("Image Pixel Module"):
             self._options = _options(self.header)
         self.count = int(self._options["number_of_frames"])
-        if self.samples * np.dtype(self._sample).itemsize > FRAME_BYTES:
+        if self.samples * self._sample_bytes > FRAME_BYTES:
             raise BadMessage("too_large", "Rows")
         self._fragments: tuple[array[int], array[int]] | None = None
 
@@ -98,7 +98,7 @@ class Pixels:
         """
         if not 0 <= number < self.count:
             raise BadMessage("bad_pixels", "NumberOfFrames")
-        with _bad(self._keyword):
+        with bad(self._keyword):
             values = self._encapsulated(number) if self.syntax.is_encapsulated else self._native(number)
             values = values.astype(values.dtype.newbyteorder("="), copy=False)
             return np.ascontiguousarray(values)
@@ -113,10 +113,11 @@ class Pixels:
         each = self.header.get("PerFrameFunctionalGroupsSequence")
         if not shared and not each:
             return self.header
-        with _bad("Functional Groups"):
+        with bad("Functional Groups"):
             said = self.header.group_dataset(0x0028)
-            if "Modality" in self.header:
-                said["Modality"] = self.header["Modality"]
+            for keyword in ("Modality", "PresentationLUTShape"):
+                if keyword in self.header:
+                    said[keyword] = self.header[keyword]
             groups = [*(shared or [])[:1], *(each or [])[number : number + 1]]
             macros = [element.value[0] for group in groups for element in group if element.VR == "SQ" and element.value]
             for element in (element for macro in macros for element in macro):
@@ -125,17 +126,16 @@ class Pixels:
         return said
 
     @property
-    def _sample(self) -> str:
-        if self._keyword != "PixelData":
-            return "f4" if self._keyword == "FloatPixelData" else "f8"
-        return f"u{max(1, int(self._options['bits_allocated']) // 8)}"
+    def _sample_bytes(self) -> int:
+        floats = {"FloatPixelData": 4, "DoubleFloatPixelData": 8}
+        return floats.get(self._keyword) or max(1, int(self._options["bits_allocated"]) // 8)
 
     def _native(self, number: int) -> NDArray[Any]:
         """PS3.5 8.1.1: frames follow one another without padding, those of 1 bit within a byte."""
         if self._bytes == UNDEFINED:
             raise BadMessage("bad_pixels", self._keyword)
         options = dict(self._options)
-        bits = self.samples * (1 if options["bits_allocated"] == 1 else 8 * np.dtype(self._sample).itemsize)
+        bits = self.samples * (1 if options["bits_allocated"] == 1 else 8 * self._sample_bytes)
         there = 8 * min(self._bytes, self._end - self._start)
         if options["photometric_interpretation"] == "YBR_FULL_422":
             if there < bits * self.count:
@@ -144,6 +144,11 @@ class Pixels:
                 options["photometric_interpretation"] = "YBR_FULL"
         if bits * (number + 1) > there:
             raise BadMessage("bad_pixels", self._keyword)
+        if options["bits_allocated"] == 1 and options["samples_per_pixel"] == 1:
+            first, past = bits * number, bits * (number + 1)
+            packed = np.frombuffer(_read(self._file, self._start + first // 8, -(-past // 8) - first // 8), np.uint8)
+            one = np.unpackbits(packed, bitorder="little")[first % 8 : first % 8 + bits]
+            return one.reshape(options["rows"], options["columns"])
         self._file.seek(self._start)
         return self._decoded(self._file, number, **options, pixel_vr=self._vr)
 
@@ -167,7 +172,7 @@ class Pixels:
 
     def _joined(self, number: int) -> bytes:
         pieces, size = [], 0
-        most = 2 * self.samples * np.dtype(self._sample).itemsize + SLACK_BYTES  # noise that grew by its compression
+        most = 2 * self.samples * self._sample_bytes + SLACK_BYTES  # noise that grew by its compression
         for start, length in self._lies(number):
             size += length
             if size > most:
@@ -245,7 +250,7 @@ class _Lent(io.BufferedReader):
 
 
 @contextmanager
-def _bad(where: str) -> Iterator[None]:
+def bad(where: str) -> Iterator[None]:
     """What pydicom and its decoders raise is `bad_pixels`: their texts hold values. Lack of memory is not theirs."""
     try:
         yield
