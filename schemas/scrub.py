@@ -45,6 +45,12 @@ class Scrubber:
         spans = self.spans(normal)
         return redact(normal, spans) if spans else text
 
+    def clean_own(self, text: str) -> str:
+        """Without the record's own terms alone: for a word of a vocabulary, in which a maker's name is no person's."""
+        normal = text if text.isascii() else unicodedata.normalize("NFKC", text)
+        spans = self._own_spans(normal)
+        return redact(normal, spans) if spans else text
+
     def holds(self, code: str) -> bool:
         """Whether one of the record's own terms stands in a code: a word, or a number long enough to be no accident."""
         squeezed = _squeeze(code)
@@ -58,11 +64,12 @@ class Scrubber:
 
     def spans(self, text: str) -> list[Span]:
         """What of a text, in NFKC, identifies: the record's own terms, and what does so by itself."""
+        return identifiers(text) + self._own_spans(text)
+
+    def _own_spans(self, text: str) -> list[Span]:
         squeezed = _squeeze(text)
-        found = identifiers(text)
-        if hits := [(short, term) for short, term in self._terms if short in squeezed]:
-            found += _own(text, hits)
-        return found
+        hits = [(short, term) for short, term in self._terms if short in squeezed]
+        return list(_own(text, hits)) if hits else []
 
 
 def _squeeze(text: str) -> str:

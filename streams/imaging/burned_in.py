@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from schemas.wire.dicom_header import items, number
-from streams.imaging.display import Image, Values, display, luminance, modality, palette
+from streams.imaging.display import Image, Values, display, inverted, luminance, modality, palette
 
 READ_AGAIN = 3  # times that a frame is blanked and looked at again, at most
 LEAST_SCORE = 0.4  # of the recogniser: below it the letters are vessels and ribs
@@ -97,15 +97,13 @@ def black(values: Values, ds: Dataset) -> int | float:
     """
     if values.ndim == 3:
         return 0
-    photometric = str(ds.get("PhotometricInterpretation", ""))
-    if photometric == "PALETTE COLOR":
+    if str(ds.get("PhotometricInterpretation", "")) == "PALETTE COLOR":
         present = np.unique(values)
         return int(present[luminance(palette(present[np.newaxis], ds))[0].argmin()])
-    inverse = photometric == "MONOCHROME1" or ds.get("PresentationLUTShape") == "INVERSE"
     some = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if not some.size:
         return 0
-    dark: int | float = (some.max() if inverse else some.min()).item()
+    dark: int | float = (some.max() if inverted(ds) else some.min()).item()
     return dark
 
 
@@ -165,8 +163,8 @@ def _whole(values: Values, ds: Dataset) -> NDArray[np.uint16] | None:
 
 
 def _levelled(grey: NDArray[Any]) -> Image:
-    made = cv2.createCLAHE(3.0, (8, 8)).apply(np.ascontiguousarray(grey))
-    return np.asarray(made >> 8 if made.dtype == np.uint16 else made, np.uint8)
+    made = np.asarray(cv2.createCLAHE(3.0, (8, 8)).apply(np.ascontiguousarray(grey)))
+    return np.asarray(made // 256 if made.dtype == np.uint16 else made, np.uint8)
 
 
 def _tiles(image: Image) -> Iterator[tuple[int, int, Image]]:

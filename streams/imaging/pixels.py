@@ -17,6 +17,7 @@ import zlib
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -49,29 +50,61 @@ warnings.filterwarnings("ignore", module="pydicom")
 decoders.register()
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A Part 10 file up to its pixels, and where those lie. `keyword` is empty where it has none, as a report."""
+
+    syntax: UID
+    header: Dataset = field(repr=False)
+    keyword: str  # PixelData, FloatPixelData, DoubleFloatPixelData
+    vr: str
+    bytes: int  # of the value, as its element says: UNDEFINED of encapsulated pixels
+    start: int
+    end: int  # of the file
+    file: BinaryIO = field(repr=False)  # of a deflated one as inflated
+
+    def fragments(self) -> Iterator[tuple[int, int]]:
+        """Start and length of each item of encapsulated pixels (PS3.5 A.4), the offset table first."""
+        at = self.start
+        while found := _item(self.file, at, self.end):
+            yield found
+            at = sum(found)
+
+
+def opened(file: BinaryIO | io.RawIOBase, header_bytes: int = HEADER_BYTES) -> Opened:
+    """`file` is left open. An element of the header that is larger than `header_bytes` is there without its value."""
+    with bad("header"):
+        syntax, implicit, body = _data_set(_Lent(file) if isinstance(file, io.RawIOBase) else file)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            body = _inflated(body)
+        header = read_dataset(
+            body,
+            is_implicit_VR=implicit,
+            is_little_endian=syntax.is_little_endian,
+            stop_when=lambda tag, vr, length: tag in KEYWORDS,
+            defer_size=header_bytes,
+        )
+        keyword, vr, size = _pixel_element(body, implicit, syntax.is_little_endian)
+        start = body.tell()
+        return Opened(syntax, header, keyword, vr, size, start, body.seek(0, io.SEEK_END), body)
+
+
 class Pixels:
     """The frames of one Part 10 file. `file` is read at any place, and left open.
 
     `header` is the data set up to the pixels, `count` the number of frames as the header has it.
     """
 
-    def __init__(self, file: BinaryIO | io.RawIOBase) -> None:
-        source = _Lent(file) if isinstance(file, io.RawIOBase) else file
-        with bad("header"):
-            self.syntax, implicit, body = _data_set(source)
-            if self.syntax == DeflatedExplicitVRLittleEndian:
-                body = _inflated(body)
-            self._file = body
-            self.header = read_dataset(
-                body,
-                is_implicit_VR=implicit,
-                is_little_endian=self.syntax.is_little_endian,
-                stop_when=lambda tag, vr, length: tag in KEYWORDS,
-                defer_size=HEADER_BYTES,
-            )
-            self._keyword, self._vr, self._bytes = _pixel_element(body, implicit, self.syntax.is_little_endian)
-            self._start = body.tell()
-            self._end = body.seek(0, io.SEEK_END)
+    def __init__(self, file: BinaryIO | io.RawIOBase | Opened) -> None:
+        one = file if isinstance(file, Opened) else opened(file)
+        self.syntax, self.header, self._file = one.syntax, one.header, one.file
+        self._keyword, self._vr, self._bytes, self._start, self._end = (
+            one.keyword,
+            one.vr,
+            one.bytes,
+            one.start,
+            one.end,
+        )
         if not self._keyword or not self._bytes:
             raise BadMessage("no_pixels", "PixelData")
         try:
