@@ -6,8 +6,9 @@ only where it is used.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,6 +17,7 @@ from infra.objects import CHUNK, Claim, Objects
 
 if TYPE_CHECKING:
     from streams.imaging.describe import Described
+    from streams.imaging.export import Exported
     from streams.imaging.register import Registration
 
 PREVIEW = "preview"
@@ -57,6 +59,24 @@ def laid(prior: Claim, follow_up: Claim, frames: tuple[int | None, int | None]) 
 
     with _opened(prior) as one, _opened(follow_up) as other:
         return overlaid(one, other, frames)
+
+
+def exported(claim: Claim, out: str, secret: bytes, options: tuple[str, ...], allow_unclean: bool) -> Exported:
+    """The image without its patient, in the file `out`, which is there whole or not at all.
+
+    Raises BadMessage: pixels_not_clean, and what decoding may.
+    """
+    from streams.imaging.deidentify import Option
+    from streams.imaging.export import export
+
+    chosen = frozenset(Option(one) for one in options)
+    try:
+        with _opened(claim) as file, open(out, "wb") as made:
+            return export(file, made, secret, chosen, allow_unclean=allow_unclean)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.remove(out)
+        raise
 
 
 @contextmanager

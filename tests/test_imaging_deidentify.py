@@ -95,8 +95,12 @@ def value_of(vr: str, action: str) -> Any:
         return "MERIDIAN" if action == "C" else "ZEBRA"
     if vr in ("OB", "OW", "UN"):
         return b"Zebra123"
-    return TEMPORAL.get(vr) or NUMBERS.get(vr) or {"AS": "064Y", "UI": UID, "UR": "http://zebra/lesion"}.get(
-        vr, "Meridian lesion" if action == "C" else "Zebra lesion"
+    return (
+        TEMPORAL.get(vr)
+        or NUMBERS.get(vr)
+        or {"AS": "064Y", "UI": UID, "UR": "http://zebra/lesion"}.get(
+            vr, "Meridian lesion" if action == "C" else "Zebra lesion"
+        )
     )
 
 
