@@ -381,14 +381,15 @@ class Association:
                     await receiving.take(piece)
             started = time.perf_counter()
             self._patience.reschedule(None)
-            self.answering = True
+            self.answering = True  # a node that has to end waits for it
             status, reason = await receiving.publish()
+            await receiving.abandon()
+            metrics.ANSWER_SECONDS.labels(FEED).observe(time.perf_counter() - started)
+            metrics.ANSWERED.labels(FEED, f"{status:04X}", reason).inc()
+            return await self._answer(context, command, status, reason)
         finally:
             self.answering = False
             await receiving.abandon()
-        metrics.ANSWER_SECONDS.labels(FEED).observe(time.perf_counter() - started)
-        metrics.ANSWERED.labels(FEED, f"{status:04X}", reason).inc()
-        return await self._answer(context, command, status, reason)
 
 
 class _Receiving:
@@ -464,10 +465,10 @@ class _Receiving:
 
     async def abandon(self) -> None:
         """Leave nothing of what was not published; may be called at any time."""
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        await self._written()
         if self._incoming is not None:
-            await self._images.aside(self._incoming.abandon)
+            incoming, self._incoming = self._incoming, None
+            await self._images.aside(incoming.abandon)
 
 
 def storage(abstract: str) -> bool:
