@@ -32,7 +32,7 @@ from schemas.wire.dicom_elements import Elements, dataset, meta, uid
 DOMAIN = "imaging"
 SOURCE = "dicom"  # one for all: a SOP instance is the same whoever sends it
 THREADS = 16  # of sealing and of waiting for disks
-PIECE = 1 << 18
+PIECE = 1 << 18  # bytes that are read at once
 REFUSE, KEEP = "refuse", "keep"
 CONFLICT = "instance_conflict"
 NO_STUDY = "no_study_uid"
@@ -209,6 +209,23 @@ class Images:
         """
         if isinstance(one, Arrival):
             return await self._publisher.publish(one)
+        _, receipt = await self.take(one.sop_instance, lambda: one)
+        return receipt
+
+    async def take(self, sop_instance: str, finish: Callable[[], Received]) -> tuple[Received, Receipt]:
+        """Publish what `finish` makes of an instance. It runs in the thread that then looks for the same one: a change
+        of threads costs as much as sealing 100 KB.
+        """
+        async with self._turn(self.hashed("instance", sop_instance)):
+            one, mine, same, lost, others = await self.aside(self._finished, finish)
+            try:
+                return one, await self._publish(one, mine, same, lost, others)
+            except Exception:  # a cancelled one may have been published: its object stays, and the next try finds it
+                await self.aside(self._undo, mine)
+                raise
+
+    def _finished(self, finish: Callable[[], Received]) -> tuple[Received, Kept, Kept | None, bool, list[Kept]]:
+        one = finish()
         mine = Kept(
             instance=self.hashed("instance", one.sop_instance),
             digest=self.hashed("digest", one.claim.digest),
@@ -216,16 +233,9 @@ class Images:
             size=one.claim.size,
             sop_class=self.hashed("class", one.sop_class),
         )
-        async with self._turn(mine.instance):
-            try:
-                receipt = await self._publish(one, mine)
-            except Exception:  # a cancelled one may have been published: its object stays, and the next try finds it
-                await self.aside(self._undo, mine)
-                raise
-            return receipt
+        return one, mine, *self._known(mine)
 
-    async def _publish(self, one: Received, mine: Kept) -> Receipt:
-        same, lost, others = await self.aside(self._known, mine)
+    async def _publish(self, one: Received, mine: Kept, same: Kept | None, lost: bool, others: list[Kept]) -> Receipt:
         if same and same.event_id and not lost:
             await self.aside(self.objects.remove, [mine.name])
             return Receipt(same.event_id, True)

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_files
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
 
@@ -224,6 +225,33 @@ def test_each_refusal_has_its_status_and_leaves_nothing(node: Running, reason: s
         assert peer.store(good.SOPInstanceUID, plain(good)) == (dimse.SUCCESS, ""), "the association goes on"
     assert {one.claim.name for one in node.events()} == node.stored()
     assert len(node.stored()) == 1
+
+
+def test_what_would_overwhelm_a_reader(node: Running) -> None:
+    """Sequences 240 deep, at which pydicom recurses to its end; 100 KB that inflate to 100 MB."""
+    deep = (b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff") * 240
+    with Raw(node.port, CT) as peer:
+        assert peer.store(images.ct(1).SOPInstanceUID, deep) == (dimse.REFUSALS["too_deep"], "too_deep")
+    small = zlib.compressobj(9, wbits=-15)
+    bomb = small.compress(b"\x09\x00\x01\x10OB\0\0" + (100_000_000).to_bytes(4, "little") + bytes(100_000_000))
+    with Raw(node.port, CT, DeflatedExplicitVRLittleEndian) as peer:
+        got = peer.store(images.ct(1).SOPInstanceUID, bomb + small.flush())
+        assert got == (dimse.REFUSALS["inflates_too_much"], "inflates_too_much")
+    assert not node.stored()
+
+
+def test_who_was_erased_does_not_come_back(node: Running) -> None:
+    ds = images.ct(1)
+    with Raw(node.port, CT) as peer:
+        assert peer.store(ds.SOPInstanceUID, plain(ds)) == (dimse.SUCCESS, "")
+        refs = node.keys.refs_of([(ds.IssuerOfPatientID, "MR", ds.PatientID)])
+        assert refs
+        node.keys.mark_erased(refs, time.time())
+        node.keys.destroy(refs)
+        kept = node.stored()
+        late = images.ct(2)
+        assert peer.store(late.SOPInstanceUID, plain(late)) == (dimse.REFUSALS["erased"], "erased")
+        assert node.stored() == kept
 
 
 def test_a_class_that_is_announced_and_is_not_there(node: Running) -> None:

@@ -2,8 +2,7 @@
 
 0000H says that the object is on the disk and that the broker has confirmed its event. Whatever is refused stays with
 its sender: `schemas.wire.dimse.REFUSALS` has the status of each reason, and the answer's Error Comment (0000,0902) its
-word. A data set goes from the socket into the store in pieces of 256 KiB: an association holds two of them, however
-large the image.
+word. A data set goes from the socket into the store by 1 MiB: an association holds twice that, however large the image.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from schemas.wire.dicom_elements import IMPLEMENTATION, VERSION
 from schemas.wire.dimse import Command
 
 FEED = "dicom"
+SEALED_AT_ONCE = 1 << 20  # bytes; most images are sealed in one go, since a change of threads costs as much as 100 KB
 SLOWEST = 16_384  # bytes a second
 CONNECTIONS_EACH = 4  # for each association that there may be: those beyond are not even greeted
 REJECTED_SECONDS = 60.0  # the same rejection of the same host is audited once in this
@@ -381,20 +381,22 @@ class Association:
                     await receiving.take(piece)
             started = time.perf_counter()
             self._patience.reschedule(None)
-            self.answering = True
+            self.answering = True  # a node that has to end waits for it
             status, reason = await receiving.publish()
+            await receiving.abandon()
+            metrics.ANSWER_SECONDS.labels(FEED).observe(time.perf_counter() - started)
+            metrics.ANSWERED.labels(FEED, f"{status:04X}", reason).inc()
+            return await self._answer(context, command, status, reason)
         finally:
             self.answering = False
             await receiving.abandon()
-        metrics.ANSWER_SECONDS.labels(FEED).observe(time.perf_counter() - started)
-        metrics.ANSWERED.labels(FEED, f"{status:04X}", reason).inc()
-        return await self._answer(context, command, status, reason)
 
 
 class _Receiving:
     """One C-STORE: its object, as far as it has come, or why it will not be taken. Then the rest is read past."""
 
     _make: Callable[[], Incoming]
+    _sop_instance: str
 
     def __init__(self, images: Images) -> None:
         self._images = images
@@ -410,6 +412,7 @@ class _Receiving:
             raise BadMessage("class_not_supported")
         if not command.has_data:
             raise BadMessage("empty")
+        self._sop_instance = command.sop_instance
         self._make = partial(self._images.incoming, command.sop_class, command.sop_instance, syntax, ends)
 
     async def take(self, piece: bytes) -> None:
@@ -417,7 +420,7 @@ class _Receiving:
         if self.problem is None:
             self._pieces.append(piece)
             self._held += len(piece)
-            if self._held >= PIECE:
+            if self._held >= SEALED_AT_ONCE:
                 await self._written()
                 self._write()
 
@@ -446,9 +449,7 @@ class _Receiving:
         try:
             if self.problem is not None:
                 raise self.problem
-            received = await self._images.aside(self._finish, self._pieces)
-            self._incoming = None  # from here on its object is `publish`'s
-            await self._images.publish(received)
+            received, _ = await self._images.take(self._sop_instance, partial(self._finish, self._pieces))
         except WardstreamError as error:
             return dimse.refusal(error.reason, ours=not isinstance(error, BadMessage)), error.reason
         except Exception:  # never a silent drop, and never the error's text, which may quote a patient
@@ -460,14 +461,16 @@ class _Receiving:
     def _finish(self, pieces: list[bytes]) -> Received:
         self._seal(pieces)
         assert self._incoming is not None
-        return self._incoming.finish()
+        made = self._incoming.finish()
+        self._incoming = None  # from here on its object is not ours to remove
+        return made
 
     async def abandon(self) -> None:
         """Leave nothing of what was not published; may be called at any time."""
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        await self._written()
         if self._incoming is not None:
-            await self._images.aside(self._incoming.abandon)
+            incoming, self._incoming = self._incoming, None
+            await self._images.aside(incoming.abandon)
 
 
 def storage(abstract: str) -> bool:
