@@ -284,7 +284,7 @@ class _Work:
             else:
                 action = self._action(tag, depth, dummy or (personal and tag == TEXT_VALUE))
                 kept = action != "X"
-            if kept and (element := self._element(ds, tag, depth, action, free or bool(private), dummy)) is not None:
+            if kept and (element := self._element(ds, tag, depth, action, free or bool(private))) is not None:
                 made.add(element)
                 if private:
                     creator = tag & 0xFFFF0000 | (tag >> 8) & 0xFF
@@ -304,9 +304,9 @@ class _Work:
         if row is None and not _vr(tag):
             return "X"
         action = row.action(self.options) if row else ""
-        return "D" if dummy and action in ("K", "C") else action
+        return "D" if dummy and action in ("K", "C", "") else action
 
-    def _element(self, ds: Dataset, tag: int, depth: int, action: str, free: bool, dummy: bool) -> DataElement | None:
+    def _element(self, ds: Dataset, tag: int, depth: int, action: str, free: bool) -> DataElement | None:
         vr = _vr(tag)
         if action == "Z":
             return _made(tag, vr, [])
@@ -314,7 +314,7 @@ class _Work:
             return _made(tag, vr, [DUMMIES[vr]]) if action == "D" and vr in DUMMIES else None
         if not action:
             row = None if CLASSES.fullmatch(keyword_for_tag(tag)) else _BY_VR.get(found.VR)
-            action = row.action(self.options) if row else "D" if dummy else ""
+            action = row.action(self.options) if row else ""
         if action == "D":
             return _made(tag, vr or found.VR, self._dummy(found, vr or found.VR, depth))
         if found.VR == "SQ":
