@@ -137,7 +137,7 @@ def agrees(line: dict[str, str], options: frozenset[Option], place: str) -> bool
     if place == "top" and tag >> 16 in (0, 2):
         action = "X"  # such elements are no part of a data set
     if element is None:
-        return action == "X" or (action == "C" and vr_of(tag) == "OB")
+        return action == "X"
     judge = {"Z": emptied, "D": replaced, "U": renumbered, "K": kept, "C": cleaned}.get(action)
     return judge is not None and vr_of(tag) == element.VR and judge(element, options)
 
@@ -180,7 +180,7 @@ def cleaned(element: DataElement, _: frozenset[Option]) -> bool:
     if element.VR in ("AE", "CS"):
         return bool(element.value == ["REMOVED", "ZEBRA"])
     if isinstance(element.value, bytes):
-        return False
+        return not any(element.value)
     said = "".join(one.CodeMeaning for one in element.value) if element.VR == "SQ" else element.value
     return "eridian" not in said and "lesion" in said
 
@@ -260,7 +260,7 @@ def test_a_wrong_option_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(cells) > 600
     assert {keyword for keyword, _ in unseen} <= {
         *("OverlayData", "OverlayComments", "PrivateAttributes"),
-        *("DeviceSettingDescription", "MakerNote", "CertifiedTimestamp"),  # bytes cannot be cleaned: removed either way
+        "FrameOriginTimestamp",  # C or D: bytes cannot be cleaned
         *("SourceImageSequence", "ReferencedImageSequence"),  # U or K: their UIDs stay either way
     }
 
@@ -457,7 +457,7 @@ def test_dates_of_other_shapes(vr: str, keyword: str, said: str, length: int) ->
 def test_what_is_no_date_is_not_kept(said: str) -> None:
     ds = Dataset()
     ds.add(DataElement("StudyDate", "DA", said, validation_mode=IGNORE))
-    assert not deidentify(ds, SECRET, MODIFIED).get("StudyDate")
+    assert deidentify(ds, SECRET, MODIFIED).StudyDate == "19000101"
 
 
 # ------------------------------------------------------------------------------------------------- what is said of it
@@ -542,6 +542,39 @@ def test_private_attributes_that_are_safe_stay_with_their_creators() -> None:
     assert made[0x00291010].value == "seen by [removed], lesion"
     assert made[0x002B1010].value == "19000101"
     assert not [element for element in deidentify(ds, SECRET, safe_private=safe) if element.tag.is_private]
+
+
+def test_what_an_option_keeps_is_kept_as_it_is() -> None:
+    """An address is one that `schemas.deidentify` would find."""
+    ds = images.ct(InstitutionAddress="12 High Street, Springfield, IL 62704", StationName="10.1.2.3")
+    ds.InstitutionName = "St Mary's Hospital"
+    made = deidentify(ds, SECRET, frozenset({Option.INSTITUTION, Option.DEVICE}))
+    for keyword in ("InstitutionAddress", "InstitutionName", "StationName", "DeviceSerialNumber"):
+        assert made[keyword].value == ds[keyword].value
+    assert "InstitutionAddress" not in deidentify(ds, SECRET)
+
+
+def test_values_keep_their_places() -> None:
+    ds = images.ct()
+    ds.ImageType = ["DERIVED", "", "PAULA4711", "AXIAL"]
+    assert deidentify(ds, SECRET).ImageType == ["DERIVED", "", "REMOVED", "AXIAL"]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "said", "wanted"),
+    [
+        ("ContrastBolusRoute", "as Paula4711 asked", "as [removed] asked"),
+        ("ContrastBolusRoute", "tell Dr. John Smith, 555-123-4567", "tell Dr. [removed], [removed]"),
+        ("SequenceName", "IM4711", "[removed]"),
+        ("SequenceName", "xAIM4711b", "REMOVED"),
+        ("ScanningSequence", "IM4711", "REMOVED"),
+        ("SoftwareVersions", "2.6.3.6", "2.6.3.6"),
+        ("ConvolutionKernel", "B30f", "B30f"),
+    ],
+)
+def test_text_that_the_table_does_not_list(keyword: str, said: str, wanted: str) -> None:
+    made = deidentify(images.ct(**{keyword: said}), SECRET)
+    assert made[keyword].value == wanted
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input
