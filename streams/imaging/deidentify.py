@@ -2,24 +2,26 @@
 
 ps3_15.tsv is the table: a row an attribute (a tag, 50xx and 60xx as the standard has them, or all private ones), its
 action in the Basic Profile, and one in each option. Of a compound (X/Z/D) the action is taken that keeps any object
-valid, since the Type of an attribute depends on the IOD, the module and the macro, and a private SOP class says none:
-a value, empty or a dummy, is allowed wherever the attribute may as well be left out.
+valid, since the Type of an attribute depends on the IOD, and a private SOP class tells of none: a value, empty or a
+dummy, is allowed wherever the attribute may as well be left out. A dummy of a sequence is one item of the same shape.
 
-What the table does not list is kept, but (note 4 and the notes below E.1.1 in the standard):
-- dates and times are as the listed ones are, names of persons are replaced, and instance UIDs too;
-- the record's own names and numbers, wherever else they stand, are removed from text, codes, numbers and bytes;
+What the table does not list is kept, but (E.1.1, notes 1 and 4):
+- dates and times are treated as the listed ones are, names of persons are replaced, and so are UIDs of instances;
+- the object's own names and numbers, wherever else they stand, are removed from text, codes, numbers and bytes;
 - text is read by `schemas.deidentify` as well, but for short strings (SH) and what a maker says of its machine;
 - what neither the table nor the dictionary knows, or cannot be read as what it says it is, is removed.
 
-Not here: the pixels (`pixels_clean` says what became of them), the sound of a waveform, a document in an object (it is
-replaced). Overlays go, under Clean Graphics too: what is drawn in them nobody has read. So do pictures in sequences
-(icons), which no cleaning of frames reaches. Kept ages and dates are what the standard's options allow, and more than
-45 CFR 164.514(b)(2) does.
+Not here: the pixels at the top (`pixels_clean` says what became of them) and the sound of a waveform. Overlays go with
+their planes, under Clean Graphics too: what is drawn in them nobody has read. So does every image within a sequence,
+which no cleaning of frames reaches. What the options keep is what the standard lets them, and may be more than
+45 CFR 164.514(b)(2) does: ages over 89, days of calibration under Retain Device Identity.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 from collections.abc import Iterable, Iterator, MutableSequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -41,6 +43,9 @@ from infra.crypto import keyed_hash
 from infra.errors import BadMessage
 from schemas.scrub import Scrubber
 from schemas.wire import dicom_header as header
+
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # its texts quote what a header holds
+warnings.filterwarnings("ignore", module="pydicom")
 
 
 class Option(StrEnum):
@@ -161,10 +166,7 @@ class Row:
     options: dict[Option, str]
 
     def action(self, options: frozenset[Option]) -> str:
-        """D, Z, X, K, C or U. An option overrides the profile (E.1.1); of two that differ, cleaning goes first.
-
-        But a date that one option keeps and none modifies is kept: there is nothing else that could be cleaned of it.
-        """
+        """D, Z, X, K, C or U. An option overrides the profile (E.1.1); of two that differ, cleaning goes first."""
         said = {self.options[one] for one in options & self.options.keys()}
         return "C" if "C" in said else "K" if "K" in said else RESOLVED.get(self.basic, self.basic)
 
@@ -197,7 +199,7 @@ def row_of(tag: int) -> Row | None:
         return found
     if said.startswith("60"):
         return _ROWS.get(f"60xx{said[4:]}")
-    return _ROWS["50xxxxxx"] if said.startswith("50") and int(said[2:4], 16) < 0x20 else None
+    return _ROWS["50xxxxxx"] if said.startswith("50") else None
 
 
 def deidentify(
