@@ -40,10 +40,11 @@ bench: .venv/ready .venv-bench/ready ## measured figures into build/bench.json
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
-faults: .venv/ready ## ten minutes of failing servers and processes, and the account of every message; then beds, outcomes
+faults: .venv/ready ## ten minutes of failing servers and processes, and the account of every message; then beds, outcomes, images
 	$(RUN) tests/faults/run.py
 	PYTHONPATH=. $(RUN) tests/faults/beds.py
 	PYTHONPATH=. $(RUN) tests/faults/outcomes.py
+	PYTHONPATH=. $(RUN) tests/faults/images.py
 
 SECONDS ?= 600
 INSTANCES ?=

@@ -6,17 +6,19 @@ Who may is written into the audit before an object is opened, and pixels are dec
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from consumers.access import Caller
 from consumers.search import EVERYTHING, Narrow, ask, permitted, question
 from infra.audit import Audit
-from infra.crypto import field_key_version, open_field
-from infra.errors import UsageError, WardstreamError
+from infra.crypto import field_key_version, keyed_hash, open_field
+from infra.errors import BadMessage, UsageError, WardstreamError
 from infra.keystore import KeyStore
 from infra.objects import Claim, Objects
 from infra.settings import settings
@@ -30,7 +32,7 @@ OF = DOMAINS[DOMAIN]
 PIXELS = "pixels"  # the audit's word for what was looked at
 MOST = 100
 MOST_INSTANCES = 10_000  # of a study that is exported at once
-T = TypeVar("T")
+LOOK_SECONDS, EXPORT_SECONDS = 120.0, 3600.0  # of one image; text is looked for in every frame
 
 
 class CannotBeShown(WardstreamError):
@@ -109,6 +111,61 @@ def alike(caller: Caller, wanted: str, k: int, narrow: Narrow = EVERYTHING) -> l
     return rows
 
 
+def laid(
+    caller: Caller, prior: str, follow_up: str, out: Path | None, frames: tuple[int | None, int | None] = (None, None)
+) -> dict[str, Any]:
+    """How a follow-up lies on its prior: turn, shift, how alike they are before and after. Raises as `show` does."""
+    one, other = stored(caller, [prior, follow_up])
+    found, made = run(look.laid, one.claim, other.claim, frames)
+    if out is not None:
+        keep(out, made)
+    return {"prior": one.document, "follow_up": other.document, **dataclasses.asdict(found)}
+
+
+def export(
+    caller: Caller,
+    wanted: Sequence[str],
+    study: str,
+    out: Path,
+    project: str,
+    options: Sequence[str],
+    allow_unclean: bool,
+    on_progress: Callable[[int], None],
+) -> list[dict[str, Any]]:
+    """Images without their patients as files in the folder `out`: what became of each.
+
+    Under one `project` a person has one pseudonym, a UID one UID and dates one shift; under another, others. Raises
+    UsageError for options that are none or exclude each other; Denied.
+    """
+    from streams.imaging.deidentify import Option  # pydicom: a third of a second
+
+    if unknown := [one for one in options if one not in set(Option)]:
+        raise UsageError(f"there is no option {unknown[0]}: take {', '.join(Option)}")
+    if {Option.FULL_DATES, Option.MODIFIED_DATES} <= set(options):
+        raise UsageError("dates are either kept or modified")
+    if not 1 <= len(project) <= 64:
+        raise UsageError("--project is a name of up to 64 characters")
+    found = stored(caller, wanted, study)
+    secret = keyed_hash(KeyStore.local()[1].keyring.identity, b"image export", project.encode())
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    rows = []
+    with pool(EXPORT_SECONDS) as ask:
+        for number, one in enumerate(found):
+            partial = out / f".{number}.part"
+            try:
+                done = ask(look.exported, one.claim, str(partial), secret, tuple(options), allow_unclean)
+            except (BadMessage, CannotBeShown) as error:
+                rows.append({"id": one.document, "outcome": "refused", "reason": error.reason})
+            else:
+                target = out / f"{done.instance}.dcm"
+                os.chmod(partial, 0o600)
+                partial.rename(target)
+                said = {"id": one.document, "outcome": "exported", "file": str(target), "clean": done.clean}
+                rows.append(said | {"frames": done.frames, "blanked": done.blanked})
+            on_progress(1)
+    return rows
+
+
 def stored(caller: Caller, wanted: Sequence[str], study: str = "") -> list[Stored]:
     """Instances by event, document or object, in that order; or all of a study. Written into the audit.
 
@@ -141,21 +198,28 @@ def stored(caller: Caller, wanted: Sequence[str], study: str = "") -> list[Store
     return made
 
 
-def run(function: Callable[..., T], *args: Any) -> T:
-    """In a process of its own, with the limits of the workers' pool. Raises CannotBeShown."""
+def run(function: Callable[..., Any], *args: Any) -> Any:
+    """In a process of its own, with the limits of the workers' pool. Raises CannotBeShown, BadMessage, UsageError."""
+    with pool(LOOK_SECONDS) as ask:
+        return ask(function, *args)
 
-    async def once() -> T:
-        of = settings()
-        pool = Pool(1, of.image_memory_bytes, max(of.image_seconds, 120.0))
+
+@contextmanager
+def pool(seconds: float) -> Iterator[Callable[..., Any]]:
+    """The same for several, one after the other."""
+    with asyncio.Runner() as runner:
+        processes = Pool(1, settings().image_memory_bytes, seconds)
+
+        def ask(function: Callable[..., Any], *args: Any) -> Any:
+            try:
+                return runner.run(processes.run(function, *args))
+            except PoolFailed as failed:
+                raise CannotBeShown(failed.reason, f"the pixels cannot be decoded: {failed.reason}") from None
+
         try:
-            return await pool.run(function, *args)
+            yield ask
         finally:
-            pool.close()
-
-    try:
-        return asyncio.run(once())
-    except PoolFailed as failed:
-        raise CannotBeShown(failed.reason, f"the pixels cannot be decoded: {failed.reason}") from None
+            processes.close()
 
 
 def keep(out: Path, made: bytes) -> None:

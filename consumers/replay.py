@@ -41,6 +41,7 @@ from schemas.peers import Peers
 from schemas.registry import Domain
 from schemas.similar import ALIAS
 from streams.models import Models
+from streams.pixels import Pixels
 from streams.process import Batch, Incoming, Processor
 from streams.scoring import Scorer
 from streams.stages import STAGES
@@ -208,6 +209,7 @@ class _Rebuild:
         self._index = Index(server, into, is_alias=False)
         self._entities, self._live = Indexed(self._index), Index(server, of.alias)
         self._scorer = Scorer(self._processor, Models.local(), self._index.get)
+        self._pixels = Pixels(self._processor) if STAGES[of.name].has_images and settings().images else None
         self._removed = _removed(of)
         self._reader = OrderedReader(of.sealed.name)
         self.done = Rebuilt()
@@ -215,6 +217,8 @@ class _Rebuild:
     def close(self) -> None:
         self._reader.close()
         self._scorer.close()
+        if self._pixels is not None:
+            self._pixels.close()
 
     async def catch_up(self) -> int:
         """Rebuild what lies in the topic up to its present end; gives how many records that were."""
@@ -248,6 +252,8 @@ class _Rebuild:
             batch.take_in(named)
         kept = batch.ready
         scores = await self._scorer.writes(kept) if settings().scoring else []
+        if self._pixels is not None:
+            scores += await self._pixels.writes(kept)
         for refused_score in (await self._index.bulk(scores)).values():
             raise StackDown(f"Elasticsearch refuses a score: {refused_score}")
         if self._scorer.failed:  # such an index would miss what was told: WARDSTREAM_SCORING=false makes one without

@@ -28,6 +28,7 @@ from infra.visible import Watch
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "tests" / "samples" / "ehr"
 COMMAND = [sys.executable, str(ROOT / "wardstream.py")]
+IMAGES = ROOT / "tests" / "samples" / "imaging"
 PATIENTS, RATE, SEED = 200, 200, 7
 SETTLE_SECONDS = 90
 console = Console()
@@ -120,6 +121,10 @@ def main() -> int:
         simulated = ("--kind", "event", "--filter", "message_type=ADT", "--filter", "sending_facility=HARBOUR")
         named = ask("search", "*", *simulated, "--size", "1")["hits"][0]["event_id"]
         run("reveal", named, "--field", "name", "--purpose", "TREAT")
+        run("produce", "files", str(IMAGES / "ct"), str(IMAGES / "mr"))
+        run("search", "modality:CT body_part:CHEST", "--domain", "imaging", "--kind", "instance", "--size", "3")
+        image = ask("search", "modality:CT", "--domain", "imaging", "--kind", "image", "--size", "1")["hits"][0]["id"]
+        run("image", "show", image, "--window", "soft_tissue", "--out", str(home / "ct.png"))
         return summary(total, answers, indexed, letters, duplicates, sent["sent"] / seconds, (p50, p99), started)
     finally:
         if listener is not None:

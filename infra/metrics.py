@@ -109,6 +109,7 @@ PLAN_TIME = Gauge(
 PLAN_BEDLESS = Gauge(
     "wardstream_plan_bedless", "Patients who must have a bed by now and get none in a site's plan.", ["site"]
 )
+POOL_WAITING = Gauge("wardstream_pool_waiting_jobs", "Jobs that wait for a process of a domain's pool.", ["domain"])
 _CHART = ["site", "scope", "name", "measure"]
 OUTCOME_CASES = Gauge("wardstream_outcome_cases", "Outcomes on a chart; of charts of at least 11.", _CHART)
 OUTCOME_RATIO = Gauge("wardstream_outcome_ratio", "Observed over expected events of a chart.", _CHART)
@@ -120,7 +121,6 @@ IMAGES = Counter(
     "Images whose pixels were looked at, by how that ended (done, no_pixels, bad_pixels, timed_out, ...).",
     ["processing"],
 )
-POOL_WAITING = Gauge("wardstream_pool_waiting", "Images that wait for a process to look at them.")
 STUDIES_OPEN = Gauge("wardstream_studies_open", "Studies that wait for the end of their quiet period in this worker.")
 
 CATALOGUE = (

@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         30.0, gt=0, description="a DICOM message may take this, and a second more each 16 KB"
     )
     dicom_conflict: Literal["refuse", "keep"] = Field(
-        "refuse", description="of a SOP instance that comes with another content: refuse it (0111H), or keep both"
+        "keep", description="of a SOP instance that comes with another content: keep both, or refuse it (0111H)"
     )
     tls_cert: Path | None = Field(None, description="PEM chain of our listeners; set: they speak TLS and nothing else")
     tls_key: Path | None = Field(None, description="PEM file of its key, where it is not in the same file")

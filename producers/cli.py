@@ -11,10 +11,10 @@ import signal
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
 
@@ -140,13 +140,13 @@ def register(app: typer.Typer) -> None:
     @produce.command("files")
     def produce_files(
         paths: Annotated[
-            list[Path], typer.Argument(help="Files, or folders of .hl7, .json and .ndjson files, .gz too.")
+            list[Path], typer.Argument(help="Files, folders of .hl7, .json, .ndjson (.gz too), DICOM; a DICOMDIR.")
         ],
         manifest: Annotated[Path | None, typer.Option(help="Write one JSON line a message: what became of it.")] = None,
         source: Source = "fhir",
         as_json: Json = False,
     ) -> None:
-        """Publish files of HL7 v2 or FHIR R4 (JSON, NDJSON, also in gzip) and wait for the outcome of every message.
+        """Publish files of HL7 v2, FHIR R4 (JSON, NDJSON, also in gzip) or DICOM, and wait for the outcome of each.
 
         A file that is named and cannot be read is a row `refused`. A folder's files of other endings are named as
         skipped.
@@ -155,10 +155,20 @@ def register(app: typer.Typer) -> None:
         _check_source(source)
         found = folder.files(paths)
 
-        def items(peers: Peers) -> Iterator[folder.Item]:
-            return folder.items(found, folder.Readers(partial(_hl7, peers), partial(_fhir, peers, source)))
+        domains, opened, refused = [DOMAINS[ehr.DOMAIN]], _as_it_is, list[folder.Item]()
+        dicom: Callable[[Any, Path], Iterator[folder.Item]] = lambda _, path: folder.no_dicom(path)  # noqa: E731
+        if any(map(folder.is_dicom, found)):
+            from producers import imaging  # pydicom: a third of a second that others are spared
+            from producers.feeds import dicom_files
 
-        _tell_outcomes(_produce([DOMAINS[ehr.DOMAIN]], items, manifest), folder.skipped(paths), as_json)
+            domains, opened, dicom = [*domains, DOMAINS[imaging.DOMAIN]], imaging.local, dicom_files.items
+            found, refused = dicom_files.expand(found)
+
+        def items(peers: Peers, sink: folder.Publishes) -> Iterator[folder.Item]:
+            readers = folder.Readers(partial(_hl7, peers), partial(_fhir, peers, source), partial(dicom, sink))
+            return chain(folder.items(found, readers), refused)
+
+        _tell_outcomes(_produce(domains, items, manifest, opened), folder.skipped(paths), as_json)
 
     @produce.command("operations")
     def produce_operations(
@@ -201,7 +211,7 @@ def register(app: typer.Typer) -> None:
             return
         found = folder.files(paths or (), operations.ENDINGS)
         outcomes = _produce(
-            [DOMAINS[one] for one in operations.DOMAINS], lambda _: operations.items(found, take), manifest
+            [DOMAINS[one] for one in operations.DOMAINS], lambda *_: operations.items(found, take), manifest
         )
         _tell_outcomes(outcomes, folder.skipped(paths or (), operations.ENDINGS), as_json)
 
@@ -374,29 +384,40 @@ async def _listen(
             watch.cancel()
 
 
+def _as_it_is(publisher: Publisher, peers: Peers) -> AbstractContextManager[folder.Publishes]:
+    return nullcontext(publisher)
+
+
 def _produce(
-    domains: Sequence[Domain], found: Callable[[Peers], Iterator[folder.Item]], manifest: Path | None
+    domains: Sequence[Domain],
+    found: Callable[[Peers, folder.Publishes], Iterator[folder.Item]],
+    manifest: Path | None,
+    opened: Callable[[Publisher, Peers], AbstractContextManager[folder.Publishes]] = _as_it_is,
 ) -> Counter[tuple[str, str]]:
-    """Publish a window, wait for what becomes of it, write its rows, go on; counts by outcome and reason."""
+    """Publish a window, wait for what becomes of it, write its rows, go on; counts by outcome and reason.
+
+    `opened` makes of the publisher one that takes what `found` gives.
+    """
     watch = Outcomes(*domains)
     counts: Counter[tuple[str, str]] = Counter()
 
     async def run(rows: IO[str] | None, advance: Callable[[int], None]) -> None:
         async with _publisher() as (publisher, peers):
-            items = found(peers)
-            while published := await folder.publish(publisher, islice(items, WINDOW)):
-                waiting = {
-                    one.end.event_id
-                    for one in published
-                    if isinstance(one.end, Receipt) and not one.end.duplicate and not one.end.reason
-                }
-                advance(len(published) - len(waiting))
-                ended = await asyncio.to_thread(watch.wait, waiting, PATIENCE_SECONDS, advance)
-                for one in published:
-                    row = _row(one, ended)
-                    counts[row["outcome"], row["reason"]] += 1
-                    if rows is not None:
-                        rows.write(json.dumps(row) + "\n")
+            with opened(publisher, peers) as sink:
+                items = found(peers, sink)
+                while published := await folder.publish(sink, islice(items, WINDOW)):
+                    waiting = {
+                        one.end.event_id
+                        for one in published
+                        if isinstance(one.end, Receipt) and not one.end.duplicate and not one.end.reason
+                    }
+                    advance(len(published) - len(waiting))
+                    ended = await asyncio.to_thread(watch.wait, waiting, PATIENCE_SECONDS, advance)
+                    for one in published:
+                        row = _row(one, ended)
+                        counts[row["outcome"], row["reason"]] += 1
+                        if rows is not None:
+                            rows.write(json.dumps(row) + "\n")
 
     try:
         with _bar("messages", None) as advance, manifest.open("w") if manifest else nullcontext() as rows:

@@ -12,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import pydicom.uid
 
@@ -28,7 +27,7 @@ from producers.publish import Arrival, Publisher, Receipt
 from schemas.peers import Peers
 from schemas.record import Subject
 from schemas.wire import dicom, dicom_header
-from schemas.wire.dicom_elements import Elements, dataset, meta, part10, uid
+from schemas.wire.dicom_elements import Elements, dataset, meta, uid
 
 DOMAIN = "imaging"
 SOURCE = "dicom"  # one for all: a SOP instance is the same whoever sends it
@@ -96,9 +95,9 @@ class Incoming:
         """Whole and durable when this returns."""
         self._elements.finish()
         ds = dataset(self._elements.header, self._syntax)
-        if _required(ds, "SOPClassUID") != self.sop_class:
+        if required(ds, "SOPClassUID") != self.sop_class:
             raise BadMessage("other_class", "SOPClassUID")
-        if _required(ds, "SOPInstanceUID") != self.sop_instance:
+        if required(ds, "SOPInstanceUID") != self.sop_instance:
             raise BadMessage("other_instance", "SOPInstanceUID")
         calling, called = self._ends
         peer = self._peers.of(calling, dicom_header.text(ds, "InstitutionName"))
@@ -168,9 +167,15 @@ class Images:
     """Publishes instances, each content of each once. Everything else goes to the publisher as it is."""
 
     def __init__(
-        self, publisher: Publisher, key: bytes, peers: Peers, instances: Instances, objects: Objects, audit: Audit
+        self,
+        publisher: Publisher,
+        keyring: Keyring,
+        peers: Peers,
+        instances: Instances,
+        objects: Objects,
+        audit: Audit,
     ) -> None:
-        self._publisher, self._key, self._peers = publisher, key, peers
+        self._publisher, self.keyring, self.peers = publisher, keyring, peers
         self.instances, self.objects, self.audit = instances, objects, audit
         self._threads = ThreadPoolExecutor(THREADS, "images")
         self._turns: dict[bytes, list[Any]] = {}  # of instances under way: a lock, and how many want it
@@ -191,10 +196,10 @@ class Images:
         """`ends` are the calling and the called AE title. Raises BadMessage("bad_uid"): it may be a path."""
         if not (uid(sop_class) and uid(sop_instance)):
             raise BadMessage("bad_uid")
-        return Incoming(self.objects, self._peers, sop_class, sop_instance, syntax, ends)
+        return Incoming(self.objects, self.peers, sop_class, sop_instance, syntax, ends)
 
     def hashed(self, what: str, of: str) -> bytes:
-        return keyed_hash(self._key, what.encode(), of.encode())
+        return keyed_hash(self.keyring.event, what.encode(), of.encode())
 
     async def publish(self, one: Arrival | Received) -> Receipt:
         """The receipt once the broker has confirmed, as Publisher.publish gives it; an instance that is refused or
@@ -220,28 +225,39 @@ class Images:
             return receipt
 
     async def _publish(self, one: Received, mine: Kept) -> Receipt:
-        known = await self.aside(self.instances.of, mine.instance)
-        same = next((kept for kept in known if kept.digest == mine.digest), None)
-        lost = same is not None and not await self.aside(self.stored, same)
+        same, lost, others = await self.aside(self._known, mine)
         if same and same.event_id and not lost:
             await self.aside(self.objects.remove, [mine.name])
             return Receipt(same.event_id, True)
         flags: tuple[str, ...] = ()
-        if others := [kept for kept in known if kept.digest != mine.digest and kept.event_id]:
+        if others:
             await self._conflict(others[0], one.calling)
             flags = (CONFLICT,)
-        if same is None or lost:
-            await self.aside(self.instances.note, mine)
+            if same is None or lost:
+                await self.aside(self.instances.note, mine)
         anew = lost and same is not None and bool(same.event_id)
-        receipt = await self._publisher.publish(arrival(one, self._key, flags, anew))
+        receipt = await self._publisher.publish(arrival(one, self.keyring.event, flags, anew))
         if receipt.duplicate and same and not lost:  # published by somebody who then died: it names the first object
             await self.aside(self.objects.remove, [mine.name])
             await self.aside(self.instances.note, replace(same, event_id=receipt.event_id))
             return receipt
         if receipt.duplicate:  # what it names nobody finds here any more
-            receipt = await self._publisher.publish(arrival(one, self._key, flags, anew=True))
+            receipt = await self._publisher.publish(arrival(one, self.keyring.event, flags, anew=True))
         await self.aside(self.instances.note, replace(mine, event_id=receipt.event_id))
         return receipt
+
+    def _known(self, mine: Kept) -> tuple[Kept | None, bool, list[Kept]]:
+        """The same content as it was kept before, whether its object is lost, and other contents of the instance.
+
+        What has neither is noted before it is published, so that whoever comes after a kill can tell.
+        """
+        known = self.instances.of(mine.instance)
+        same = next((kept for kept in known if kept.digest == mine.digest), None)
+        lost = same is not None and not self.stored(same)
+        others = [kept for kept in known if kept.digest != mine.digest and kept.event_id]
+        if not others and (same is None or lost):
+            self.instances.note(mine)
+        return same, lost, others
 
     def stored(self, kept: Kept) -> bool:
         with _storage():
@@ -285,41 +301,14 @@ class Images:
 def local(publisher: Publisher, peers: Peers) -> Iterator[Images]:
     """With the object store, the instances and the audit of this installation."""
     instances = Instances(settings().home / "instances.sqlite")
-    images = Images(publisher, Keyring.local().event, peers, instances, Objects.local(), Audit.local())
+    images = Images(publisher, Keyring.local(), peers, instances, Objects.local(), Audit.local())
     try:
         yield images
     finally:
         images.close()
 
 
-def read(path: Path, images: Images) -> Received:
-    """A DICOM file into the store. It is walked before anything is written. Raises BadMessage and OutOfStorage."""
-    with path.open("rb") as file:
-        found = part10(file)
-        elements = Elements(found.syntax)
-        file.seek(found.offset)
-        for piece in _pieces(file):
-            elements.feed(piece)
-        elements.finish()
-        ds = dataset(elements.header, found.syntax)
-        incoming = images.incoming(
-            _required(ds, "SOPClassUID"), _required(ds, "SOPInstanceUID"), found.syntax, ("", "")
-        )
-        try:
-            file.seek(found.offset)
-            incoming.write(_pieces(file))
-            return incoming.finish()
-        except BaseException:
-            incoming.abandon()
-            raise
-
-
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    while piece := file.read(PIECE):
-        yield piece
-
-
-def _required(ds: Any, keyword: str) -> str:
+def required(ds: Any, keyword: str) -> str:
     if not (found := dicom_header.uid(ds, keyword)):
         raise BadMessage("missing_uid", keyword)
     return found

@@ -1,7 +1,8 @@
 """What instances are really stored: the truth behind "the same again", "another under its name" and storage commitment.
 
 It holds keyed hashes, names of objects and sizes; requests for commitment that are not answered yet lie in it sealed.
-Unlike `producers.seen` it is no mere memory: every change is on the disk when a call returns.
+Those are on the disk when a call returns. Notes of instances outlive a killed process, but the last ones no power cut,
+which costs no more than that: what it has forgotten it calls not stored, and takes anew when it comes again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 BUSY_SECONDS = 5.0
+NOT_FSYNCED = "PRAGMA synchronous=NORMAL"
 MOST_COMMITMENTS = 10_000  # unanswered ones; a peer that asks on and on pushes out the oldest
 
 
@@ -54,7 +56,7 @@ class Instances:
         os.chmod(path, 0o600)
         for statement in (
             "PRAGMA journal_mode=WAL",
-            "PRAGMA synchronous=FULL",
+            NOT_FSYNCED,
             "CREATE TABLE IF NOT EXISTS kept (instance BLOB, digest BLOB, name TEXT, size INTEGER, sop_class BLOB,"
             " event_id TEXT, at REAL, PRIMARY KEY (instance, digest)) WITHOUT ROWID",
             "CREATE TABLE IF NOT EXISTS commitment (number INTEGER PRIMARY KEY, calling TEXT, called TEXT,"
@@ -84,13 +86,15 @@ class Instances:
             "DELETE FROM kept WHERE instance = ? AND digest = ? AND name = ?", (one.instance, one.digest, one.name)
         )
 
-    def ask(self, calling: str, called: str, version: int, asked: bytes) -> int:
-        """Remember a request for commitment until it is answered; gives its number."""
+    def ask(self, calling: str, called: str, version: int, asked: bytes, due: float) -> int:
+        """Remember a request for commitment until it is answered; gives its number. `due`: not to be tried before."""
+        self._ask("PRAGMA synchronous=FULL", ())
         (row,) = self._ask(
             "INSERT INTO commitment (calling, called, version, asked, tries, due) VALUES (?, ?, ?, ?, 0, ?)"
             " RETURNING number",
-            (calling, called, version, asked, time.time()),
+            (calling, called, version, asked, due),
         )
+        self._ask(NOT_FSYNCED, ())
         self._ask("DELETE FROM commitment WHERE number <= ?", (int(row[0]) - MOST_COMMITMENTS,))
         return int(row[0])
 

@@ -148,7 +148,9 @@ class Image(ImagingPart):
     kind: ClassVar[str] = "image"
 
     object: Word = ""
-    processing: Word = ""  # done, no_pixels, or why not: bad_pixels, too_large, timed_out, out_of_memory, crashed
+    processing: Word = (
+        ""  # done, no_pixels, or why not: bad_pixels, unknown_syntax, too_large, timed_out, out_of_memory, crashed
+    )
     preview: Flag = None  # whether the object has one
     noise: Number = None  # standard deviation of the noise, in units of the modality (CT: HU)
     noise_ratio: Number = None  # the same as a share of the spread of the image

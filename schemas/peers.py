@@ -31,6 +31,12 @@ class Peer(Model):
     authority: str = Field(
         "", description="whose series patient numbers of images are of, where (0010,0021) is left out"
     )
+    address: str = Field(
+        "",
+        pattern=r"^$|:[0-9]{1,5}$",
+        description="host:port at which a DICOM peer takes reports of storage commitment, where it does not wait for "
+        "them on its own association",
+    )
     visit_authority: str = Field("", description="whose series visit numbers are of, where houses have one each")
     precedence: tuple[str, ...] = Field(PRECEDENCE, description="identifier types (HL7 0203), best first")
 

@@ -6,11 +6,13 @@ It ends with the worker, however that comes: an orphan would keep its memory for
 from __future__ import annotations
 
 import asyncio
+import importlib
 import multiprocessing
 import os
+import resource
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
@@ -25,10 +27,11 @@ class BesideFailed(Exception):
 
 
 class Beside:
-    """One process with one thread. `nice`: how far it steps back behind the worker (nice(2))."""
+    """One process with one thread. `nice`: how far it steps back behind the worker (nice(2)). `modules` are imported
+    over there before it answers anything, `memory_bytes` (0: no limit) is what it may map above what it has then."""
 
-    def __init__(self, nice: int = 0) -> None:
-        self._nice = nice
+    def __init__(self, nice: int = 0, memory_bytes: int = 0, modules: Sequence[str] = ()) -> None:
+        self._begin = (nice, memory_bytes, tuple(modules))
         self._pool: ProcessPoolExecutor | None = None
 
     @property
@@ -39,7 +42,7 @@ class Beside:
         """What a function of some module's top level gives, over there. Raises BesideFailed."""
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, context, _begin, (self._nice,))
+            self._pool = ProcessPoolExecutor(1, context, _begin, self._begin)
         try:
             running = asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
             return await asyncio.wait_for(running, patience)
@@ -57,8 +60,14 @@ class Beside:
             self._pool = None
 
 
-def _begin(nice: int) -> None:
-    for one in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+def held_bytes() -> int:
+    """What this process maps now: what RLIMIT_AS limits."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _begin(nice: int, memory_bytes: int, modules: Sequence[str]) -> None:
+    for one in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         os.environ[one] = "1"
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker's to decide
         signal.signal(number, signal.SIG_IGN)
@@ -71,3 +80,9 @@ def _begin(nice: int) -> None:
             os._exit(0)
 
     threading.Thread(target=follow, daemon=True).start()
+    for name in modules:
+        importlib.import_module(name)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core is the memory of a process: patients' values in a file
+    if memory_bytes:
+        limit = held_bytes() + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -6,8 +6,9 @@ only where it is used.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,6 +17,8 @@ from infra.objects import CHUNK, Claim, Objects
 
 if TYPE_CHECKING:
     from streams.imaging.describe import Described
+    from streams.imaging.export import Exported
+    from streams.imaging.register import Registration
 
 PREVIEW = "preview"
 AWAY = "away"  # the store is: not the image's fault, so it is asked again
@@ -45,6 +48,35 @@ def picture(claim: Claim, frame: int | None, window: str, steps: Sequence[str]) 
 
     with _opened(claim) as file:
         return render(file, frame, window, steps)
+
+
+def laid(prior: Claim, follow_up: Claim, frames: tuple[int | None, int | None]) -> tuple[Registration, bytes]:
+    """How a follow-up lies on its prior, and a PNG: the prior in red, the follow-up as it then lies in cyan.
+
+    Raises BadMessage: not_registered, and what decoding may; UsageError.
+    """
+    from streams.imaging.render import overlaid
+
+    with _opened(prior) as one, _opened(follow_up) as other:
+        return overlaid(one, other, frames)
+
+
+def exported(claim: Claim, out: str, secret: bytes, options: tuple[str, ...], allow_unclean: bool) -> Exported:
+    """The image without its patient, in the file `out`, which is there whole or not at all.
+
+    Raises BadMessage: pixels_not_clean, and what decoding may.
+    """
+    from streams.imaging.deidentify import Option
+    from streams.imaging.export import export
+
+    chosen = frozenset(Option(one) for one in options)
+    try:
+        with _opened(claim) as file, open(out, "wb") as made:
+            return export(file, made, secret, chosen, allow_unclean=allow_unclean)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.remove(out)
+        raise
 
 
 @contextmanager

@@ -23,9 +23,6 @@ from streams.pool import Pool, PoolFailed
 from streams.process import Processor, Ready
 
 log = logging.getLogger(__name__)
-OF_INSTANCE = (
-    ("study", "series", "instance", "modality", "body_part", "facility", "manufacturer", "device_model", "object")
-)  # fmt: skip
 DONE = "done"
 
 
@@ -35,7 +32,8 @@ class Pixels:
     def __init__(self, processor: Processor) -> None:
         of = settings()
         self._processor = processor
-        self._pool = Pool(of.image_processes, of.image_memory_bytes, of.image_seconds, nice=5)
+        modules = ("streams.look", "streams.imaging.describe")
+        self._pool = Pool(of.image_processes, of.image_memory_bytes, of.image_seconds, 5, modules=modules)
         self._store = Target("objects")
 
     async def writes(self, ready: Sequence[Ready]) -> list[Write]:
@@ -53,7 +51,7 @@ class Pixels:
         ]
 
     async def _look(self, part: Instance) -> Image:
-        said = {"subject": part.subject} | common(part, OF_INSTANCE)
+        said = {"subject": part.subject} | common(part) | {"object": part.object}
         claim = claim_of(part.claim)
         while True:
             await self._store.admitted()

@@ -1,122 +1,148 @@
-"""Heavy work on what strangers sent, in a bounded number of processes: a job that hangs, swells or crashes takes its
-own process with it, and nothing else.
+"""A bounded number of processes for what decodes a stranger's bytes: each with limits, each replaced when it dies.
 
-    pool = Pool(processes=2, memory_bytes=2_000_000_000, seconds=30)
-    found = await pool.run(look, claim)      # raises PoolFailed, or the BadMessage that `look` raised over there
+A hostile file kills at most its own process and its own job. One executor a process, since the executor of the library
+gives up all its processes when one of them dies.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import resource
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 from infra import metrics
-from infra.errors import BadMessage, UsageError
-from streams.beside import Beside, BesideFailed
+from infra.errors import BadMessage, UsageError, WardstreamError
+from streams.beside import Beside, BesideFailed, held_bytes
 
 P = ParamSpec("P")
 T = TypeVar("T")
-JOBS = 1000  # of one process: decoders leak, and a new one takes half a second
-START_SECONDS = 60.0  # on a busy machine a process and its imports take that long, before the job begins
-REASONS = {"TimeoutError": "timed_out", "BrokenProcessPool": "crashed", "MemoryError": "out_of_memory"}
+START_SECONDS = 120.0  # until a process has its imports; no part of its first job
+JOBS = 1000  # of one process; decoders leak
+REASONS = {"TimeoutError": "timed_out", "MemoryError": "out_of_memory"}
 
 
-class PoolFailed(Exception):
-    """A job that gave nothing; `reason` is timed_out, out_of_memory, crashed, or failed: by an error of its own, whose
-    text may hold a value and stays over there."""
+class PoolFailed(WardstreamError):
+    """A job that came to nothing: `timed_out`, `out_of_memory` or `crashed`; `error` is the type of what it raised."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, error: str = "") -> None:
+        super().__init__(f"{reason}: {error}" if error else reason)
         self.reason = reason
+        self.error = error
 
 
 class Pool:
-    """Processes start when they are first needed. `memory_bytes`: what a job may take beyond its imports."""
+    """Never more jobs at once than `processes`; others wait in the order they came, counted under `domain`.
 
-    def __init__(self, processes: int, memory_bytes: int, seconds: float, nice: int = 0) -> None:
-        self._memory, self._seconds = memory_bytes, seconds
-        self._slots = [_Slot(Beside(nice)) for _ in range(processes)]
-        self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
-        for slot in self._slots:
-            self._free.put_nowait(slot)
-        self._waiting = 0
+    A job may map `memory_bytes` above what its process has after importing `modules`, and take `seconds`. Processes
+    are started when they are needed first, and end with this one however it ends. What they write to a terminal is
+    lost: decoders tell of values there.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        memory_bytes: int,
+        seconds: float,
+        nice: int = 0,
+        *,
+        modules: Sequence[str] = (),
+        domain: str = "imaging",
+    ) -> None:
+        self._seconds = seconds
+        self._turn = asyncio.Semaphore(processes)
+        self._idle = [_Process(nice, memory_bytes, (__name__, *modules)) for _ in range(processes)]
+        self._all = tuple(self._idle)
+        self._waiting = metrics.POOL_WAITING.labels(domain)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What a function of some module's top level gives, over there."""
-        self._count(1)
+        """What a function of some module's top level gives, over there. Raises PoolFailed, BadMessage, UsageError."""
+        self._waiting.inc()
         try:
-            slot = await self._free.get()
+            await self._turn.acquire()
         finally:
-            self._count(-1)
+            self._waiting.dec()
+        process = self._idle.pop()  # the one used last: it has its imports
         try:
-            return await self._run(slot, function, *args, **kwargs)
-        except asyncio.CancelledError:  # nobody waits for it any more: nobody may pay for it either
-            slot.end()
-            raise
+            done, value = await process.run(self._seconds, function, args, kwargs)
         finally:
-            self._free.put_nowait(slot)
-
-    async def _run(self, slot: _Slot, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            if not slot.jobs:
-                await slot.beside.ask(START_SECONDS, limit, self._memory, function.__module__)
-            slot.jobs += 1
-            done: Any = await slot.beside.ask(self._seconds, attempt, function, args, kwargs)
-        except BesideFailed as failed:
-            slot.end()
-            raise PoolFailed(REASONS.get(str(failed), "failed")) from None
-        if slot.jobs >= JOBS:
-            slot.end()
-        if isinstance(done, Refused):
-            raise UsageError(done.reason) if done.usage else BadMessage(done.reason, done.where)
-        return cast(T, done)
-
-    def _count(self, more: int) -> None:
-        self._waiting += more
-        metrics.POOL_WAITING.set(self._waiting)
+            self._idle.append(process)
+            self._turn.release()
+        if done:
+            return value  # type: ignore[no-any-return]
+        raise value
 
     def close(self) -> None:
-        for slot in self._slots:
-            slot.end()
+        for process in self._all:
+            process.close()
 
 
-class _Slot:
-    """One process, and how many jobs it has had."""
+class _Process:
+    def __init__(self, nice: int, memory_bytes: int, modules: Sequence[str]) -> None:
+        self._beside = Beside(nice, memory_bytes, modules)
+        self._memory_bytes = memory_bytes
+        self._jobs = 0
+        self._first = 0  # bytes it had before its first job
 
-    def __init__(self, beside: Beside) -> None:
-        self.beside, self.jobs = beside, 0
+    async def run(self, seconds: float, *job: Any) -> tuple[bool, Any]:
+        """Whether it was done, with the value or the error."""
+        try:
+            await self._ready()
+            self._jobs += 1
+            return await self._beside.ask(seconds, _work, seconds, *job)
+        except BesideFailed as error:
+            self.close()
+            return False, PoolFailed(REASONS.get(str(error), "crashed"))
+        except asyncio.CancelledError:  # it would go on over there, and the next job wait for it
+            self.close()
+            raise
 
-    def end(self) -> None:
-        self.beside.close()
-        self.jobs = 0
+    async def _ready(self) -> None:
+        """A process that answers and has memory left for a job, the one that is there or a new one."""
+        if self._jobs >= JOBS:
+            self.close()
+        if self._beside.started:
+            try:
+                if await self._beside.ask(START_SECONDS, held_bytes) - self._first <= self._memory_bytes // 2:
+                    return
+            except BesideFailed:  # it died after its last job was done: no fault of the next one
+                pass
+            self.close()
+        self._first = await self._beside.ask(START_SECONDS, _quiet)
+
+    def close(self) -> None:
+        self._beside.close()
+        self._jobs = 0
 
 
-# ------------------------------------------------------------------------------------------ in the process
+def _quiet() -> int:
+    """Nothing that this process writes is read from here on; gives what it has before its first job."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for standard in (1, 2):
+        os.dup2(nowhere, standard)
+    os.close(nowhere)
+    return held_bytes()
 
 
-class Refused:
-    """An error that may be told, since it is made of our own words."""
+def _work(seconds: float, function: Callable[..., T], args: Any, kwargs: Any) -> tuple[bool, Any]:
+    """An error goes back as a reason, never as itself: its text, its cause and its traceback may hold values.
 
-    def __init__(self, reason: str, where: str = "", *, usage: bool = False) -> None:
-        self.reason, self.where, self.usage = reason, where, usage
-
-
-def limit(memory_bytes: int, module: str) -> None:
-    """From here on this process may take so much more than it has. `module` is imported by now: unpickling did it."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with open("/proc/self/statm") as file:
-        present = int(file.read().split()[0]) * resource.getpagesize()
-    most = present + memory_bytes
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-
-
-def attempt(function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T | Refused:
+    A job that holds the interpreter for ever is not told that the parent has died: the kernel's limit ends it.
+    """
+    limit = math.ceil(time.process_time() + 2 * seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
     try:
-        return function(*args, **kwargs)
-    except BadMessage as bad:
-        return Refused(bad.reason, bad.where)
-    except UsageError as error:
-        return Refused(str(error), usage=True)
+        return True, function(*args, **kwargs)
+    except BadMessage as error:
+        return False, BadMessage(error.reason, error.where)
+    except UsageError as error:  # our own words about what a person asked for
+        return False, UsageError(str(error))
+    except MemoryError:
+        return False, PoolFailed("out_of_memory")
+    except Exception as error:
+        if "bad_alloc" in str(error) or "nsufficient memory" in str(error):  # ONNX's and OpenCV's words for it
+            return False, PoolFailed("out_of_memory")
+        return False, PoolFailed("crashed", type(error).__name__)

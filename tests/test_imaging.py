@@ -198,3 +198,10 @@ def test_a_body_is_what_was_packed() -> None:
     for broken in (b"", b"\0\0\0\2{}", b"\0\0\xff\xff[]", dicom.pack(arrived)[4:]):
         with pytest.raises(Exception, match="bad_body"):
             dicom.unpack(broken)
+
+
+def test_a_dose_report_has_its_sums_and_its_text() -> None:
+    first, dose, report = documents(read(images.dose_report()))
+    assert (first.clear["modality"], dose.kind, report.kind) == ("SR", "dose", "report")
+    assert (dose.clear["dose_length_mgycm"], dose.clear["ctdi_vol_mgy"], dose.clear["irradiations"]) == (312.5, 7.5, 1)
+    assert {one.clear["study"] for one in (first, dose, report)} == {"study"}

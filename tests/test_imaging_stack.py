@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from elasticsearch.helpers import scan
 from PIL import Image as Picture
+from pydicom import dcmread
 
 from infra.elastic import client
 from infra.kafka import Reader, lag
@@ -128,7 +129,7 @@ def test_a_picture(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> 
     assert os.stat(out).st_mode & 0o777 == 0o600
     shown = np.asarray(Picture.open(out))
     assert shown.shape == (64, 64)
-    assert shown[32, 20] == pytest.approx(128, abs=60), "water is in the middle of the window"
+    assert shown[40, 32] == pytest.approx(128, abs=60), "water is in the middle of the window"
     assert shown[0, 0] == 0, "air is below it"
     assert command("image", "show", event, "--preview", "--out", str(out)).returncode == 0
     edges = command("image", "show", event, "--step", "equalise", "--step", "edges", "--out", str(out))
@@ -143,6 +144,16 @@ def test_a_picture(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> 
     assert "pixels" in json.dumps(told), "who looked is in the audit"
 
 
+def test_a_follow_up_on_its_prior(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> None:
+    out = tmp_path / "both.png"
+    pair = instance(sent, "2.dcm"), instance(sent, "3.dcm")
+    found = json.loads(command("image", "register", *pair, "--out", str(out), "--json").stdout)
+    assert abs(found["angle"]) < 0.5
+    assert max(map(abs, found["shift"])) < 0.8, "a pixel: nobody moved"
+    assert found["after"]["correlation"] > 0.9
+    assert np.asarray(Picture.open(out)).shape == (64, 64, 3)
+
+
 def test_only_who_may_sees_a_picture(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> None:
     event = instance(sent, "2.dcm")
     for role in ("bed_manager", "quality_officer", "data_scientist", "operator"):
@@ -151,6 +162,27 @@ def test_only_who_may_sees_a_picture(sent: list[dict[str, Any]], command: Run, t
         assert not out.exists()
     shown = command("reveal", event, "--field", "claim", "--purpose", "TREAT", "--domain", "imaging")
     assert shown.returncode == 10, "the key of an object is nobody's to see"
+
+
+def test_given_away_without_its_patient(sent: list[dict[str, Any]], command: Run, tmp_path: Path) -> None:
+    out = tmp_path / "away"
+    event = instance(sent, "1.dcm")
+    options = ("--option", "modified_dates", "--option", "patient", "--role", "privacy_officer", "--json")
+    done = command("image", "export", "--study", study(event), "--out", str(out), "--project", "p", *options)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["images"]
+    assert [(row["outcome"], row["clean"]) for row in rows] == [("exported", True)] * 5
+    files = [dcmread(row["file"]) for row in rows]
+    assert {one.PatientIdentityRemoved for one in files} == {"YES"}
+    assert len({one.StudyInstanceUID for one in files}) == len({one.PatientID for one in files}) == 1
+    assert {one.PatientSex for one in files} == {"F"}
+    for row in rows:
+        data = Path(row["file"]).read_bytes()
+        assert not [
+            word for word in (*WORDS, "North Hospital", "19610412", "20260301") if word.encode() in data
+        ]
+        assert os.stat(row["file"]).st_mode & 0o777 == 0o600
+    assert command("image", "export", event, "--out", str(out), "--role", "clinician").returncode == 10
 
 
 def test_similar_images(sent: list[dict[str, Any]], command: Run) -> None:

@@ -1,149 +1,231 @@
-"""A bounded pool: whatever a job does to its process, the others go on."""
+"""Heavy work in limited processes: whatever a job does, it is its own job that fails, and with the right reason."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
-from infra.errors import BadMessage, UsageError
+from infra.errors import BadMessage
+from streams import pool as pools
 from streams.pool import Pool, PoolFailed
 
 ROOT = Path(__file__).resolve().parents[1]
-MEGABYTE = 1_000_000
-
-
-def who(_: int = 0) -> int:
-    return os.getpid()
+MIB = 1 << 20
+LEAK: list[bytes] = []
 
 
 def double(number: int) -> int:
     return 2 * number
 
 
-def crash() -> None:
+def segfault() -> None:
     ctypes.string_at(0)
 
 
-def swell() -> int:
-    return len(bytearray(2000 * MEGABYTE))
+def hog(mib: int) -> int:
+    return len(b"\1" * (mib * MIB))
 
 
-def hang() -> None:
-    time.sleep(600)
+def large(mib: int) -> bytes:
+    return b"\1" * (mib * MIB)
+
+
+def leak(mib: int) -> int:
+    LEAK.append(b"\1" * (mib * MIB))
+    return os.getpid()
+
+
+def spin() -> None:
+    while True:
+        pass
 
 
 def refuse() -> None:
-    raise BadMessage("bad_pixels", "PixelData")
-
-
-def mistype() -> None:
-    raise UsageError("there is no such window")
+    raise BadMessage("bad_pixels", "7FE0,0010")
 
 
 def tell() -> None:
-    raise ValueError("a patient's value")
+    warnings.warn("DOE^JANE", stacklevel=1)
+    os.write(2, b"DOE^JANE")
+    raise ValueError("DOE^JANE")
 
 
-def leave(where: str) -> None:
-    Path(where).write_text(str(os.getpid()))
-    time.sleep(600)
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
+def meet(folder: str, mine: str, others: str) -> bool:
+    """Whether two jobs are there at once: each waits for the other's mark."""
+    Path(folder, mine).touch()
+    while not Path(folder, others).exists():
+        os.sched_yield()
     return True
+
+
+def note(path: str, number: int) -> None:
+    with open(path, "a") as file:
+        file.write(f"{number}\n")
+
+
+def imported(name: str) -> bool:
+    return name in sys.modules
 
 
 @pytest.fixture
 async def pool() -> AsyncIterator[Pool]:
-    made = Pool(2, 500 * MEGABYTE, 20.0)
+    made = Pool(2, 256 * MIB, 30, nice=5)
     yield made
     made.close()
 
 
-async def test_more_callers_than_processes(pool: Pool) -> None:
-    assert await asyncio.gather(*(pool.run(double, one) for one in range(50))) == [2 * one for one in range(50)]
-    assert len(set(await asyncio.gather(*(pool.run(who, one) for one in range(20))))) <= 2
+def waiting() -> float:
+    return REGISTRY.get_sample_value("wardstream_pool_waiting_jobs", {"domain": "imaging"}) or 0.0
 
 
-@pytest.mark.parametrize(("job", "reason"), [(crash, "crashed"), (swell, "out_of_memory"), (tell, "failed")])
-async def test_a_bad_job_takes_its_own_process_at_most(pool: Pool, job: object, reason: str) -> None:
-    before = {await pool.run(who)}
-    ends = await asyncio.gather(
-        pool.run(job),  # type: ignore[arg-type]
-        *(pool.run(double, one) for one in range(20)),
-        return_exceptions=True,
-    )
-    assert isinstance(ends[0], PoolFailed)
-    assert (ends[0].reason, str(ends[0])) == (reason, reason), "and nothing of its text"
-    assert ends[1:] == [2 * one for one in range(20)]
-    assert await pool.run(double, 4) == 8
-    assert before
+async def test_many_callers_get_their_own_answers_by_two_processes(pool: Pool) -> None:
+    assert await asyncio.gather(*(pool.run(double, one) for one in range(200))) == [2 * one for one in range(200)]
+    assert len(set(await asyncio.gather(*(pool.run(os.getpid) for _ in range(20))))) == 2
+    assert os.getpid() not in {await pool.run(os.getpid)}
 
 
-async def test_a_job_that_hangs_is_ended() -> None:
-    pool = Pool(1, 500 * MEGABYTE, 1.0)
-    first = await pool.run(who)
-    with pytest.raises(PoolFailed, match="timed_out"):
-        await pool.run(hang)
-    assert await pool.run(who) != first
-    for _ in range(100):
-        if not alive(first):
-            break
-        await asyncio.sleep(0.1)
-    assert not alive(first)
+async def test_as_many_run_at_once_as_there_are_processes(pool: Pool, tmp_path: Path) -> None:
+    both = (pool.run(meet, str(tmp_path), one, other) for one, other in (("a", "b"), ("b", "a")))
+    assert await asyncio.gather(*both) == [True, True]
+
+
+async def test_those_who_wait_are_served_in_order_and_counted(tmp_path: Path) -> None:
+    pool, path = Pool(1, 256 * MIB, 30), tmp_path / "order"
+    jobs = [asyncio.ensure_future(pool.run(note, str(path), one)) for one in range(20)]
+    await asyncio.sleep(0)
+    assert waiting() == 19  # one is at work
+    await asyncio.gather(*jobs)
+    assert path.read_text().split() == [str(one) for one in range(20)]
+    assert waiting() == 0
     pool.close()
 
 
-async def test_reasons_come_back_as_they_were(pool: Pool) -> None:
-    with pytest.raises(BadMessage) as bad:
-        await pool.run(refuse)
-    assert (bad.value.reason, bad.value.where) == ("bad_pixels", "PixelData")
-    with pytest.raises(UsageError, match="no such window"):
-        await pool.run(mistype)
+async def test_a_crash_ends_one_job_and_no_other(pool: Pool) -> None:
+    jobs = [pool.run(segfault) if one % 5 == 0 else pool.run(double, one) for one in range(20)]
+    ends = await asyncio.gather(*jobs, return_exceptions=True)
+    for number, end in enumerate(ends):
+        if number % 5:
+            assert end == 2 * number
+        else:
+            assert isinstance(end, PoolFailed)
+            assert end.reason == "crashed"
 
 
-async def test_a_caller_who_leaves_frees_the_process(pool: Pool) -> None:
-    waiting = [asyncio.create_task(pool.run(hang)) for _ in range(2)]
-    await asyncio.sleep(2)
-    for one in waiting:
-        one.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
+async def test_a_process_that_died_between_two_jobs_fails_neither(pool: Pool) -> None:
+    first = await pool.run(os.getpid)
+    gone = os.pidfd_open(first)
+    os.kill(first, signal.SIGKILL)
+    assert select.select([gone], [], [], 60)[0]
+    os.close(gone)
+    assert await pool.run(os.getpid) != first
+
+
+async def test_memory_is_limited(pool: Pool) -> None:
+    assert await pool.run(hog, 100) == 100 * MIB
+    with pytest.raises(PoolFailed) as caught:
+        await pool.run(hog, 300)
+    assert caught.value.reason == "out_of_memory"
     assert await pool.run(double, 4) == 8
 
 
-def test_processes_end_with_whoever_started_them(tmp_path: Path) -> None:
-    left = tmp_path / "left"
-    code = (
-        "import asyncio; from streams.pool import Pool; from tests.test_pool import leave\n"
-        f"if __name__ == '__main__': asyncio.run(Pool(1, 10**9, 600).run(leave, {str(left)!r}))"
-    )
-    (tmp_path / "parent.py").write_text(code)
+async def test_a_large_result_comes_back(pool: Pool) -> None:
+    assert await pool.run(large, 50) == b"\1" * (50 * MIB)
+
+
+async def test_an_endless_job_is_ended() -> None:
+    pool = Pool(1, 256 * MIB, 0.5)
+    pid = await pool.run(os.getpid)
+    with pytest.raises(PoolFailed) as caught:
+        await pool.run(spin)
+    assert caught.value.reason == "timed_out"
+    assert await pool.run(os.getpid) != pid
+    pool.close()
+
+
+async def test_a_caller_that_gives_up_leaves_no_job_behind(pool: Pool) -> None:
+    pid = await pool.run(os.getpid)
+    gone = os.pidfd_open(pid)
+    job = asyncio.ensure_future(pool.run(spin))
+    await asyncio.sleep(0)
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    assert await asyncio.to_thread(select.select, [gone], [], [], 60) != ([], [], [])
+    os.close(gone)
+    assert await asyncio.gather(pool.run(double, 1), pool.run(double, 2)) == [2, 4]
+
+
+async def test_a_refusal_comes_back_as_itself(pool: Pool) -> None:
+    with pytest.raises(BadMessage) as caught:
+        await pool.run(refuse)
+    assert (caught.value.reason, caught.value.where) == ("bad_pixels", "7FE0,0010")
+    assert await pool.run(double, 4) == 8
+
+
+async def test_of_an_error_the_type_comes_back_and_nothing_of_its_text(pool: Pool, capfd: object) -> None:
+    with pytest.raises(PoolFailed) as caught:
+        await pool.run(tell)
+    error = caught.value
+    assert (error.reason, error.error) == ("crashed", "ValueError")
+    assert error.__cause__ is None and error.__context__ is None  # noqa: PT018
+    out, err = capfd.readouterr()  # type: ignore[attr-defined]
+    assert "DOE" not in out + err + str(error)
+
+
+async def test_a_process_that_keeps_memory_is_replaced(pool: Pool) -> None:
+    first = await pool.run(leak, 100)
+    assert await pool.run(leak, 100) == first
+    assert await pool.run(leak, 100) != first
+
+
+async def test_a_process_is_replaced_after_many_jobs(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "JOBS", 3)
+    pids = [await pool.run(os.getpid) for _ in range(9)]
+    assert [len(set(pids[one : one + 3])) for one in (0, 3, 6)] == [1, 1, 1]
+    assert len(set(pids)) == 3
+
+
+async def test_modules_are_there_before_the_first_job() -> None:
+    pool, bare = Pool(1, 256 * MIB, 30, modules=("wave",)), Pool(1, 256 * MIB, 30)
+    assert await pool.run(imported, "wave")
+    assert not await bare.run(imported, "wave")
+    pool.close()
+    bare.close()
+
+
+PARENT = """
+import asyncio, os, sys
+from streams.pool import Pool
+from tests.test_pool import spin, MIB
+
+async def main():
+    pool = Pool(1, 256 * MIB, 600)
+    print(await pool.run(os.getpid), flush=True)
+    await pool.run(spin)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], env=environment)
-    try:
-        for _ in range(600):
-            if left.exists() and left.read_text():
-                break
-            time.sleep(0.1)
-        child = int(left.read_text())
-    finally:
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
-    for _ in range(100):
-        if not alive(child):
-            break
-        time.sleep(0.1)
-    assert not alive(child)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=environment, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        gone = os.pidfd_open(int(parent.stdout.readline()))
+        parent.kill()
+        assert select.select([gone], [], [], 60)[0]
+        os.close(gone)

@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from consumers.access import permit
 from consumers.cli.access import Role
 from consumers.cli.read import Filters, Json, MaybePurpose, Since, safe
+from infra.errors import UsageError
 
 Image = Annotated[str, typer.Argument(help="An image, as search names it: its event, a document of it, or its object.")]
 
@@ -69,3 +71,70 @@ def register(app: typer.Typer) -> None:
             said = [safe(str(row.get(name, ""))) for name in ("modality", "body_part", "device_model")]
             table.add_row(str(rank), f"{row['cosine']:.3f}", *said, row["id"])
         Console().print(table)
+
+    @commands.command("register")
+    def lay(
+        prior: Image,
+        follow_up: Annotated[str, typer.Argument(help="The later image, of the same modality.")],
+        out: Annotated[Path | None, typer.Option(help="A PNG of both: the prior red, the follow-up cyan.")] = None,
+        frame: Annotated[int | None, typer.Option(min=1, help="Of the prior, where it has many.")] = None,
+        follow_up_frame: Annotated[int | None, typer.Option(min=1, help="Of the follow-up.")] = None,
+        purpose: MaybePurpose = None,
+        role: Role = None,
+        as_json: Json = False,
+    ) -> None:
+        """Lay a follow-up on its prior, rigidly: the turn, the shift in mm, how alike they are before and after."""
+        from consumers import imaging
+
+        found = imaging.laid(permit("image", purpose, role), prior, follow_up, out, (frame, follow_up_frame))
+        if as_json:
+            typer.echo(json.dumps(found))
+            return
+        before, after = found["before"]["correlation"], found["after"]["correlation"]
+        right, down = found["shift"]
+        typer.echo(f"turned {found['angle']:.2f} degrees, shifted {right:.2f} mm to the right and {down:.2f} mm down")
+        typer.echo(f"correlation {before:.3f} before, {after:.3f} after")
+
+    @commands.command()
+    def export(
+        out: Annotated[Path, typer.Option(help="A folder: one file an image, named by its new UID.")],
+        images: Annotated[list[str] | None, typer.Argument(help="Images, as search names them.")] = None,
+        study: Annotated[str, typer.Option(help="All of a study instead: its keyed hash, as search shows it.")] = "",
+        project: Annotated[
+            str, typer.Option(help="Within one project a person keeps one pseudonym; in another it is another.")
+        ] = "default",
+        option: Annotated[
+            list[str] | None,
+            typer.Option(help="patient, device, institution, modified_dates, full_dates, uids, descriptors, ..."),
+        ] = None,
+        allow_unclean: Annotated[
+            bool, typer.Option("--allow-unclean", help="Write too what may show the patient: marked so.")
+        ] = False,
+        purpose: MaybePurpose = None,
+        role: Role = None,
+        as_json: Json = False,
+    ) -> None:
+        """Give images away without their patients: PS3.15 Annex E, basic profile and options; burned-in text blanked.
+
+        Exit code 0 only when each was exported. docs/imaging.md says what is found and what is not.
+        """
+        from consumers import imaging
+
+        if bool(images) == bool(study):
+            raise UsageError("name images, or a --study")
+        caller = permit("deidentify", purpose, role)
+        columns = TextColumn("images"), BarColumn(), TextColumn("{task.completed:.0f}"), TimeElapsedColumn()
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task("", total=len(images or ()) or None)
+            rows = imaging.export(
+                caller, images or (), study, out, project, option or (), allow_unclean,
+                lambda done: progress.advance(task, done),
+            )  # fmt: skip
+        if as_json:
+            typer.echo(json.dumps({"images": rows}))
+        else:
+            table = Table("image", "outcome", "reason", "blanked", "file")
+            for row in rows:
+                table.add_row(*(str(row.get(name, "")) for name in ("id", "outcome", "reason", "blanked", "file")))
+            Console().print(table)
+        raise typer.Exit(0 if all(row["outcome"] == "exported" for row in rows) else 1)

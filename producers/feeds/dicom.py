@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from ipaddress import ip_address, ip_network
 
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
@@ -24,13 +25,13 @@ from infra import metrics, tls
 from infra.audit import Act
 from infra.errors import AuditUnavailable, BadMessage, UsageError, WardstreamError
 from infra.settings import settings
+from producers.feeds import commitment
 from producers.imaging import PIECE, PIXEL_LENGTH, Images, Incoming, Received, syntaxes
 from schemas.wire import dimse
+from schemas.wire.dicom_elements import IMPLEMENTATION, VERSION
 from schemas.wire.dimse import Command
 
 FEED = "dicom"
-IMPLEMENTATION = "2.25.188402870614062943263513466024172283206"  # (0002,0012), ours
-VERSION = "WARDSTREAM_1"
 SLOWEST = 16_384  # bytes a second
 CONNECTIONS_EACH = 4  # for each association that there may be: those beyond are not even greeted
 REJECTED_SECONDS = 60.0  # the same rejection of the same host is audited once in this
@@ -98,7 +99,7 @@ class Node:
     async def _serve(self, host: str, port: int, ready: Callable[[int], None], stop: asyncio.Event) -> None:
         async with tls.serving(FEED, tls.streams(self._connected, PIECE), host, port) as at:
             ready(at)
-            await stop.wait()
+            await commitment.deliver(self.images, stop)
         self.stopping = True
         for task, one in self._associations.items():
             if not one.answering:
@@ -155,6 +156,7 @@ class Association:
         self.calling = self.called = ""
         self._most_pdu = 0
         self.answering = False
+        self._reports: dict[int, int] = {}  # numbers of commitments by the message id of their report
 
     # ------------------------------------------------------------------------------------------------------ upper layer
 
@@ -171,6 +173,8 @@ class Association:
                             pass
                 finally:
                     self._node.established -= 1
+                    for number in self._reports.values():  # it ended without a word: its address is tried
+                        await self._images.aside(self._images.instances.later, number, 0.0)
                 if self._node.stopping:
                     self._writer.write(dimse.abort())
         except (asyncio.IncompleteReadError, OSError):  # the peer is gone; TimeoutError is an OSError too
@@ -219,8 +223,10 @@ class Association:
     def _judge(self, one: dimse.Context) -> tuple[int, int, str]:
         """A context's result, and of its transfer syntaxes the first that we know: whatever the peer likes best."""
         syntax = next((said for said in one.syntaxes if said in self._node.syntaxes), "")
-        if not (storage(one.abstract) or one.abstract in (dimse.VERIFICATION, dimse.COMMITMENT)):
-            return one.number, dimse.NO_ABSTRACT_SYNTAX, syntax or dimse.IMPLICIT
+        if not storage(one.abstract):
+            if one.abstract not in (dimse.VERIFICATION, dimse.COMMITMENT):
+                return one.number, dimse.NO_ABSTRACT_SYNTAX, dimse.IMPLICIT
+            syntax = next((said for said in one.syntaxes if said in (dimse.IMPLICIT, dimse.EXPLICIT)), "")
         if not syntax:
             return one.number, dimse.NO_TRANSFER_SYNTAX, dimse.IMPLICIT
         self._syntax[one.number] = one.abstract, syntax
@@ -273,9 +279,13 @@ class Association:
             return await self._store(context, command)
         if command.field & dimse.ANSWER or command.field == dimse.C_CANCEL:
             await self._skip(context, command)
+            if command.field == dimse.N_EVENT_REPORT | dimse.ANSWER:
+                await self._reported(command)
             return True
         if command.field == dimse.C_ECHO:
             return await self._answer(context, command, dimse.SUCCESS)
+        if command.field == dimse.N_ACTION:
+            return await self._commit(context, command)
         await self._skip(context, command)
         return await self._answer(context, command, dimse.UNRECOGNISED)
 
@@ -309,6 +319,52 @@ class Association:
         await self._writer.drain()
         return True
 
+    # ----------------------------------------------------------------------------------------------- storage commitment
+
+    async def _commit(self, context: int, command: Command) -> bool:
+        """An N-ACTION (PS3.4 J.3.2): remembered, answered, reported."""
+        data = bytearray()
+        if command.has_data:
+            async for piece in self._data(context):
+                if len(data) + len(piece) <= commitment.MOST_BYTES:
+                    data += piece
+        abstract, syntax = self._syntax[context]
+        if abstract != dimse.COMMITMENT or command.sop_class != dimse.COMMITMENT:
+            return await self._answer(context, command, dimse.REFUSALS["class_not_supported"])
+        if command.sop_instance != dimse.COMMITMENT_INSTANCE:
+            return await self._answer(context, command, dimse.NO_SUCH_INSTANCE)
+        if command.number(dimse.ACTION_TYPE) != 1:
+            return await self._answer(context, command, dimse.NO_SUCH_ACTION)
+        self._patience.reschedule(None)
+        try:
+            asked = await self._images.aside(commitment.read, bytes(data), syntax)
+        except BadMessage as bad:
+            return await self._answer(context, command, dimse.INVALID_ARGUMENT, bad.reason)
+        number = await self._images.aside(commitment.remember, asked, self._images, self.calling, self.called)
+        await self._answer(context, command, dimse.SUCCESS)
+        try:
+            event, said = await self._images.aside(commitment.report, asked, self._images)
+        except WardstreamError:  # the store is away: it is told later
+            return True
+        self._reports[number % 0xFFFF + 1] = number
+        for payload, kind in (
+            (dimse.event_report(number % 0xFFFF + 1, event), dimse.COMMAND),
+            (commitment.encoded(said, syntax), 0),
+        ):
+            for unit in dimse.fragments(context, payload, kind, self._most_pdu):
+                self._writer.write(unit)
+        await self._writer.drain()
+        return True
+
+    async def _reported(self, command: Command) -> None:
+        """The peer's answer to a report; one that it did not take is sent to its address."""
+        number = self._reports.pop(command.number(dimse.ANSWERED), None)
+        if number is not None:
+            taken = command.number(dimse.STATUS) == dimse.SUCCESS
+            metrics.ANSWERED.labels(FEED, "N-EVENT-REPORT", "" if taken else "not_taken").inc()
+            instances = self._images.instances
+            await self._images.aside(*((instances.answered, number) if taken else (instances.later, number, 0.0)))
+
     # ---------------------------------------------------------------------------------------------------------- C-STORE
 
     async def _store(self, context: int, command: Command) -> bool:
@@ -338,6 +394,8 @@ class Association:
 class _Receiving:
     """One C-STORE: its object, as far as it has come, or why it will not be taken. Then the rest is read past."""
 
+    _make: Callable[[], Incoming]
+
     def __init__(self, images: Images) -> None:
         self._images = images
         self._incoming: Incoming | None = None
@@ -351,8 +409,8 @@ class _Receiving:
         if command.sop_class != abstract or not storage(abstract):
             raise BadMessage("class_not_supported")
         if not command.has_data:
-            raise BadMessage("no_data_set")
-        self._make = lambda: self._images.incoming(command.sop_class, command.sop_instance, syntax, ends)
+            raise BadMessage("empty")
+        self._make = partial(self._images.incoming, command.sop_class, command.sop_instance, syntax, ends)
 
     async def take(self, piece: bytes) -> None:
         """Hold it; a piece that is large enough is sealed in a thread while the next one comes."""
@@ -391,8 +449,8 @@ class _Receiving:
             received = await self._images.aside(self._finish, self._pieces)
             self._incoming = None  # from here on its object is `publish`'s
             await self._images.publish(received)
-        except WardstreamError as error:  # what is not the data set's may come again unchanged
-            return dimse.refusal(error.reason), error.reason
+        except WardstreamError as error:
+            return dimse.refusal(error.reason, ours=not isinstance(error, BadMessage)), error.reason
         except Exception:  # never a silent drop, and never the error's text, which may quote a patient
             return dimse.refusal("internal_error"), "internal_error"
         if PIXEL_LENGTH in received.flags:

@@ -1,5 +1,5 @@
 """Files and folders of messages: HL7 v2, one a file, many, framed or in a batch envelope; FHIR, as JSON or NDJSON,
-each also in gzip.
+each also in gzip; DICOM, whatever a file is called, and the files that a DICOMDIR names.
 
 FHIR is read as a stream: a bulk export of any size takes no more memory than its largest resource.
 """
@@ -16,20 +16,26 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from errno import errorcode
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from infra.errors import BadMessage, UsageError, WardstreamError
 from infra.settings import settings
-from producers.publish import Arrival, Publisher, Receipt
+from producers.publish import Arrival, Receipt
 from schemas.wire.bundle import Bundle, Event, single
 from schemas.wire.fhir import Focus
 from schemas.wire.hl7v2 import message_type, split_batch
 
+if TYPE_CHECKING:
+    from producers.imaging import Received
+
 HL7 = (".hl7", ".hl7v2", ".er7")
 LINES = (".ndjson", ".jsonl")
 JSON = (".json", *LINES)
+DICOM = (".dcm", ".ima", ".dicom")
 GZIP = ".gz"
 FHIR = (*JSON, *(one + GZIP for one in JSON))
+ALL = HL7 + FHIR + DICOM
+PREAMBLE_BYTES, PREFIX = 128, b"DICM"  # PS3.10 7.1
 AHEAD = 256  # messages that may wait for the broker
 PIECE = 1 << 20
 FIRST_LINES = 100  # of which two tell NDJSON from a document
@@ -66,7 +72,7 @@ class Item:
     file: Path
     position: int
     kind: str  # MSH-9, or the type of the resource; empty where it cannot be told
-    made: Arrival | BadMessage = field(repr=False)
+    made: Arrival | Received | BadMessage = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +85,32 @@ class Published:
     end: Receipt | BadMessage
 
 
+def no_dicom(path: Path) -> Iterator[Item]:
+    """Where no images are read."""
+    raise BadMessage("bad_media_type")
+
+
 @dataclass(frozen=True, slots=True)
 class Readers:
     """How arrivals are made, each raising BadMessage for what is not ours to take."""
 
     hl7: Callable[[bytes, datetime, BadMessage | None], Arrival]
     fhir: Callable[[Focus, datetime], Arrival]
+    dicom: Callable[[Path], Iterator[Item]] = no_dicom
 
 
-def files(paths: Iterable[Path], suffixes: tuple[str, ...] = HL7 + FHIR) -> list[Path]:
+class Publishes(Protocol):
+    """A publisher of whatever the items are made of."""
+
+    @property
+    def full(self) -> bool: ...
+
+    async def publish(self, one: Any) -> Receipt: ...
+
+
+def files(paths: Iterable[Path], suffixes: tuple[str, ...] = ALL) -> list[Path]:
     """The message files under paths, in order; of a bulk export, patients first. A file named outright is taken
-    whatever its name.
+    whatever its name, and of a folder every DICOM file where those are among the suffixes.
 
     Raises UsageError for a path that is not there, and where no file is found.
     """
@@ -98,7 +119,7 @@ def files(paths: Iterable[Path], suffixes: tuple[str, ...] = HL7 + FHIR) -> list
         if path.is_file():
             found.append(path)
         elif path.is_dir():
-            found += sorted(one for one in path.rglob("*") if _ending(one) in suffixes and one.is_file())
+            found += sorted(one for one in path.rglob("*") if one.is_file() and _of_kind(one, suffixes))
         else:
             raise UsageError(f"there is no {path}")
     if not found:
@@ -106,10 +127,26 @@ def files(paths: Iterable[Path], suffixes: tuple[str, ...] = HL7 + FHIR) -> list
     return sorted(found, key=_rank)
 
 
-def skipped(paths: Iterable[Path], suffixes: tuple[str, ...] = HL7 + FHIR) -> list[Path]:
+def skipped(paths: Iterable[Path], suffixes: tuple[str, ...] = ALL) -> list[Path]:
     """The files of other endings that lie in folders: they are not read."""
     inside = (one for path in paths if path.is_dir() for one in path.rglob("*"))
-    return sorted(one for one in inside if _ending(one) not in suffixes and one.is_file())
+    return sorted(one for one in inside if one.is_file() and not _of_kind(one, suffixes))
+
+
+def _of_kind(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return _ending(path) in suffixes or (DICOM[0] in suffixes and is_dicom(path))
+
+
+def is_dicom(path: Path) -> bool:
+    """By its ending, else by its prefix: names of DICOM files are mostly UIDs, or numbers."""
+    ending = _ending(path)
+    if ending in ALL:
+        return ending in DICOM
+    try:
+        with path.open("rb") as file:
+            return file.read(PREAMBLE_BYTES + len(PREFIX))[PREAMBLE_BYTES:] == PREFIX
+    except OSError:
+        return False
 
 
 def _ending(path: Path) -> str:
@@ -158,8 +195,10 @@ def _of(path: Path, readers: Readers) -> Iterator[Item]:
     ending = _ending(path).removesuffix(GZIP)
     if ending in LINES:
         yield from _lines(path, readers)
-    elif ending in JSON or (ending not in HL7 and first_byte(path) in (b"{", b"[")):
+    elif ending in JSON or (ending not in HL7 + DICOM and first_byte(path) in (b"{", b"[")):
         yield from _document(path, readers)
+    elif is_dicom(path):
+        yield from readers.dicom(path)
     elif path.suffix.lower() == GZIP:
         raise BadMessage("bad_media_type")  # HL7 v2 comes as it is
     else:
@@ -295,7 +334,7 @@ def _item(path: Path, position: int, event: Event, readers: Readers) -> Item:
     return Item(path, position, event.kind, made)
 
 
-async def publish(publisher: Publisher, found: Iterable[Item]) -> list[Published]:
+async def publish(publisher: Publishes, found: Iterable[Item]) -> list[Published]:
     """Publish in order, AHEAD at once; what became of each, in the same order, once the broker has confirmed all.
 
     Nothing is read ahead of what the publisher has room for: a file waits where a feed would be told to.
@@ -305,7 +344,7 @@ async def publish(publisher: Publisher, found: Iterable[Item]) -> list[Published
     items: list[tuple[Path, int, str]] = []
     running: set[asyncio.Task[None]] = set()
 
-    async def one(number: int, arrival: Arrival) -> None:
+    async def one(number: int, arrival: Arrival | Received) -> None:
         try:
             ends[number] = await publisher.publish(arrival)
         except WardstreamError as error:

@@ -24,8 +24,8 @@ MOST_PDU = 1 << 17  # what we ask for; DCMTK's most. Fragments are not held, so 
 MOST_REQUEST = 1 << 20  # of an A-ASSOCIATE-RQ: 128 contexts of a hundred syntaxes each
 MOST_COMMAND = 1 << 16
 
-# A transfer syntax, and abstract syntaxes that are no image's.
-IMPLICIT = "1.2.840.10008.1.2"
+# Transfer syntaxes, and abstract syntaxes that are no image's.
+IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 VERIFICATION = "1.2.840.10008.1.1"
 COMMITMENT = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -41,15 +41,17 @@ COMMENT, AFFECTED_INSTANCE, REQUESTED_INSTANCE, EVENT_TYPE, ACTION_TYPE = 0x902,
 
 SUCCESS: Final = 0x0000
 PIXEL_LENGTH: Final = 0xB007  # warning: the data set does not match the SOP class, and is stored (PS3.4 B.2.3)
+OUT_OF_RESOURCES: Final = 0xA7FF
 CANNOT_UNDERSTAND: Final = 0xC000
 UNRECOGNISED: Final = 0x0211
 NO_SUCH_ACTION: Final = 0x0123
+NO_SUCH_INSTANCE: Final = 0x0112
 INVALID_ARGUMENT: Final = 0x0115
 # A refused instance stays with its sender. PS3.4 B.2.3, PS3.7 C: A7xx it may come again as it is, A9xx it is not what
 # was announced, Cxxx it cannot be understood; what is not here is a fault of ours.
 REFUSALS: Final[Mapping[str, int]] = {
     "overloaded": 0xA700,
-    "publish_failed": 0xA701,
+    "broker_unavailable": 0xA701,
     "key_store_busy": 0xA702,
     "stack_down": 0xA703,
     "audit_unavailable": 0xA704,
@@ -59,13 +61,14 @@ REFUSALS: Final[Mapping[str, int]] = {
     "missing_uid": 0xC001,
     "truncated": 0xC002,
     "too_deep": 0xC003,
-    "bad_vr": 0xC004,
+    "bad_sequence": 0xC004,
     "inflates_too_much": 0xC005,
     "too_many_elements": 0xC006,
     "bad_deflate": 0xC007,
     "bad_header": 0xC008,
     "bad_length": 0xC009,
-    "no_data_set": 0xC00A,
+    "bad_fragment": 0xC00A,
+    "empty": 0xC00B,
     "erased": 0xC0E0,
     "duplicate_instance": 0x0111,
     "bad_uid": 0x0117,
@@ -84,9 +87,9 @@ REJECTIONS: Final[Mapping[str, tuple[int, int, int]]] = {
 ACCEPTED, NO_REASON, NO_ABSTRACT_SYNTAX, NO_TRANSFER_SYNTAX = 0, 2, 3, 4  # of a context (PS3.8 9.3.3.2)
 
 
-def refusal(reason: str) -> int:
-    """The status of a reason. One that the table does not know is a data set's that cannot be understood."""
-    return REFUSALS.get(reason, CANNOT_UNDERSTAND)
+def refusal(reason: str, ours: bool = False) -> int:
+    """The status of a reason. What the table does not know is ours, and it may come again, or cannot be understood."""
+    return REFUSALS.get(reason, OUT_OF_RESOURCES if ours else CANNOT_UNDERSTAND)
 
 
 # -------------------------------------------------------------------------------------------------------- associations
@@ -268,6 +271,19 @@ def answer(to: Command, status: int, comment: str = "") -> bytes:
         said[ACTION_TYPE] = to.number(ACTION_TYPE)
     if comment:
         said[COMMENT] = comment[:64]
+    return encode(said)
+
+
+def event_report(message: int, event: int) -> bytes:
+    """The command of an N-EVENT-REPORT-RQ of storage commitment (PS3.4 J.3.3)."""
+    said: dict[int, int | str] = {
+        AFFECTED_CLASS: COMMITMENT,
+        FIELD: N_EVENT_REPORT,
+        MESSAGE: message,
+        DATA: 1,
+        AFFECTED_INSTANCE: COMMITMENT_INSTANCE,
+        EVENT_TYPE: event,
+    }
     return encode(said)
 
 

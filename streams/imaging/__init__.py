@@ -17,6 +17,7 @@ from schemas.peers import Peers
 from schemas.record import Record
 from schemas.signal import Signal
 from schemas.wire import dicom, dicom_header
+from streams.ehr import notes
 from streams.fold import Change
 from streams.imaging import complete, record
 
@@ -42,7 +43,11 @@ def read(body: bytes, envelope: Envelope, peers: Peers, known: Collection[str] |
 
 
 def document(record: Record) -> list[Document]:
-    return documents(record)
+    """One document a part; of a report's text with what it affirms, denies and doubts."""
+    made = documents(record)
+    for one in made:
+        notes.tell(one)
+    return made
 
 
 def analyse(record: Record, made: Sequence[Document], at: str) -> list[Change]:

@@ -23,6 +23,8 @@ from infra.errors import BadMessage, UsageError
 Values = NDArray[Any]
 Image = NDArray[np.uint8]
 DARKEST, BRIGHTEST = 1.0, 99.0  # percentiles that are shown, where no window is given
+ROWS = 256  # of an image at a time
+ENOUGH = 1 << 22  # values that tell the percentiles of all
 TABLE = 1 << 17  # stored values are few: what becomes of each is worked out once, up to so many of them
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # (0028,1056)
 
@@ -141,21 +143,25 @@ def display(values: Values, ds: Dataset, window: Window | int | None = None) -> 
     shown = measured(values, ds)
     if not shown.size:
         return np.zeros(values.shape, np.uint8)
-    inverse = (
-        str(ds.get("PhotometricInterpretation", "")) == "MONOCHROME1" or ds.get("PresentationLUTShape") == "INVERSE"
-    )
+    inverse = inverted(ds)
 
     def grey(stored: Values) -> Image:
         made = _grey(stored, shown, ds, window)
         return np.asarray(255 - made if inverse else made, np.uint8)
 
     low, high = (int(values.min()), int(values.max())) if values.dtype.kind in "iu" else (0, TABLE)
-    if high - low < TABLE:
-        image = grey(np.arange(low, high + 1, dtype=np.int64))[values.astype(np.int64) - low]
-    else:
-        image = grey(np.nan_to_num(values))
+    of_each = grey(np.arange(low, high + 1, dtype=np.int64)) if high - low < TABLE else None
+    image = np.empty(values.shape, np.uint8)
+    for row in range(0, len(values), ROWS):  # in between a value takes 8 bytes and more
+        part = values[row : row + ROWS]
+        image[row : row + ROWS] = grey(np.nan_to_num(part)) if of_each is None else of_each[part.astype(np.int64) - low]
     image[padded(values, ds)] = 0
     return image
+
+
+def inverted(ds: Dataset) -> bool:
+    """Whether the lowest values are the brightest (C.7.6.3.1.2, C.11.6)."""
+    return str(ds.get("PhotometricInterpretation")) == "MONOCHROME1" or str(ds.get("PresentationLUTShape")) == "INVERSE"
 
 
 def luminance(image: Image) -> Image:
@@ -164,8 +170,9 @@ def luminance(image: Image) -> Image:
 
 
 def measured(values: Values, ds: Dataset) -> Values:
-    """The stored values that were measured, in one row: neither padding nor what is no number."""
+    """Stored values that were measured, in one row: neither padding nor what is no number; of many every so-manieth."""
     kept = values[~padded(values, ds)]
+    kept = kept[:: len(kept) // ENOUGH + 1]
     return kept[np.isfinite(kept)] if kept.dtype.kind == "f" else kept
 
 
@@ -230,7 +237,8 @@ def _descriptor(ds: Dataset, keyword: str) -> tuple[int, int, int]:
 
 def _entries(data: Any, ds: Dataset, entries: int) -> Values:
     """A table's entries, as numbers of 16 bits; of 8 where they are packed so (C.7.6.3.1.6)."""
-    return _words(data, ds, wide=not isinstance(data, bytes) or len(data) >= 2 * entries)[:entries]
+    packed = isinstance(data, bytes) and len(data) == entries + entries % 2
+    return _words(data, ds, wide=not packed)[:entries]
 
 
 def _words(data: Any, ds: Dataset, *, wide: bool) -> Values:

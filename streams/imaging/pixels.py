@@ -17,6 +17,7 @@ import zlib
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -49,39 +50,71 @@ warnings.filterwarnings("ignore", module="pydicom")
 decoders.register()
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A Part 10 file up to its pixels, and where those lie. `keyword` is empty where it has none, as a report."""
+
+    syntax: UID
+    header: Dataset = field(repr=False)
+    keyword: str  # PixelData, FloatPixelData, DoubleFloatPixelData
+    vr: str
+    bytes: int  # of the value, as its element says: UNDEFINED of encapsulated pixels
+    start: int
+    end: int  # of the file
+    file: BinaryIO = field(repr=False)  # of a deflated one as inflated
+
+    def fragments(self) -> Iterator[tuple[int, int]]:
+        """Start and length of each item of encapsulated pixels (PS3.5 A.4), the offset table first."""
+        at = self.start
+        while found := _item(self.file, at, self.end):
+            yield found
+            at = sum(found)
+
+
+def opened(file: BinaryIO | io.RawIOBase, header_bytes: int = HEADER_BYTES) -> Opened:
+    """`file` is left open. An element of the header that is larger than `header_bytes` is there without its value."""
+    with bad("header"):
+        syntax, implicit, body = _data_set(_Lent(file) if isinstance(file, io.RawIOBase) else file)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            body = _inflated(body)
+        header = read_dataset(
+            body,
+            is_implicit_VR=implicit,
+            is_little_endian=syntax.is_little_endian,
+            stop_when=lambda tag, vr, length: tag in KEYWORDS,
+            defer_size=header_bytes,
+        )
+        keyword, vr, size = _pixel_element(body, implicit, syntax.is_little_endian)
+        start = body.tell()
+        return Opened(syntax, header, keyword, vr, size, start, body.seek(0, io.SEEK_END), body)
+
+
 class Pixels:
     """The frames of one Part 10 file. `file` is read at any place, and left open.
 
     `header` is the data set up to the pixels, `count` the number of frames as the header has it.
     """
 
-    def __init__(self, file: BinaryIO | io.RawIOBase) -> None:
-        source = _Lent(file) if isinstance(file, io.RawIOBase) else file
-        with _bad("header"):
-            self.syntax, implicit, body = _data_set(source)
-            if self.syntax == DeflatedExplicitVRLittleEndian:
-                body = _inflated(body)
-            self._file = body
-            self.header = read_dataset(
-                body,
-                is_implicit_VR=implicit,
-                is_little_endian=self.syntax.is_little_endian,
-                stop_when=lambda tag, vr, length: tag in KEYWORDS,
-                defer_size=HEADER_BYTES,
-            )
-            self._keyword, self._vr, self._bytes = _pixel_element(body, implicit, self.syntax.is_little_endian)
-            self._start = body.tell()
-            self._end = body.seek(0, io.SEEK_END)
+    def __init__(self, file: BinaryIO | io.RawIOBase | Opened) -> None:
+        one = file if isinstance(file, Opened) else opened(file)
+        self.syntax, self.header, self._file = one.syntax, one.header, one.file
+        self._keyword, self._vr, self._bytes, self._start, self._end = (
+            one.keyword,
+            one.vr,
+            one.bytes,
+            one.start,
+            one.end,
+        )
         if not self._keyword or not self._bytes:
             raise BadMessage("no_pixels", "PixelData")
         try:
             self._decoder = get_decoder(self.syntax)
         except NotImplementedError:
             raise BadMessage("unknown_syntax", "TransferSyntaxUID") from None
-        with _bad("Image Pixel Module"):
+        with bad("Image Pixel Module"):
             self._options = _options(self.header)
         self.count = int(self._options["number_of_frames"])
-        if self.samples * np.dtype(self._sample).itemsize > FRAME_BYTES:
+        if self.samples * self._sample_bytes > FRAME_BYTES:
             raise BadMessage("too_large", "Rows")
         self._fragments: tuple[array[int], array[int]] | None = None
 
@@ -98,7 +131,7 @@ class Pixels:
         """
         if not 0 <= number < self.count:
             raise BadMessage("bad_pixels", "NumberOfFrames")
-        with _bad(self._keyword):
+        with bad(self._keyword):
             values = self._encapsulated(number) if self.syntax.is_encapsulated else self._native(number)
             values = values.astype(values.dtype.newbyteorder("="), copy=False)
             return np.ascontiguousarray(values)
@@ -113,10 +146,11 @@ class Pixels:
         each = self.header.get("PerFrameFunctionalGroupsSequence")
         if not shared and not each:
             return self.header
-        with _bad("Functional Groups"):
+        with bad("Functional Groups"):
             said = self.header.group_dataset(0x0028)
-            if "Modality" in self.header:
-                said["Modality"] = self.header["Modality"]
+            for keyword in ("Modality", "PresentationLUTShape"):
+                if keyword in self.header:
+                    said[keyword] = self.header[keyword]
             groups = [*(shared or [])[:1], *(each or [])[number : number + 1]]
             macros = [element.value[0] for group in groups for element in group if element.VR == "SQ" and element.value]
             for element in (element for macro in macros for element in macro):
@@ -125,17 +159,16 @@ class Pixels:
         return said
 
     @property
-    def _sample(self) -> str:
-        if self._keyword != "PixelData":
-            return "f4" if self._keyword == "FloatPixelData" else "f8"
-        return f"u{max(1, int(self._options['bits_allocated']) // 8)}"
+    def _sample_bytes(self) -> int:
+        floats = {"FloatPixelData": 4, "DoubleFloatPixelData": 8}
+        return floats.get(self._keyword) or max(1, int(self._options["bits_allocated"]) // 8)
 
     def _native(self, number: int) -> NDArray[Any]:
         """PS3.5 8.1.1: frames follow one another without padding, those of 1 bit within a byte."""
         if self._bytes == UNDEFINED:
             raise BadMessage("bad_pixels", self._keyword)
         options = dict(self._options)
-        bits = self.samples * (1 if options["bits_allocated"] == 1 else 8 * np.dtype(self._sample).itemsize)
+        bits = self.samples * (1 if options["bits_allocated"] == 1 else 8 * self._sample_bytes)
         there = 8 * min(self._bytes, self._end - self._start)
         if options["photometric_interpretation"] == "YBR_FULL_422":
             if there < bits * self.count:
@@ -144,6 +177,11 @@ class Pixels:
                 options["photometric_interpretation"] = "YBR_FULL"
         if bits * (number + 1) > there:
             raise BadMessage("bad_pixels", self._keyword)
+        if options["bits_allocated"] == 1 and options["samples_per_pixel"] == 1:
+            first, past = bits * number, bits * (number + 1)
+            packed = np.frombuffer(_read(self._file, self._start + first // 8, -(-past // 8) - first // 8), np.uint8)
+            one = np.unpackbits(packed, bitorder="little")[first % 8 : first % 8 + bits]
+            return one.reshape(options["rows"], options["columns"])
         self._file.seek(self._start)
         return self._decoded(self._file, number, **options, pixel_vr=self._vr)
 
@@ -167,7 +205,7 @@ class Pixels:
 
     def _joined(self, number: int) -> bytes:
         pieces, size = [], 0
-        most = 2 * self.samples * np.dtype(self._sample).itemsize + SLACK_BYTES  # noise that grew by its compression
+        most = 2 * self.samples * self._sample_bytes + SLACK_BYTES  # noise that grew by its compression
         for start, length in self._lies(number):
             size += length
             if size > most:
@@ -245,7 +283,7 @@ class _Lent(io.BufferedReader):
 
 
 @contextmanager
-def _bad(where: str) -> Iterator[None]:
+def bad(where: str) -> Iterator[None]:
     """What pydicom and its decoders raise is `bad_pixels`: their texts hold values. Lack of memory is not theirs."""
     try:
         yield

@@ -7,7 +7,7 @@ what its VR allows is left out and flagged by its keyword; the header stays seal
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from schemas.record import Record
 from schemas.scrub import Scrubber
 from schemas.wire import dicom_header as header
 from schemas.wire.dicom import Arrived, said_of
+from streams.imaging.reports import dose, report
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -114,13 +115,16 @@ GROUPS = (
     ("MRTimingAndRelatedParametersSequence", ("RepetitionTime", "FlipAngle")),
     ("MREchoSequence", ("EffectiveEchoTime",)),
 )
+IN_COMMON = (
+    ("study", "series", "instance", "modality", "body_part", "facility", "manufacturer", "device_model")
+)  # fmt: skip
 _CODE = re.compile(r"[A-Z0-9_ .-]{1,16}", re.ASCII)
 _AGE = re.compile(r"(\d{3})([DWMY])", re.ASCII)
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 
 def read(arrived: Arrived, ds: Dataset, peer: Peer, received: datetime) -> Record:
-    """One patient and one part; what an instance says besides (a dose, a report) has its own."""
+    """One patient and one part, and for a structured report one of its dose and one of its text."""
     return _Reading(arrived, ds, peer, received).record()
 
 
@@ -145,9 +149,11 @@ class _Reading:
             one.value for subject in subjects for one in subject.identifiers if one.authority != header.OURS
         )
         part = Instance(subject=0, flags=tuple(self.flags), **{name: one for name, one in fields.items() if one})
+        shared = common(part)
+        said = (dose(self.ds, **shared), report(self.ds, **shared))
         return Record(
             subjects=subjects,
-            parts=(part,),
+            parts=(part, *(one for one in said if one is not None)),
             terms=self.terms,
             event_time=at,
             told_at=self.received,
@@ -281,6 +287,6 @@ def _groups(ds: Dataset) -> Iterator[Dataset]:
                 yield from header.items(item, group)[:1]
 
 
-def common(part: ImagingPart, names: Iterable[str]) -> dict[str, Any]:
+def common(part: ImagingPart) -> dict[str, Any]:
     """What a part has in common with others of its instance."""
-    return {name: value for name in names if (value := getattr(part, name))}
+    return {name: value for name in IN_COMMON if (value := getattr(part, name))}

@@ -9,7 +9,7 @@ comparison that is none. Images are of one modality; what turns out of the plane
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -21,7 +21,10 @@ from infra.errors import BadMessage
 Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]  # 2 x 3, from a pixel of the one to a pixel of the other
 Spacing = tuple[float, float]  # (0028,0030), mm: from row to row, from column to column
+Volume = tuple[float, float, float]  # mm: from slice to slice, from row to row, from column to column
 SIDE = 512  # pixels at most: more costs time and gains no accuracy that shows
+STACK_SIDE, MOST_SLICES = 96, 256  # pixels of a stack, where the shift across it is looked for
+STACK_SLICES = 7  # that are registered, of a stack
 LEAST = 16
 WHOLLY, NO_BLUR = 0.99, 1e-3
 BINS = 32  # greys a histogram tells apart
@@ -79,6 +82,64 @@ def register(prior: NDArray[np.generic], follow_up: NDArray[np.generic], of: Spa
     return Registration(angle, (float(shift[0]), float(shift[1])), before, after, alike)
 
 
+def register_stacks(prior: Any, follow_up: Any, of: Volume, to: Volume) -> tuple[Registration, float]:
+    """Of two stacks (slices x rows x columns) that lie the same way: the turn and the shift within the slices, and the
+    shift across them, in mm: a slice of the prior at z is that of the follow-up at z plus it, each from its middle.
+
+    The shift across is looked for by phase correlation of the whole, the rest on slices that then match, of which the
+    median counts. Raises BadMessage("not_registered"), also where fewer than half of them can be registered.
+    """
+    if any(stack.ndim != 3 or len(stack) < 2 for stack in (prior, follow_up)) or not all(
+        0 < mm < 100 for mm in (*of, *to)
+    ):
+        raise BadMessage("not_registered", "PixelSpacing")
+    across = _across(prior, follow_up, of, to)
+    found: list[Registration | None] = []
+    for number in np.unique(np.linspace(0, len(prior) - 1, STACK_SLICES + 2).round().astype(int))[1:-1]:
+        place = ((number - (len(prior) - 1) / 2) * of[0] + across) / to[0] + (len(follow_up) - 1) / 2
+        if not 0 <= place <= len(follow_up) - 1:
+            continue
+        low = min(int(place), len(follow_up) - 2)
+        slice_ = follow_up[low] * (1 - (place - low)) + follow_up[low + 1] * (place - low)
+        try:
+            found.append(register(prior[number], slice_, of[1:], to[1:]))
+        except BadMessage:
+            found.append(None)
+    known = sorted((one for one in found if one), key=lambda one: one.angle)
+    if not known or 2 * len(known) < len(found):
+        raise BadMessage("not_registered", "slices")
+    middle = known[len(known) // 2]
+    shift = float(np.median([one.shift[0] for one in known])), float(np.median([one.shift[1] for one in known]))
+    return replace(middle, shift=shift), across
+
+
+def _across(prior: Any, follow_up: Any, of: Volume, to: Volume) -> float:
+    """Shift in mm from slice to slice: the peak of the phase correlation of both stacks, brought to the same pixels."""
+    field = [max(a * m, b * n) for a, m, b, n in zip(prior.shape, of, follow_up.shape, to, strict=True)]
+    plane = max(*field[1:]) / STACK_SIDE
+    deep = max(min(of[0], to[0]), field[0] / MOST_SLICES)
+    size = max(LEAST, round(field[2] / plane)), max(LEAST, round(field[1] / plane))
+    count = max(4, round(field[0] / deep))
+    stacks = []
+    for stack, mm in ((prior, of), (follow_up, to)):
+        slices = np.stack([_resampled(one, mm[1:], plane, size, alone=False)[0] for one in stack])
+        low, high = np.percentile(slices, (1, 99))
+        places = (np.arange(count) - (count - 1) / 2) * deep / mm[0] + (len(stack) - 1) / 2
+        below = np.clip(places.astype(int), 0, len(stack) - 2)
+        share = np.clip(places - below, 0, 1)[:, None, None]
+        whole = np.clip((slices[below] * (1 - share) + slices[below + 1] * share - low) / max(high - low, 1e-9), 0, 1)
+        whole[(places < -0.5) | (places > len(stack) - 0.5)] = 0
+        window = np.hanning(count + 2)[1:-1, None, None] * np.outer(np.hanning(size[1]), np.hanning(size[0]))
+        stacks.append(np.fft.fftn((whole - whole.mean()) * window))
+    cross = stacks[1] * np.conj(stacks[0])
+    peaks = np.fft.ifftn(cross / np.maximum(np.abs(cross), 1e-9)).real.max(axis=(1, 2))
+    best = int(peaks.argmax())
+    before, at, after = peaks[best - 1], peaks[best], peaks[(best + 1) % count]
+    bent = before - 2 * at + after
+    bend = 0.5 * float(before - after) / float(bent) if bent < 0 else 0.0
+    return ((best - count if best > count // 2 else best) + bend) * float(deep)
+
+
 def apply(
     follow_up: NDArray[np.generic], found: Registration, of: Spacing, to: Spacing, shape: tuple[int, int]
 ) -> NDArray[np.generic]:
@@ -96,13 +157,16 @@ def apply(
     return np.asarray(made if follow_up.dtype.kind == "f" else np.rint(made)).astype(follow_up.dtype)
 
 
-def _resampled(image: Any, spacing: Spacing, step: float, size: tuple[int, int]) -> tuple[Floats, Floats]:
-    """The image in pixels of `step` mm around its middle, 0 to 1, and 1 where it is."""
+def _resampled(
+    image: Any, spacing: Spacing, step: float, size: tuple[int, int], *, alone: bool = True
+) -> tuple[Floats, Floats]:
+    """The image in pixels of `step` mm around its middle, and 1 where it is. `alone`: spread from 0 to 1."""
     values = np.nan_to_num(np.asarray(image, np.float32))
-    low, high = np.percentile(values, (1, 99))
-    if high <= low:
-        raise BadMessage("not_registered", "contrast")
-    values = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+    if alone:
+        low, high = np.percentile(values, (1, 99))
+        if high <= low:
+            raise BadMessage("not_registered", "contrast")
+        values = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
     down, right = (0.5 * step / mm if step > 1.5 * mm else NO_BLUR for mm in spacing)  # detail that fits
     values = np.asarray(cv2.GaussianBlur(values, (0, 0), sigmaX=right, sigmaY=down), np.float32)
     matrix: Matrix = np.array([[step / spacing[1], 0, 0], [0, step / spacing[0], 0]])

@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import beds
+import dimse
+import images
 import load
 import outcomes
 import plan
@@ -245,6 +247,18 @@ class Bench:
             until_idle(300, DOMAINS["quality"])
             self.rows["cases_events"].append(count / (time.perf_counter() - started))
             self._quantiles("outcome_to_chart", asyncio.run(outcomes.charted(site, count, PACE, port)))
+
+    def dicom(self, count: int) -> None:
+        """Images into our node beside others', and one of 2 GB, without a worker: the feed alone is measured."""
+        with tempfile.TemporaryDirectory(dir=self.home) as folder, listener(self.home, "dicom") as (port, running):
+            for name, value in (*dimse.rows(Path(folder), port, count), *dimse.large(port, running)):
+                self.rows[name].append(value)
+
+    def images(self) -> None:
+        """Images at a steady pace, to what their pixels are like."""
+        self._seed += 1
+        with process(self.home, "ours", WORKERS["ours"]), listener(self.home, "dicom") as (port, _):
+            self._quantiles("image_searchable", images.searchable(port, 10, self.seconds, f"BENCH{self._seed}"))
 
     def seal(self) -> None:
         """Fields sealed and opened again, keys looked up, beside the bare cipher; one thread."""
@@ -500,6 +514,16 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
             ("lifelines_batch", None),
         )
     ),
+    *(
+        (f"dicom_{name}_{lines}", "images/s", f"dicom_orthanc_{lines}" if name != "orthanc" else None)
+        for lines in dimse.LINES
+        for name in ("ours", "orthanc", "dcmtk")
+    ),
+    *((f"dicom_mb_{lines}", "MB/s", None) for lines in dimse.LINES),
+    ("image_searchable_p50", "s", None),
+    ("image_searchable_p99", "s", None),
+    ("dicom_large_mb", "MB/s", None),
+    ("dicom_large_memory", "MiB", None),
     ("worker_memory", "MiB", None),
     ("worker_memory_growth", "MiB per 100,000 messages", None),
 )
@@ -593,6 +617,8 @@ def main() -> None:
                 "scored": bench.scored,
                 "beds": bench.beds,
                 "outcomes": bench.outcomes,
+                "dicom": lambda: bench.dicom(40 if given.quick else 200),
+                "images": bench.images,
                 "seal": bench.seal,
             }
             chosen = {name: one for name, one in rounds.items() if not given.only or name in given.only}

@@ -35,6 +35,7 @@ TELLING = {
     "immunization": ("display",),
     "allergy": ("display", "reactions"),
     "appointment": ("reason",),
+    "report": ("note",),  # of images
 }
 # Answers to the question that an observation's name is.
 NO = frozenset(
