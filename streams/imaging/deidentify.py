@@ -2,24 +2,26 @@
 
 ps3_15.tsv is the table: a row an attribute (a tag, 50xx and 60xx as the standard has them, or all private ones), its
 action in the Basic Profile, and one in each option. Of a compound (X/Z/D) the action is taken that keeps any object
-valid, since the Type of an attribute depends on the IOD, the module and the macro, and a private SOP class says none:
-a value, empty or a dummy, is allowed wherever the attribute may as well be left out.
+valid, since the Type of an attribute depends on the IOD, and a private SOP class tells of none: a value, empty or a
+dummy, is allowed wherever the attribute may as well be left out. A dummy of a sequence is one item of the same shape.
 
-What the table does not list is kept, but (note 4 and the notes below E.1.1 in the standard):
-- dates and times are as the listed ones are, names of persons are replaced, and instance UIDs too;
-- the record's own names and numbers, wherever else they stand, are removed from text, codes, numbers and bytes;
+What the table does not list is kept, but (E.1.1, notes 1 and 4):
+- dates and times are treated as the listed ones are, names of persons are replaced, and so are UIDs of instances;
+- the object's own names and numbers, wherever else they stand, are removed from text, codes, numbers and bytes;
 - text is read by `schemas.deidentify` as well, but for short strings (SH) and what a maker says of its machine;
 - what neither the table nor the dictionary knows, or cannot be read as what it says it is, is removed.
 
-Not here: the pixels (`pixels_clean` says what became of them), the sound of a waveform, a document in an object (it is
-replaced). Overlays go, under Clean Graphics too: what is drawn in them nobody has read. So do pictures in sequences
-(icons), which no cleaning of frames reaches. Kept ages and dates are what the standard's options allow, and more than
-45 CFR 164.514(b)(2) does.
+Not here: the pixels at the top (`pixels_clean` says what became of them) and the sound of a waveform. Overlays go with
+their planes, under Clean Graphics too: what is drawn in them nobody has read. So does every image within a sequence,
+which no cleaning of frames reaches. What the options keep is what the standard lets them, and may be more than
+45 CFR 164.514(b)(2) does: ages over 89, days of calibration under Retain Device Identity.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 from collections.abc import Iterable, Iterator, MutableSequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -41,6 +43,9 @@ from infra.crypto import keyed_hash
 from infra.errors import BadMessage
 from schemas.scrub import Scrubber
 from schemas.wire import dicom_header as header
+
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # its texts quote what a header holds
+warnings.filterwarnings("ignore", module="pydicom")
 
 
 class Option(StrEnum):
@@ -77,9 +82,8 @@ CODES: Final = {  # PS3.16 CID 7050, scheme DCM
 METHOD = "Wardstream, PS3.15 Annex E, January 2025"  # (0012,0063), LO
 DEEPEST = 64  # sequences in sequences; the deepest in use has some twenty
 RESOLVED = {"Z/D": "D", "X/Z": "Z", "X/D": "D", "X/Z/D": "D", "X/Z/U*": "U"}
-_REMOVED = "REMOVED"
 DUMMIES: Final[dict[str, Any]] = {
-    **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), _REMOVED),
+    **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), "REMOVED"),
     **dict.fromkeys(("SL", "SS", "SV", "UL", "US", "UV", "AT"), 0),
     **dict.fromkeys(("FL", "FD"), 0.0),
     **dict.fromkeys(("DS", "IS"), "0"),
@@ -96,7 +100,7 @@ TEXT = FREE | {"SH"}
 MACHINE = {"Manufacturer", "ManufacturerModelName", "SoftwareVersions", "TransducerData"}  # versions look like dates
 CODED = {"AE", "CS", "UR"}
 TEMPORAL = {"DA", "DT", "TM"}
-INTEGERS = {"IS", "SL", "SS", "SV", "UL", "US", "UV"}
+NUMBERS = {"DS", "IS", "SL", "SS", "SV", "UL", "US", "UV"}
 SHAPES = {  # PS3.5 6.2; what is kept has to be what it says it is
     "AS": re.compile(r"\d{3}[DWMY]", re.ASCII),
     "DA": re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)", re.ASCII),
@@ -143,8 +147,8 @@ OWN_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfR
 PATIENT_ID = 0x00100020
 CHARACTER_SET = 0x00080005
 TEXT_VALUE = 0x0040A160
-OFFSETS = {0x7FE00001, 0x7FE00002, 0x7FE00003}
 PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
+IMAGES = PIXELS | {0x7FE00001, 0x7FE00002, 0x7FE00003}  # and what says where its frames lie
 DIRECTORY = "1.2.840.10008.1.3.10"
 PRIVATE = "private"
 SafePrivate = frozenset[
@@ -162,10 +166,7 @@ class Row:
     options: dict[Option, str]
 
     def action(self, options: frozenset[Option]) -> str:
-        """D, Z, X, K, C or U. An option overrides the profile (E.1.1); of two that differ, cleaning goes first.
-
-        But a date that one option keeps and none modifies is kept: there is nothing else that could be cleaned of it.
-        """
+        """D, Z, X, K, C or U. An option overrides the profile (E.1.1); of two that differ, cleaning goes first."""
         said = {self.options[one] for one in options & self.options.keys()}
         return "C" if "C" in said else "K" if "K" in said else RESOLVED.get(self.basic, self.basic)
 
@@ -198,7 +199,7 @@ def row_of(tag: int) -> Row | None:
         return found
     if said.startswith("60"):
         return _ROWS.get(f"60xx{said[4:]}")
-    return _ROWS["50xxxxxx"] if said.startswith("50") and int(said[2:4], 16) < 0x20 else None
+    return _ROWS["50xxxxxx"] if said.startswith("50") else None
 
 
 def deidentify(
@@ -229,7 +230,7 @@ def deidentify(
     _say(made, ds, options, pixels_clean)
     if meta:
         made.file_meta = work.meta(meta, made)
-    elif ds.original_encoding[0] is not None:
+    if None not in ds.original_encoding:
         made.set_original_encoding(*ds.original_encoding)
     return made
 
@@ -284,7 +285,7 @@ class _Work:
             else:
                 action = self._action(tag, depth, dummy or (personal and tag == TEXT_VALUE))
                 kept = action != "X"
-            if kept and (element := self._element(ds, tag, depth, action, free or bool(private), dummy)) is not None:
+            if kept and (element := self._element(ds, tag, depth, action, free or bool(private))) is not None:
                 made.add(element)
                 if private:
                     creator = tag & 0xFFFF0000 | (tag >> 8) & 0xFF
@@ -299,14 +300,14 @@ class _Work:
         group, row = tag >> 16, row_of(tag)
         if not tag & 0xFFFF or group == 0xFFFE or (group in (0, 2) and (not depth or row is None)):
             return "X"  # lengths of groups are wrong by now; commands and file meta are no part of a data set
-        if (tag in PIXELS | OFFSETS and depth) or 0x6000 <= group <= 0x60FF:
+        if (tag in IMAGES and depth) or 0x6000 <= group <= 0x60FF:
             return "X"  # the size and the place of an overlay are nothing without it
         if row is None and not _vr(tag):
             return "X"
         action = row.action(self.options) if row else ""
-        return "D" if dummy and action in ("K", "C") else action
+        return "D" if dummy and action in ("K", "C", "") else action
 
-    def _element(self, ds: Dataset, tag: int, depth: int, action: str, free: bool, dummy: bool) -> DataElement | None:
+    def _element(self, ds: Dataset, tag: int, depth: int, action: str, free: bool) -> DataElement | None:
         vr = _vr(tag)
         if action == "Z":
             return _made(tag, vr, [])
@@ -314,7 +315,7 @@ class _Work:
             return _made(tag, vr, [DUMMIES[vr]]) if action == "D" and vr in DUMMIES else None
         if not action:
             row = None if CLASSES.fullmatch(keyword_for_tag(tag)) else _BY_VR.get(found.VR)
-            action = row.action(self.options) if row else "D" if dummy else ""
+            action = row.action(self.options) if row else ""
         if action == "D":
             return _made(tag, vr or found.VR, self._dummy(found, vr or found.VR, depth))
         if found.VR == "SQ":
@@ -325,8 +326,8 @@ class _Work:
         if action == "C" and found.VR in TEMPORAL:
             return _made(tag, found.VR, self._moved(found))
         if action == "C" and isinstance(found.value, bytes):
-            return None
-        return self._kept(found, free or action == "C")
+            return _made(tag, found.VR, [DUMMIES.get(found.VR, b"")])
+        return self._kept(found, action or ("C" if free else ""))
 
     def _dummy(self, found: DataElement, vr: str, depth: int) -> list[Any]:
         values, allowed = _values(found), STRUCTURE.get(found.keyword, ())
@@ -336,7 +337,7 @@ class _Work:
             return [self._uid(str(one)) for one in values or [found.keyword]]
         if found.tag == PATIENT_ID:
             return [self.pseudonym]
-        return values if values and all(one in allowed for one in values) else [DUMMIES[vr]]
+        return values if values and all(str(one) in allowed for one in values) else [DUMMIES[vr]]
 
     def _uid(self, said: str) -> str:
         """2.25 and 128 bits (PS3.5 B.2); those of the standard itself stay."""
@@ -346,43 +347,48 @@ class _Work:
         return f"2.25.{int.from_bytes(keyed_hash(self.secret, b'uid', said.encode())[:16])}"
 
     def _moved(self, found: DataElement) -> list[str]:
-        """Times of day as they are; none where one is no date."""
+        """Times of day as they are; a dummy where one of them is none."""
         said = [str(one).strip() for one in _values(found)]
         if found.VR == "TM":
-            return said if all(map(SHAPES["TM"].fullmatch, said)) else []
-        moved = [_shifted(one, found.VR, -self.days) for one in said]
-        return [one for one in moved if one] if all(moved) else []
+            moved = [one if SHAPES["TM"].fullmatch(one) else "" for one in said]
+        else:
+            moved = [_shifted(one, found.VR, -self.days) for one in said]
+        return moved if all(moved) else [DUMMIES[found.VR]]
 
-    def _kept(self, found: DataElement, free: bool) -> DataElement | None:
+    def _kept(self, found: DataElement, action: str) -> DataElement | None:
         """Without the record's own names and numbers; None where it is not what its VR allows."""
-        vr, values = str(found.VR), _values(found)
-        if int(found.tag) in PIXELS or not values:
+        tag, vr, values = int(found.tag), str(found.VR), _values(found)
+        if tag in PIXELS or not values:
             return found
-        if int(found.tag) == CHARACTER_SET and not all(one in python_encoding for one in values):
-            return _made(CHARACTER_SET, vr, ["ISO_IR 192"])  # it was read as if nothing had been said
+        if tag == CHARACTER_SET and not all(one in python_encoding for one in values):
+            return _made(tag, vr, ["ISO_IR 192"])  # it was read as if nothing had been said
         if vr == "UN" and not found.tag.is_private:
             return None
-        if vr in TEXT:
-            free = (free or vr in FREE) and found.keyword not in MACHINE
-            made: list[Any] = [self._text(str(one), vr, free) for one in values]
-        elif vr == "PN":
-            made = [DUMMIES[vr]] * len(values)
-        elif vr == "UI":
-            made = [self._uid(one) if self._other(one) else one for one in map(str, values)]
-        elif vr in CODED:
-            made = [DUMMIES[vr] if self._says(str(one), free) else one for one in values]
-        elif vr in SHAPES and not all(SHAPES[vr].fullmatch(str(one).strip(" \0")) for one in values):
+        if isinstance(found.value, bytes):
+            return None if self._leaks(found.value) else found
+        if vr in SHAPES and vr != "UI" and not all(SHAPES[vr].fullmatch(str(one).strip(" \0")) for one in values):
             return None
-        elif vr in INTEGERS or vr == "DS":
-            made = [DUMMIES[vr] if str(one).strip() in self.numbers else one for one in values]
-        else:
-            return None if isinstance(found.value, bytes) and self._leaks(found.value) else found
-        return found if made == values else _made(int(found.tag), vr, made)
+        whole = found.value if isinstance(found.value, MutableSequence) else [found.value]
+        made = [one if one in (None, "") else self._value(one, vr, action, found.keyword) for one in whole]
+        return found if made == list(whole) else _made(tag, vr, made)
+
+    def _value(self, one: Any, vr: str, action: str, keyword: str) -> Any:
+        if vr in TEXT:
+            free = action == "C" or (not action and vr in FREE)
+            return self._text(str(one), vr, free and keyword not in MACHINE)
+        if vr in CODED:
+            return DUMMIES[vr] if self._says(str(one), action == "C") else one
+        if vr == "UI":
+            return self._uid(str(one)) if self._other(str(one)) else one
+        if vr == "PN" or (vr in NUMBERS and str(one).strip() in self.numbers):
+            return DUMMIES[vr]
+        return one
 
     def _text(self, said: str, vr: str, free: bool) -> str:
+        """`free`: read by `schemas.deidentify` as well."""
         cleaned = self.scrubber.clean(said) if free else self.scrubber.clean_own(said)
         if self._within(cleaned):
-            return _REMOVED
+            return str(DUMMIES[vr])
         return cleaned[: LONGEST.get(vr)] if cleaned != said else said
 
     def _says(self, said: str, free: bool) -> bool:
@@ -431,7 +437,8 @@ def _terms(ds: Dataset, options: frozenset[Option]) -> set[str]:
                 found += [word for name in _names(element) for word in (name, *name.split())]
             elif row and vr in TEXT and NUMBERED.fullmatch(row.keyword) and row.action(options) != "K":
                 found += [header.clean(value) for value in _values(_read(one, tag))]
-    return {term for term in found if len(term) >= SHORTEST and term.casefold() not in NOBODY}
+    terms = dict.fromkeys(term for term in found if len(term) >= SHORTEST and term.casefold() not in NOBODY)
+    return set(list(terms)[:MOST_TERMS])
 
 
 def _names(element: DataElement) -> Iterator[str]:
