@@ -37,7 +37,7 @@ bench: .venv/ready .venv-bench/ready ## measured figures into build/bench.json
 # The peers' own environment: Quix Streams wants older clients than ours.
 .venv-bench/ready: requirements-bench.lock
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-bench.lock
 	@touch $@
 
 faults: .venv/ready ## ten minutes of failing servers and processes, and the account of every message; then beds, outcomes, images
