@@ -32,7 +32,7 @@ test: .venv/ready ## everything, against the embedded servers
 	[ $$status -eq 0 ] && tail -n 12 build/test-pure.log || cat build/test-pure.log; exit $$((servers | status))
 
 bench: .venv/ready .venv-bench/ready ## measured figures into build/bench.json
-	$(RUN) tests/bench/bench.py
+	PYTHONPATH=. $(RUN) tests/bench/bench.py
 
 # The peers' own environment: Quix Streams wants older clients than ours.
 .venv-bench/ready: requirements-bench.lock

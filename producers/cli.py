@@ -135,7 +135,7 @@ def register(app: typer.Typer) -> None:
         def node(publisher: Publisher, peers: Peers) -> dicom_feed.Node:
             return dicom_feed.Node(partial(imaging.local, publisher, peers), aet, clients)
 
-        runtime.run(_listen("DICOM", host, port, node, clear))
+        runtime.run(_listen("DICOM", host, port, node, clear, linger_ms=0))
 
     @produce.command("files")
     def produce_files(
@@ -329,12 +329,12 @@ def _check_source(name: str) -> None:
 
 
 @asynccontextmanager
-async def _publisher() -> AsyncIterator[tuple[Publisher, Peers]]:
+async def _publisher(linger_ms: int = 2) -> AsyncIterator[tuple[Publisher, Peers]]:
     partitions_of(DOMAINS[ehr.DOMAIN].raw.name)  # says plainly when there is no broker or no topic
     keyring, keys = KeyStore.local()
     keys.join("feed")
     seen = Seen(settings().home / "seen.sqlite")
-    producer = Producer()
+    producer = Producer(linger_ms)
     peers = Peers.load(settings().peers)
     try:
         async with Publisher(producer, keyring, keys, seen) as publisher:
@@ -357,8 +357,9 @@ def _operation(name: str, defaults: Mapping[str, str], said: Mapping[str, Any], 
 
 
 async def _listen(
-    what: str, host: str, port: int, listener: Callable[[Publisher, Peers], Serving], clear: bool
+    what: str, host: str, port: int, listener: Callable[[Publisher, Peers], Serving], clear: bool, linger_ms: int = 2
 ) -> None:
+    """`linger_ms`: how long an event may wait for others, where each sender waits for its answer before the next: 0."""
     if not (tls.files(settings()) or tls.loopback(host) or clear):
         raise UsageError(f"{host} is not loopback and no WARDSTREAM_TLS_CERT is set; --clear if it must be")
     stop = asyncio.Event()
@@ -370,7 +371,7 @@ async def _listen(
     def ready(at: int) -> None:
         console.print(f"{what} on {host}:{at}; metrics on 127.0.0.1:{metrics_port}; Ctrl-C stops", highlight=False)
 
-    async with _publisher() as (publisher, peers):
+    async with _publisher(linger_ms) as (publisher, peers):
         health.ready["broker"] = lambda: "Kafka counts as away" if publisher.broker.open else ""
         health.ready["room"] = lambda: "too much is waiting" if publisher.full else ""
         metrics_port = health.serve()

@@ -190,7 +190,7 @@ class Images:
 
     async def aside(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run what waits for a disk in a thread of ours."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+        return await asyncio.wrap_future(self._threads.submit(call, *arguments))
 
     def incoming(self, sop_class: str, sop_instance: str, syntax: str, ends: tuple[str, str]) -> Incoming:
         """`ends` are the calling and the called AE title. Raises BadMessage("bad_uid"): it may be a path."""

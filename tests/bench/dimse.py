@@ -33,6 +33,9 @@ SIDE = 512
 FRAME = 2048  # rows and columns of the large one: 8 MiB a frame
 FRAMES = 256
 LINES = (1, 8)  # associations
+# DCMTK, and so Orthanc, waits 40 ms with each answer for more to send (Nagle's algorithm) unless it is told not to: as
+# they come they do 21 images a second. Here they are at their best.
+QUICK = os.environ | {"TCP_NODELAY": "1"}
 CLIENT = ("storescu", "-R", "-pdu", "131072", "+II", "+sd")
 
 
@@ -50,10 +53,9 @@ def rate(port: int, title: str, folder: Path, associations: int) -> float:
     """Images a second. Raises RuntimeError where one was not taken."""
     count = len(list(folder.iterdir()))
     command = [*CLIENT, "-aec", title, "127.0.0.1", str(port), str(folder)]
-    environment = os.environ | {"TCP_NODELAY": "1"}  # DCMTK waits 40 ms an image for more to send otherwise
     started = time.perf_counter()
     sending = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        subprocess.Popen(command, env=QUICK, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         for _ in range(associations)
     ]
     said = [one.communicate()[1] for one in sending]
@@ -65,7 +67,8 @@ def rate(port: int, title: str, folder: Path, associations: int) -> float:
 
 @contextmanager
 def server(command: list[str], port: int, folder: Path) -> Iterator[None]:
-    running = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    silent = subprocess.DEVNULL
+    running = subprocess.Popen(command, cwd=folder, env=QUICK, stdout=silent, stderr=silent)
     try:
         deadline = time.monotonic() + 30
         while not listens(port):
