@@ -32,7 +32,8 @@ from streams.imaging.display import Image, Values, display, inverted, luminance,
 READ_AGAIN = 3  # times that a frame is blanked and looked at again, at most
 LEAST_SCORE = 0.4  # of the recogniser: below it the letters are vessels and ribs
 LETTERS = 2  # of a text, at least
-SURE_SIGN, LARGEST_SIGN = 0.8, 1 / 8  # a Chinese name may be boxes of one sign each: sure ones, and no half an image
+SURE, LARGE = 0.8, 1 / 8  # of what is higher than so much of the image it must be surer: organs are large
+SIGN = "\u2e80"  # and of a single Chinese sign, which may be half a name; here they begin
 GROWN = 0.3  # of its height a box is made larger on each side, since the ends of words are lost
 GROWN_PIXELS = 2
 SMALLEST = 8  # pixels: no letter is legible in less
@@ -185,16 +186,19 @@ def _read(image: Image, side: int) -> list[Box]:
     found = []
     for corners, text, score in read or ():
         points = np.asarray(corners) * (columns / size[0], rows / size[1])
-        small = bool(np.ptp(points, 0).min() <= LARGEST_SIGN * min(rows, columns))
-        if _letters(text, sure=small and float(score) >= SURE_SIGN) < LETTERS:
+        large = bool(np.ptp(points, 0).min() > LARGE * min(rows, columns))
+        if not _is_text(text, float(score), large):
             continue
         (left, top), (right, bottom) = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int)
         found.append(Box(int(left), int(top), int(right - left), int(bottom - top), round(float(score), 3)))
     return found
 
 
-def _letters(text: str, *, sure: bool) -> int:
-    return sum(LETTERS if sure and one >= "\u2e80" else 1 for one in text if one.isalnum())
+def _is_text(text: str, score: float, large: bool) -> bool:
+    letters = [one for one in text if one.isalnum()]
+    if len(letters) < LETTERS:
+        return score >= SURE and not large and any(one >= SIGN for one in letters)
+    return score >= SURE or not large
 
 
 def _turned_back(boxes: list[Box], columns: int) -> list[Box]:
@@ -215,5 +219,6 @@ def _reader() -> Any:
     from rapidocr_onnxruntime import RapidOCR  # it and ONNX Runtime take half a second to import
 
     logging.getLogger("RapidOCR").setLevel(logging.CRITICAL + 1)
-    sides = {"det_limit_side_len": 32, "det_limit_type": "min", "max_side_len": 1 << 14}  # images come as they are read
+    sides = {"det_limit_side_len": 32, "det_limit_type": "min", "max_side_len": 1 << 16}  # images come as they are read
+    sides["width_height_ratio"] = -1  # else it makes 6000 x 9 a thousand times larger
     return RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1, **sides)

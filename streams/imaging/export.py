@@ -17,10 +17,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import DataElement, Dataset, dcmwrite
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -232,7 +232,7 @@ def _encoded(made: Dataset, syntax: str) -> bytes:
     """File meta of our own, and the data set in explicit VR little endian, which encapsulated syntaxes have as well."""
     buffer = io.BytesIO()
     with bad("header"):
-        made.save_as(buffer, implicit_vr=False, little_endian=True)
+        dcmwrite(buffer, made, implicit_vr=False, little_endian=True, force_encoding=True)
     sop_class, instance = (header.uid(made, keyword) for keyword in ("SOPClassUID", "SOPInstanceUID"))
     return dicom_elements.meta(sop_class, instance, syntax) + buffer.getvalue()
 
@@ -244,11 +244,13 @@ def _element(keyword: str, vr: str, length: int) -> bytes:
 
 
 def _swap(made: Dataset) -> None:
-    """pydicom leaves words in bytes as they came: they were big endian."""
-    waiting: list[Any] = [made]
+    """pydicom leaves words in bytes as they came: they were big endian. Elements are the ones of the original: new."""
+    waiting = [made]
     while waiting:
-        for element in waiting.pop():
+        ds = waiting.pop()
+        for element in list(ds):
             if element.VR == "SQ":
-                waiting += list(element.value)
+                waiting += element.value
             elif isinstance(element.value, bytes) and (width := WORDS.get(element.VR)):
-                element.value = np.frombuffer(element.value, f"u{width}").byteswap().tobytes()
+                swapped = np.frombuffer(element.value, f"u{width}").byteswap().tobytes()
+                ds[element.tag] = DataElement(element.tag, element.VR, swapped)
