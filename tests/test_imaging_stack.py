@@ -178,9 +178,7 @@ def test_given_away_without_its_patient(sent: list[dict[str, Any]], command: Run
     assert {one.PatientSex for one in files} == {"F"}
     for row in rows:
         data = Path(row["file"]).read_bytes()
-        assert not [
-            word for word in (*WORDS, "North Hospital", "19610412", "20260301") if word.encode() in data
-        ]
+        assert not [word for word in (*WORDS, "North Hospital", "19610412", "20260301") if word.encode() in data]
         assert os.stat(row["file"]).st_mode & 0o777 == 0o600
     assert command("image", "export", event, "--out", str(out), "--role", "clinician").returncode == 10
 

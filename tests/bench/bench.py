@@ -517,7 +517,7 @@ TABLE: tuple[tuple[str, str, str | None], ...] = (
     *(
         (f"dicom_{name}_{lines}", "images/s", f"dicom_orthanc_{lines}" if name != "orthanc" else None)
         for lines in dimse.LINES
-        for name in ("ours", "orthanc", "dcmtk")
+        for name in ("ours", "orthanc", "orthanc_nodelay", "dcmtk", "dcmtk_nodelay")
     ),
     *((f"dicom_mb_{lines}", "MB/s", None) for lines in dimse.LINES),
     ("image_searchable_p50", "s", None),
