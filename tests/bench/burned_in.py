@@ -25,10 +25,19 @@ from streams.imaging.burned_in import clean, find
 from streams.imaging.display import display
 from streams.imaging.pixels import Pixels
 
-FILES = "693_J2KR JPEG-LL MR-SIEMENS-DICOM-WithOverlays MR2_J2KI OBXXXX1A_2frame RG1_J2KI bad_sequence color-pl".split()
-FILES += "eCT_Supplemental explicit_VR-UN CT_small J2K_pixelrep_mismatch SC_jpeg_no_color_transform".split()
+FILES = [
+    "693_J2KR",
+    "JPEG-LL",
+    "MR-SIEMENS-DICOM-WithOverlays",
+    "MR2_J2KI",
+    "OBXXXX1A_2frame",
+    "RG1_J2KI",
+    "bad_sequence",
+    "color-pl",
+]
+FILES += ["eCT_Supplemental", "explicit_VR-UN", "CT_small", "J2K_pixelrep_mismatch", "SC_jpeg_no_color_transform"]
 FILES += ["examples_overlay"]
-BARE = "RG3_J2KI SC_rgb emri_small liver_1frame MR_small image_dfl MR2_J2KR 693_UNCI JPEG2000".split()
+BARE = ["RG3_J2KI", "SC_rgb", "emri_small", "liver_1frame", "MR_small", "image_dfl", "MR2_J2KR", "693_UNCI", "JPEG2000"]
 WORDS = "MUSTERMANN^ERIKA|Smith, John A.|Meridian Paula|O'Connor|MRN 4711-0815|ID: A1203948|DOB 12.04.1961|1961-04-12"
 WORDS += "|03/01/2026 08:15|Dr. Huang|North Hospital|F 64Y|ACC 20260301|Garcia Lopez Maria|7 Elm St"
 FONTS = ["DejaVuSans.ttf", "DejaVuSansMono.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSans-Bold.ttf", ""]  # "": OpenCV's
