@@ -56,6 +56,10 @@ class PublishFailed(WardstreamError):
     reason = "broker_unavailable"
 
 
+class NotSent(PublishFailed):
+    """Nothing was sent, since the broker counts as away; after any other failure it may have what was sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     topic: str

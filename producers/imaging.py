@@ -18,7 +18,8 @@ import pydicom.uid
 
 from infra.audit import Act, Audit
 from infra.crypto import keyed_hash
-from infra.errors import BadMessage, WardstreamError
+from infra.errors import BadMessage, ErasedPerson, KeyStoreBusy, Overloaded, WardstreamError
+from infra.kafka import NotSent
 from infra.keyring import Keyring
 from infra.objects import Claim, Objects
 from infra.settings import settings
@@ -35,6 +36,7 @@ THREADS = 16  # of sealing and of waiting for disks
 PIECE = 1 << 18  # bytes that are read at once
 REFUSE, KEEP = "refuse", "keep"
 CONFLICT = "instance_conflict"
+UNSENT = (BadMessage, ErasedPerson, KeyStoreBusy, NotSent, Overloaded)  # what says that no event was published
 NO_STUDY = "no_study_uid"
 PIXEL_LENGTH = "pixel_length"
 T = TypeVar("T")
@@ -220,7 +222,9 @@ class Images:
             one, mine, same, lost, others = await self.aside(self._finished, finish)
             try:
                 return one, await self._publish(one, mine, same, lost, others)
-            except Exception:  # a cancelled one may have been published: its object stays, and the next try finds it
+            except (
+                UNSENT
+            ):  # after anything else its event may be published: the object stays, and the next try finds it
                 await self.aside(self._undo, mine)
                 raise
 
@@ -254,6 +258,8 @@ class Images:
         if receipt.duplicate:  # what it names nobody finds here any more
             receipt = await self._publisher.publish(arrival(one, self.keyring.event, flags, anew=True))
         await self.aside(self.instances.note, replace(mine, event_id=receipt.event_id))
+        if same and not lost:  # of a try of which nobody knew whether it was published: this one is the later
+            await self.aside(self.objects.remove, [same.name])
         return receipt
 
     def _known(self, mine: Kept) -> tuple[Kept | None, bool, list[Kept]]:
@@ -264,7 +270,7 @@ class Images:
         known = self.instances.of(mine.instance)
         same = next((kept for kept in known if kept.digest == mine.digest), None)
         lost = same is not None and not self.stored(same)
-        others = [kept for kept in known if kept.digest != mine.digest and kept.event_id]
+        others = [kept for kept in known if kept.digest != mine.digest and kept.event_id and self.stored(kept)]
         if not others and (same is None or lost):
             self.instances.note(mine)
         return same, lost, others

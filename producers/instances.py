@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.errors import WardstreamError
+
 BUSY_SECONDS = 5.0
 NOT_FSYNCED = "PRAGMA synchronous=NORMAL"
 MOST_COMMITMENTS = 10_000  # unanswered ones; a peer that asks on and on pushes out the oldest
@@ -44,6 +46,13 @@ class Commitment:
     version: int  # of the key-encryption key
     asked: bytes
     tries: int
+
+
+class InstancesBusy(WardstreamError):
+    """Somebody else is writing, or the disk is full: the same may be asked again."""
+
+    exit_code = 3
+    reason = "instances_busy"
 
 
 class Instances:
@@ -115,5 +124,9 @@ class Instances:
         self._db.close()
 
     def _ask(self, query: str, values: Iterable[Any]) -> list[Any]:
+        """Raises InstancesBusy."""
         with self._alone:
-            return self._db.execute(query, tuple(values)).fetchall()
+            try:
+                return self._db.execute(query, tuple(values)).fetchall()
+            except sqlite3.OperationalError:
+                raise InstancesBusy("another process holds the list of instances") from None

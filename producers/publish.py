@@ -17,7 +17,7 @@ from itertools import islice
 from infra import metrics
 from infra.crypto import DataKey, keyed_hash, seal_payload
 from infra.errors import BadMessage, ErasedPerson, Overloaded
-from infra.kafka import Outgoing, Producer, PublishFailed
+from infra.kafka import NotSent, Outgoing, Producer, PublishFailed
 from infra.keyring import Keyring
 from infra.keystore import KeyStore, Wanted
 from infra.retry import Target
@@ -100,7 +100,7 @@ class Publisher:
         """
         await self._room()
         if not self.broker.admits():
-            raise PublishFailed("Kafka counts as away")
+            raise NotSent("Kafka counts as away")
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._hold(1, len(arrival.body))
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import sqlite3
 import threading
 import time
 import warnings
@@ -285,9 +286,44 @@ def test_the_broker_is_away(node: Running) -> None:
     ds = images.ct(1)
     with Raw(node.port, CT) as peer:
         assert peer.store(ds.SOPInstanceUID, plain(ds)) == (0xA701, "broker_unavailable")
-        assert not node.stored()
+        assert len(node.stored()) == 1, "the broker may have it: what its event names stays"
         assert peer.store(ds.SOPInstanceUID, plain(ds)) == (dimse.SUCCESS, "")
-    assert len(node.stored()) == len(node.events()) == 1
+    (event,) = node.events()
+    assert node.stored() == {event.claim.name}
+
+
+def test_what_was_published_keeps_its_object_whatever_fails_then(node: Running) -> None:
+    ds = images.ct(1)
+    with Raw(node.port, CT) as peer:
+        node.hold(True)
+        peer.socket.settimeout(60)
+        answers: list[tuple[int, str]] = []
+        asking = threading.Thread(target=lambda: answers.append(peer.store(ds.SOPInstanceUID, plain(ds))))
+        asking.start()
+        while not node.stored():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        with sqlite3.connect(node.home / "instances.sqlite", isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            node.hold(False)
+            asking.join(60)
+            other.execute("ROLLBACK")
+        assert answers == [(dimse.OUT_OF_RESOURCES, "instances_busy")]
+        assert peer.store(ds.SOPInstanceUID, plain(ds)) == (dimse.SUCCESS, "")
+    (event,) = node.events()
+    assert node.stored() == {event.claim.name}
+
+
+def test_another_content_is_none_beside_what_was_erased(node: Running, setting: Any) -> None:
+    setting("DICOM_CONFLICT", "refuse")
+    ds = images.ct(1)
+    with Raw(node.port, CT) as peer:
+        assert peer.store(ds.SOPInstanceUID, plain(ds)) == (dimse.SUCCESS, "")
+        node.objects.remove([one.claim.name for one in node.events()])
+        ds.SeriesDescription = "again"
+        assert peer.store(ds.SOPInstanceUID, plain(ds)) == (dimse.SUCCESS, "")
+        ds.SeriesDescription = "once more"
+        assert peer.store(ds.SOPInstanceUID, plain(ds)) == (0x0111, "duplicate_instance")
 
 
 def test_the_disk_is_full(node: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import orjson
@@ -22,7 +23,7 @@ from infra import metrics, tls
 from infra.errors import BadMessage, WardstreamError
 from infra.settings import settings
 from producers.imaging import Images
-from producers.instances import Commitment, Kept
+from producers.instances import Commitment, InstancesBusy, Kept
 from schemas.wire import dicom_header
 from schemas.wire.dicom_elements import Elements, dataset, uid
 from schemas.wire.dimse import COMMITMENT, COMMITMENT_INSTANCE, EXPLICIT, IMPLICIT, NO_SUCH_INSTANCE
@@ -110,8 +111,11 @@ def encoded(ds: Dataset, syntax: str) -> bytes:
 async def deliver(images: Images, stop: asyncio.Event) -> None:
     """Bring the reports that no association took to their peers, until `stop`."""
     while not stop.is_set():
-        for one in await images.aside(images.instances.due, time.time()):
-            await images.aside(_try, images, one)
+        with suppress(InstancesBusy):
+            for one in await images.aside(images.instances.due, time.time()):
+                if stop.is_set():
+                    return
+                await images.aside(_try, images, one)
         try:
             await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
         except TimeoutError:

@@ -340,7 +340,10 @@ class Association:
             asked = await self._images.aside(commitment.read, bytes(data), syntax)
         except BadMessage as bad:
             return await self._answer(context, command, dimse.INVALID_ARGUMENT, bad.reason)
-        number = await self._images.aside(commitment.remember, asked, self._images, self.calling, self.called)
+        try:
+            number = await self._images.aside(commitment.remember, asked, self._images, self.calling, self.called)
+        except WardstreamError as error:  # nothing is promised
+            return await self._answer(context, command, dimse.REFUSALS["internal_error"], error.reason)
         await self._answer(context, command, dimse.SUCCESS)
         try:
             event, said = await self._images.aside(commitment.report, asked, self._images)

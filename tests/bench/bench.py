@@ -258,6 +258,7 @@ class Bench:
         """Images at a steady pace, to what their pixels are like."""
         self._seed += 1
         with process(self.home, "ours", WORKERS["ours"]), listener(self.home, "dicom") as (port, _):
+            images.searchable(port, 2, 2, f"WARM{self._seed}")  # until the processes have their imports
             self._quantiles("image_searchable", images.searchable(port, 10, self.seconds, f"BENCH{self._seed}"))
 
     def seal(self) -> None:

@@ -25,16 +25,8 @@ from streams.imaging.burned_in import clean, find
 from streams.imaging.display import display
 from streams.imaging.pixels import Pixels
 
-FILES = [
-    "693_J2KR",
-    "JPEG-LL",
-    "MR-SIEMENS-DICOM-WithOverlays",
-    "MR2_J2KI",
-    "OBXXXX1A_2frame",
-    "RG1_J2KI",
-    "bad_sequence",
-    "color-pl",
-]
+FILES = ["693_J2KR", "JPEG-LL", "MR-SIEMENS-DICOM-WithOverlays", "MR2_J2KI", "OBXXXX1A_2frame", "RG1_J2KI"]
+FILES += ["bad_sequence", "color-pl"]
 FILES += ["eCT_Supplemental", "explicit_VR-UN", "CT_small", "J2K_pixelrep_mismatch", "SC_jpeg_no_color_transform"]
 FILES += ["examples_overlay"]
 BARE = ["RG3_J2KI", "SC_rgb", "emri_small", "liver_1frame", "MR_small", "image_dfl", "MR2_J2KR", "693_UNCI", "JPEG2000"]
