@@ -29,6 +29,7 @@ KINDS = {
     "breakglass": "break_glass",
     "review": "break_glass",
     "models": "model",
+    "deidentify": "export",
 }
 
 

@@ -69,6 +69,7 @@ _TYPES = {
     "break_glass C": (_ALERT, _dicom("110127", "Emergency Override Started")),  # the others are its review
     "association": (_ALERT, _dicom("110126", "Node Authentication")),
     "image": (_dicom("110104", "DICOM Instances Transferred"), None),
+    "image R": (_dicom("110103", "DICOM Instances Accessed"), None),  # somebody looked
     "export": (_dicom("110106", "Export"), None),
     "audit": (_dicom("110101", "Audit Log Used"), None),
 }

@@ -6,9 +6,9 @@ Nothing here needs an optional module of the server: the embedded node is the co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import orjson
 from elastic_transport import ConnectionError as ConnectionLost
@@ -21,6 +21,7 @@ from infra.retry import Target
 from infra.settings import settings
 from infra.tls import client_context
 
+T = TypeVar("T")
 # What a bulk request is answered with. Writing again changes nothing, so only after an error is each item asked for.
 SHORT = "errors"
 WHOLE = "errors,items.*.status,items.*.error.type"
@@ -256,12 +257,29 @@ class Index:
 
     async def find(self, query: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Every document that a query finds, by id, as last written. Waits for a server that is away."""
+
+        async def scanned() -> dict[str, dict[str, Any]]:
+            hits = async_scan(self._server, {"query": query}, index=self.name, size=SCAN_PAGE)
+            return {hit["_id"]: hit["_source"] async for hit in hits}
+
+        return await self._refreshed(scanned)
+
+    async def summary(self, query: dict[str, Any], of: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """How many documents a query finds, written by now, and aggregations of them. Waits for a server."""
+
+        async def counted() -> tuple[int, dict[str, Any]]:
+            found = await self._server.search(index=self.name, query=query, size=0, aggs=of, track_total_hits=True)
+            return found["hits"]["total"]["value"], found["aggregations"]
+
+        return await self._refreshed(counted)
+
+    async def _refreshed(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """An answer that knows of all that was written, however long the server is away."""
         while True:
             await self.target.admitted()
             try:
                 await self._server.indices.refresh(index=self.name)
-                hits = async_scan(self._server, {"query": query}, index=self.name, size=SCAN_PAGE)
-                found = {hit["_id"]: hit["_source"] async for hit in hits}
+                found = await ask()
             except (ConnectionLost, ConnectionTimeout):
                 await asyncio.sleep(self.target.failed("connection"))
             except ApiError as error:
@@ -271,23 +289,6 @@ class Index:
             else:
                 self.target.succeeded()
                 return found
-
-    async def summary(self, query: dict[str, Any], of: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """How many documents a query finds, written by now, and aggregations of them. Waits for a server."""
-        while True:
-            await self.target.admitted()
-            try:
-                await self._server.indices.refresh(index=self.name)
-                found = await self._server.search(index=self.name, query=query, size=0, aggs=of, track_total_hits=True)
-            except (ConnectionLost, ConnectionTimeout):
-                await asyncio.sleep(self.target.failed("connection"))
-            except ApiError as error:
-                if error.status_code in REFUSALS:
-                    raise
-                await asyncio.sleep(self.target.failed(str(error.status_code)))
-            else:
-                self.target.succeeded()
-                return found["hits"]["total"]["value"], found["aggregations"]
 
     async def remove_of(self, query: Mapping[str, Any]) -> int:
         """Delete every document that a query finds, written by now or under way; gives how many.
