@@ -16,12 +16,14 @@ from typing import Any
 import psutil
 import pytest
 from elasticsearch.helpers import scan
+from pydicom.dataset import Dataset
 
 from infra.elastic import client
 from infra.kafka import Outgoing, Producer, Reader, headers
 from infra.local.stack import MARK
 from schemas.registry import DOMAINS
 from schemas.stores import STORES, Store
+from tests import images
 
 Run = Callable[..., Any]
 PORT = re.compile(r"metrics and health on port (\d+)")
@@ -112,7 +114,27 @@ def canary(stack: Path, command: Run, tmp_path_factory: pytest.TempPathFactory) 
     operations.write_text("".join(json.dumps(head | {"type": kind} | said) + "\n" for kind, said in STAFFED.items()))
     done = command("produce", "operations", str(operations), "--json")
     assert json.loads(done.stdout)["outcomes"] == {"indexed": 2}
+    (folder / "images").mkdir()
+    (folder / "images" / "good.dcm").write_bytes(images.part10(photographed()))
+    (folder / "images" / "broken.dcm").write_bytes(images.part10(photographed())[:-700])
+    done = command("produce", "files", str(folder / "images"), "--json")
+    assert json.loads(done.stdout)["outcomes"] == {"indexed": 1, "refused:truncated": 1}
     return stack
+
+
+def photographed() -> Dataset:
+    """An image of the same person, who is named wherever a header has room."""
+    ds = images.ct(1, CANARIES["number"], CANARIES["name"], 48)
+    ds.PatientName, ds.PatientID = f"{CANARIES['name']}^Ann", CANARIES["number"]
+    ds.PatientAddress, ds.PatientTelephoneNumbers = f"{CANARIES['street']} 7", CANARIES["phone"]
+    ds.StudyDescription = f"Chest of {CANARIES['name']}, {CANARIES['number']}, {CANARIES['phone']}"
+    ds.StationName, ds.BodyPartExamined = CANARIES["name"], CANARIES["number"]
+    ds.ReferringPhysicianName = ds.OperatorsName = f"{CANARIES['kin_name']}^Bob"
+    ds.PatientComments = ds.ImageComments = f"{CANARIES['guarantor_name']} of {CANARIES['guarantor_street']} pays"
+    ds.add_new(0x00091001, "LO", CANARIES["name"])
+    ds.add_new(0x00090010, "LO", f"MAKER OF {CANARIES['street']}")
+    ds.PixelData = CANARIES["name"].encode().ljust(len(ds.PixelData), b"\0")
+    return ds
 
 
 @pytest.mark.parametrize("store", STORES, ids=lambda store: store.name)
