@@ -111,13 +111,15 @@ class Objects:
 
     def names(self, older_seconds: float = 0.0) -> Iterator[str]:
         """Every object that was written so long ago, unfinished ones too; of a companion whose it is."""
-        before = time.time() - older_seconds
+        before, told = time.time() - older_seconds, set[str]()
         for path, info in self._files.find(self._root, detail=True).items():
             name = path.rpartition("/")[2].removesuffix(PART)
             at = info.get("mtime") or info.get("LastModified")
             written = at.timestamp() if hasattr(at, "timestamp") else float(at or 0)
-            if NAME.fullmatch(name) and written <= before:
-                yield name.partition("-")[0]
+            whose = name.partition("-")[0]
+            if NAME.fullmatch(name) and written <= before and whose not in told:
+                told.add(whose)
+                yield whose
 
     def _path(self, name: str) -> str:
         if not NAME.fullmatch(name):  # it came from outside: it may be a path

@@ -255,7 +255,8 @@ def test_a_topic_that_was_changed_is_set_again(stack: Path, command: Run) -> Non
         assert present["retention.ms"] == str(SIGNALS.retention_ms)
         assert present["segment.ms"] == "7200000", "what is not about retention is left alone"
         again = command("retention", "apply", "--json")
-        assert (again.returncode, json.loads(again.stdout)) == (0, {"settings": [], "documents": {}, "sealed": {}})
+        assert again.returncode == 0
+        assert not any(json.loads(again.stdout).values())
         assert command("retention", "apply").stdout.strip() == "nothing to change"
     finally:
         change_topics({SIGNALS.name: {"segment.ms": before["segment.ms"]}})
