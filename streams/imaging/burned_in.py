@@ -7,9 +7,10 @@ Text is found by OCR (RapidOCR: PP-OCRv4, whose weights are in its package), whi
 first use: half a second. A single letter is no text: a marker of the side stays, and so does the C that a vessel looks
 like. What was read is used here and goes nowhere.
 
-Measured on 313 words (names, dates, numbers; 10 to 40 pixels high; white, black, boxed, outlined, faint, upright and
-turned) drawn into 14 images of pydicom's files, see tests/bench/burned_in.py for the figures: what stays is text that
-differs from what it stands on by a fifth of the grey scale or less, in noise. So nothing found is no proof.
+Nothing found is no proof: of 309 words (names, dates, numbers; 10 to 40 pixels high; white, black, boxed, outlined,
+faint, upright and turned) drawn into 14 images of pydicom's files, 93.9% were covered, of the faint ones 73.8%, and
+in 6 of 84 pictures a word stayed less than half covered though nothing was found at the last look
+(tests/bench/burned_in.py, seed 20261; views and thresholds were chosen on the same images).
 """
 
 from __future__ import annotations
